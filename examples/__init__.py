@@ -1,0 +1,1 @@
+"""Programs that use holdfast as an application would."""

@@ -1,0 +1,46 @@
+"""When a value is worth an alert, and when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+
+class Alert(TypedDict):
+    """What the topic ``alerts`` carries."""
+
+    source: str
+    state: str  # raised, cleared or test
+    text: str
+
+
+@dataclass(slots=True)
+class Threshold:
+    """Raises once at ``raise_at``, and clears once at ``clear_at``.
+
+    The distance between the two, and the ``patience`` in samples that a value has to stay
+    beyond a limit, keep a value that trembles around a limit from ringing all day.
+    """
+
+    source: str
+    label: str
+    raise_at: float
+    clear_at: float
+    patience: int = 3
+    raised: bool = False
+    beyond: int = 0
+
+    def observe(self, value: float) -> Alert | None:
+        """Take the next value; return the alert if this is the moment, else None."""
+        crossed = value <= self.clear_at if self.raised else value >= self.raise_at
+        self.beyond = self.beyond + 1 if crossed else 0
+        if self.beyond < self.patience:
+            return None
+        self.raised, self.beyond = not self.raised, 0
+        if self.raised:
+            return Alert(
+                source=self.source, state="raised", text=f"{self.label} is at {value:.0f} %"
+            )
+        return Alert(
+            source=self.source, state="cleared", text=f"{self.label} is back at {value:.0f} %"
+        )

@@ -1,0 +1,94 @@
+"""What the "Try to break it" panel asks for, and the numbers that prove the result."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from examples.dashboard.alerts import Alert
+from examples.dashboard.login import Login
+from holdfast import Broadcaster, Priority
+
+TICK_INTERVAL = 0.25
+FLOOD_MESSAGES = 20_000
+FLOOD_SLICE = 200
+FLOOD_PAUSE = 0.01  # between slices: fast, yet slow enough to watch the other streams go on
+FLOOD_TEXT = "x" * 500
+MAX_BODY_BYTES = 1024
+
+
+async def tick(broadcaster: Broadcaster) -> None:
+    """Publish 1, 2, 3, … for ever, whether or not somebody listens.
+
+    Without a key, so each number counts. A page that was away must get the numbers of that
+    time too, which is why this is no `Broadcaster.periodic`: that rests with no subscriber.
+    """
+    n = 0
+    while True:
+        n += 1
+        await broadcaster.publish("ticks", {"n": n})
+        await asyncio.sleep(TICK_INTERVAL)
+
+
+class Demo:
+    """The endpoints under ``/demo``."""
+
+    def __init__(self, broadcaster: Broadcaster) -> None:
+        self._broadcaster = broadcaster
+        self._flooding = False
+        self._flooded = 0
+
+    def routes(self, login: Login) -> list[Route]:
+        """All of them, behind the login."""
+        endpoints = {"cut": self.cut, "flood": self.flood, "alert": self.alert}
+        return [
+            Route(f"/{name}", login.required(endpoint), methods=["POST"])
+            for name, endpoint in endpoints.items()
+        ]
+
+    async def cut(self, request: Request) -> Response:
+        """End one connection from the server's side, as a proxy or a deploy would."""
+        body = await _small_body(request)
+        found = body is not None and self._broadcaster.disconnect(body)
+        return JSONResponse({"cut": found}, status_code=200 if found else 404)
+
+    async def flood(self, request: Request) -> Response:
+        """Publish a flood in the lowest lane, in slices with a breath in between."""
+        if self._flooding:
+            return JSONResponse({"error": "a flood is on its way"}, status_code=409)
+        self._flooding = True
+        started = time.monotonic()
+        try:
+            for count in range(1, FLOOD_MESSAGES + 1):
+                self._flooded += 1
+                data = {"n": self._flooded, "text": FLOOD_TEXT}
+                await self._broadcaster.publish("flood", data, priority=Priority.LOW)
+                if count % FLOOD_SLICE == 0:
+                    await asyncio.sleep(FLOOD_PAUSE)
+        finally:
+            self._flooding = False
+        seconds = round(time.monotonic() - started, 2)
+        return JSONResponse({"published": FLOOD_MESSAGES, "seconds": seconds})
+
+    async def alert(self, request: Request) -> Response:
+        """Publish an alert that means nothing, ahead of everything that waits."""
+        alert = Alert(source="test", state="test", text="This is a test alert")
+        await self._broadcaster.publish("alerts", dict(alert), priority=Priority.CRITICAL)
+        return JSONResponse({"published": 1})
+
+
+async def _small_body(request: Request) -> str | None:
+    """The body as ASCII text, or None if it is too long or something else."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    try:
+        return body.decode("ascii").strip()
+    except UnicodeDecodeError:
+        return None

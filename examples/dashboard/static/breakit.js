@@ -1,0 +1,116 @@
+// The panels that try to break it.
+
+import { SlowReader } from './reader.js';
+import { Runs } from './runs.js';
+import { count, duration, plural } from './format.js';
+
+const $ = (id) => document.getElementById(id);
+const STEPS = ['stall', 'flood', 'alert', 'read'];
+const STATES = {
+  closed: 'No second reader',
+  opening: 'Connecting',
+  reading: 'Reading what was waiting',
+  live: 'Caught up, reading live',
+};
+
+export async function post(path, body) {
+  const answer = await fetch(path, { method: 'POST', body }).catch(() => null);
+  return answer?.ok ? answer.json() : null;
+}
+
+/** Ends the page's own stream; `stream` is the LiveStream, `log` the EventLog. */
+export function cutPanel(stream, log) {
+  $('cut').onclick = async () => {
+    const seconds = Number($('away').querySelector(':checked').value);
+    if (seconds) {
+      log.add(`You hung up, for ${seconds} s`);
+      $('cut').disabled = true;
+      await stream.away(seconds);
+      $('cut').disabled = false;
+    } else if (await post('/demo/cut', stream.connectionId)) {
+      log.add('You had the server end the stream');
+    } else {
+      log.add('There was no connection to cut', 'warn');
+    }
+  };
+}
+
+export class StallPanel {
+  #log;
+  #runs = new Runs($('runs'));
+  #next = 'stall';
+  #stalledAt = 0;
+  #reader = new SlowReader({
+    state: () => this.#show(),
+    run: (run) => this.#arrived(run),
+  });
+
+  constructor(log) {
+    this.#log = log;
+    $('stall').onclick = () => this.#stall();
+    $('read').onclick = () => this.#reader.readOn();
+    $('reader-close').onclick = () => this.#reader.close();
+    $('flood').onclick = () => this.#flood();
+    $('alert').onclick = () => this.#alert();
+    setInterval(() => this.#reader.state === 'stalled' && this.#show(), 1000);
+  }
+
+  #stall() {
+    this.#runs.clear();
+    $('finding').replaceChildren('\u00a0');
+    this.#stalledAt = performance.now();
+    this.#reader.open();
+  }
+
+  async #flood() {
+    $('flood').disabled = true;
+    $('flood').textContent = 'Flooding';
+    const done = await post('/demo/flood');
+    $('flood').disabled = false;
+    $('flood').textContent = 'Flood the low lane';
+    if (done) this.#log.add(`${count(done.published)} low messages published in ${done.seconds} s`);
+    else this.#log.add('The flood was refused', 'warn');
+    if (this.#next === 'flood') this.#lead('alert');
+  }
+
+  async #alert() {
+    if (!(await post('/demo/alert'))) this.#log.add('The alert was refused', 'warn');
+    if (this.#next === 'alert') this.#lead('read');
+  }
+
+  /** Light up the step that comes next. */
+  #lead(next) {
+    this.#next = next;
+    for (const step of STEPS) $(step).classList.toggle('primary', step === next);
+  }
+
+  #arrived(run) {
+    this.#runs.add(run);
+    if (this.#reader.state !== 'opening') this.#find();
+  }
+
+  #show() {
+    const { state } = this.#reader;
+    const stalled = state === 'stalled';
+    const seconds = duration((performance.now() - this.#stalledAt) / 1000);
+    $('reader-state').textContent = stalled ? `Stalled for ${seconds}, reading nothing` : STATES[state];
+    $('stall').disabled = state !== 'closed';
+    $('reader-close').disabled = state === 'closed';
+    $('read').disabled = !stalled;
+    if (state === 'closed') this.#lead('stall');
+    else if (state === 'opening') this.#lead('flood');
+    else if (!stalled) this.#lead(null);
+  }
+
+  /** One sentence of result, as soon as there is one. */
+  #find() {
+    const { lows, overtaken } = this.#reader;
+    const sentences = [];
+    if (overtaken) sentences.push(`The alert overtook ${plural(overtaken, 'low message')}.`);
+    if (lows.delivered) {
+      const sum = `${count(lows.delivered)} low delivered, ${count(lows.declared)} declared lost`;
+      sentences.push(`${sum}, ${count(lows.silent)} lost in silence.`);
+    }
+    $('finding').textContent = sentences.join(' ') || '\u00a0';
+  }
+}

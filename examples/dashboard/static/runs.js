@@ -1,0 +1,73 @@
+// What the second reader got, as runs: neighbours of one lane share a line.
+
+import { count, plural } from './format.js';
+
+const KEPT = 120;
+const FULL = 20000; // a run of this many has a bar of full length
+
+export class Runs {
+  #list;
+  #last = null;
+  #queued = false;
+
+  constructor(list) {
+    this.#list = list;
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+    this.#last = null;
+  }
+
+  add({ lane, n, text, count: size }) {
+    const last = this.#last;
+    const joins = n !== undefined && last?.lane === lane && n === last.to + 1;
+    if (joins) {
+      last.to = n;
+      this.#queue(last);
+      return;
+    }
+    if (last) this.#paint(last);
+    this.#last = { lane, from: n, to: n, text, size, row: this.#row(lane) };
+    this.#paint(this.#last);
+  }
+
+  #queue(run) {
+    if (this.#queued) return;
+    this.#queued = true;
+    requestAnimationFrame(() => {
+      this.#queued = false;
+      this.#paint(run);
+    });
+  }
+
+  #row(lane) {
+    const row = document.createElement('li');
+    row.dataset.lane = lane;
+    for (const tag of ['b', 'span', 'em']) row.append(document.createElement(tag));
+    row.firstChild.textContent = lane;
+    const following = this.#list.scrollHeight - this.#list.scrollTop < this.#list.clientHeight + 60;
+    this.#list.append(row);
+    if (this.#list.children.length > KEPT) this.#list.firstChild.remove();
+    if (following) this.#list.scrollTop = this.#list.scrollHeight;
+    return row;
+  }
+
+  #paint({ lane, from, to, text, size, row }) {
+    const [, what, amount] = row.children;
+    if (from === undefined) {
+      what.textContent = text;
+      amount.textContent = size ? plural(size, 'message') : '';
+    } else {
+      what.textContent = from === to ? `number ${count(from)}` : `${count(from)} to ${count(to)}`;
+      amount.textContent = plural(to - from + 1, 'message');
+    }
+    const weight = size ?? (from === undefined ? 0 : to - from + 1);
+    if (weight > 9 && lane !== 'session') {
+      const bar = row.children[3] ?? row.appendChild(document.createElement('i'));
+      bar.className = 'weight';
+      // The root lets a run of ten be seen beside one of ten thousand.
+      bar.style.width = `${Math.min(100, 100 * Math.sqrt(weight / FULL))}%`;
+    }
+  }
+}

@@ -1,0 +1,97 @@
+"""Who may: the application's hooks, and where a browser's request may come from."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..auth import Action, Authenticate, Authorize, Request, User
+from ..core.topics import is_pattern
+from ..errors import Refused
+from ..runtime.audit import AuditAction
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ..runtime.broadcaster import Broadcaster
+    from ..runtime.subscribing import MaySubscribe
+
+_logger = logging.getLogger("holdfast")
+
+
+class Access:
+    """Asks the hooks. One that raises refuses: the error is logged, the client learns nothing."""
+
+    def __init__(
+        self, broadcaster: Broadcaster, authenticate: Authenticate, authorize: Authorize,
+        allowed_origins: Collection[str],
+    ) -> None:  # fmt: skip
+        self._broadcaster = broadcaster
+        self._authenticate = authenticate
+        self._authorize = authorize
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
+
+    async def user(self, request: Request, transport: str) -> User:
+        """Who the client is; raises `Refused` with 401 if the hook does not know."""
+        try:
+            answer = self._authenticate(request)
+            user = await answer if inspect.isawaitable(answer) else answer
+        except Exception:
+            _logger.exception("the authenticate hook failed; the client is refused")
+            user = None
+        expired = user is not None and user.expires_at is not None and (
+            user.expires_at <= self._broadcaster.node.clock()
+        )  # fmt: skip
+        if user is None or expired:
+            self._broadcaster.node.note(
+                AuditAction.AUTHENTICATION_REFUSED, transport=transport, detail=request.client or ""
+            )
+            raise Refused("unauthorized", "valid credentials needed", status=401, close_code=4401)
+        return user
+
+    async def may(self, user: User, action: Action, topic: str | None) -> bool:
+        """The `authorize` hook's answer."""
+        try:
+            answer = self._authorize(user, action, topic)
+            return bool(await answer if inspect.isawaitable(answer) else answer)
+        except Exception:
+            _logger.exception("the authorize hook failed; %s is refused", action.value)
+            return False
+
+    def may_subscribe(self, user: User) -> MaySubscribe:
+        """The hook for one user, as the Broadcaster asks it."""
+
+        async def may(topic: str) -> bool:
+            action = Action.SUBSCRIBE_PATTERN if is_pattern(topic) else Action.SUBSCRIBE
+            return await self.may(user, action, topic)
+
+        return may
+
+    async def require(self, user: User, action: Action) -> None:
+        """Raise `Refused` with 403 unless the user may."""
+        if not await self.may(user, action, None):
+            self._broadcaster.node.note(AuditAction.ACCESS_REFUSED, user.id, detail=action.value)
+            raise Refused("forbidden", "not allowed", status=403, close_code=4403)
+
+    def check_origin(self, request: Request) -> str | None:
+        """The foreign origin that is allowed, `None` for our own; raises `Refused` for another.
+
+        Browsers send cookies along with a foreign page's WebSocket and with its simple requests.
+        A request without `Origin` comes from no browser's page.
+        """
+        origin = request.headers.get("origin")
+        if origin is None:
+            return None
+        known = origin.lower()
+        if known in self._origins or "*" in self._origins:
+            return origin
+        try:
+            host = urlsplit(known).netloc
+        except ValueError:
+            host = ""
+        if host and host == request.headers.get("host", "").lower():
+            return None
+        self._broadcaster.node.note(AuditAction.ORIGIN_REFUSED, detail=ascii(origin[:100]))
+        raise Refused("foreign_origin", "this origin is not allowed", status=403, close_code=4403)

@@ -1,0 +1,194 @@
+"""LiveApp: routes and lifespan."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from ..auth import Action, Authenticate, Authorize, Request, User, subscribe_only
+from ..errors import ConfigurationError, HoldfastError, Refused
+from ..runtime.broadcaster import Broadcaster, BroadcasterState
+from ..websocket import InboundLimits
+from .access import Access
+from .commands import Commands
+from .http import ClientGone, answer, error_body, read_json
+from .reports import Reports
+from .shutdown import DrainAtSignal
+from .socket import Sockets
+from .stream import Streams
+
+if TYPE_CHECKING:
+    from ..runtime.outbox import Outbox
+    from ..runtime.transport import Receive, Scope, Send
+
+Handler = Callable[[User, dict[str, object]], Awaitable[dict[str, object]]]
+
+
+class LiveApp:
+    """An ASGI 3.0 application with all endpoints.
+
+    Served directly, it runs `broadcaster` in its lifespan; mounted, `async with broadcaster:` in
+    the framework's lifespan does. `authenticate` and `authorize` are described in
+    `holdfast.auth`. `allowed_origins` are those foreign origins (`https://…`, or `*`) whose pages
+    may connect. `drain_at_signal` chains a handler for SIGTERM and SIGINT that ends the streams;
+    without it, call `broadcaster.drain()` before the server waits for them. With `enabled` off,
+    clients are told not to come back. `websocket_path` of `None` is no WebSocket.
+    """
+
+    def __init__(
+        self, broadcaster: Broadcaster, *, authenticate: Authenticate,
+        authorize: Authorize = subscribe_only, allowed_origins: Collection[str] = (),
+        drain_at_signal: bool = True, enabled: bool = True,
+        websocket_path: str | None = "/websocket", inbound: InboundLimits | None = None,
+    ) -> None:  # fmt: skip
+        if websocket_path is not None and not websocket_path.startswith("/"):
+            raise ConfigurationError(f"websocket_path={websocket_path!r}: it must begin with /")
+        if isinstance(allowed_origins, str):
+            raise ConfigurationError("allowed_origins must be a list of origins, not a string")
+        self._broadcaster = broadcaster
+        self._enabled = enabled
+        limits = inbound or InboundLimits()
+        self._access = Access(broadcaster, authenticate, authorize, allowed_origins)
+        self._commands = Commands(broadcaster)
+        self._streams = Streams(broadcaster, self._access)
+        self._sockets = Sockets(broadcaster, self._access, self._commands, limits)
+        self._signals = DrainAtSignal(broadcaster.begin_drain) if drain_at_signal else None
+        self._websocket_path = websocket_path
+        self._reports = Reports(
+            broadcaster,
+            {
+                "enabled": enabled and websocket_path is not None, "path": websocket_path,
+                "heartbeatInterval": broadcaster.options.heartbeat_interval,
+                "maxMessageBytes": limits.max_bytes, "messagesPerSecond": limits.rate,
+            },
+        )  # fmt: skip
+        self._posts: dict[str, Handler] = {
+            "/subscribe": self._on_connection(self._commands.subscribe),
+            "/unsubscribe": self._on_connection(self._commands.unsubscribe),
+            "/ack": self._on_connection(self._commands.ack),
+            "/test-connection": self._test,
+        }
+        self._gets = {
+            "/connection-stats": self._reports.connections,
+            "/websocket-stats": self._reports.websockets,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if self._signals is not None and self._broadcaster.state is BroadcasterState.RUNNING:
+            self._signals.install()  # mounted: the first request is the first chance
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._serve_http(scope, receive, send)
+
+    # -- routes --------------------------------------------------------------------------------
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._enabled and _path(scope) == self._websocket_path:
+            await self._sockets(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 4404, "reason": "no such path"})
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = scope["method"] == "HEAD"
+        try:
+            await self._route(_path(scope), scope, receive, send)
+        except Refused as error:
+            headers = [(b"allow", error.detail.encode())] if error.status == 405 else []
+            await answer(send, error.status, error_body(error), headers, head=head)
+        except HoldfastError:
+            body = error_body(Refused("unavailable", "not running", status=503))
+            await answer(send, 503, body, head=head)
+            raise
+        except (ClientGone, OSError):
+            pass
+
+    async def _route(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        request, head = Request(scope), scope["method"] == "HEAD"
+        if path in ("/stream", "/reconnect"):
+            _require_method(request, "GET", "HEAD")
+            if not self._enabled:
+                await answer(send, 204, None)
+            else:
+                await self._streams(scope, receive, send)
+        elif path == "/health":
+            _require_method(request, "GET", "HEAD")
+            status, body = self._reports.health()
+            await answer(send, status, body, head=head)
+        elif path in self._gets or path == "/websocket-info":
+            _require_method(request, "GET", "HEAD")
+            user = await self._access.user(request, "http")
+            if path in self._gets:
+                await self._access.require(user, Action.READ_STATISTICS)
+            report = self._gets.get(path, self._reports.websocket_info)
+            await answer(send, 200, report(), head=head)
+        elif path in self._posts:
+            _require_method(request, "POST")
+            self._access.check_origin(request)
+            user = await self._access.user(request, "http")
+            value = await read_json(receive)
+            await answer(send, 200, await self._posts[path](user, value))
+        else:
+            raise Refused("not_found", "there is nothing here", status=404)
+
+    def _on_connection(
+        self, command: Callable[[Outbox, dict[str, object]], Awaitable[dict[str, object]]]
+    ) -> Handler:
+        async def handle(user: User, value: dict[str, object]) -> dict[str, object]:
+            outbox = self._own(user, value)
+            outbox.seen()
+            return await command(outbox, value)
+
+        return handle
+
+    def _own(self, user: User, value: dict[str, object]) -> Outbox:
+        """The caller's connection. Another's and none at all look alike."""
+        id = value.get("connectionId")
+        outbox = self._broadcaster.outbox(id, user.id) if isinstance(id, str) else None
+        if outbox is None:
+            raise Refused("no_connection", "no connection of yours has this id", status=404)
+        return outbox
+
+    async def _test(self, user: User, value: dict[str, object]) -> dict[str, object]:
+        """Send a probe to the caller's connection, and report whether the server took it."""
+        outbox = self._own(user, value)
+        return await self._commands.probe(outbox)
+
+    # -- lifespan ------------------------------------------------------------------------------
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Run the Broadcaster from startup to shutdown (ASGI lifespan specification 2.0)."""
+        async with AsyncExitStack() as stack:
+            await receive()
+            try:
+                await stack.enter_async_context(self._broadcaster)
+                if self._signals is not None:
+                    self._signals.install()
+                    stack.callback(self._signals.remove)
+            except Exception as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _path(scope: Scope) -> str:
+    """The path below the mount point: some frameworks leave the prefix in `path` (ASGI 2.x says
+    so), some cut it off, and Litestar adds a slash.
+    """
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    if root and path.startswith(root):
+        path = path[len(root) :]
+    return path.rstrip("/") or "/"
+
+
+def _require_method(request: Request, *allowed: str) -> None:
+    if request.method not in allowed:
+        raise Refused("method_not_allowed", ", ".join(allowed), status=405)

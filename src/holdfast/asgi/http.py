@@ -1,0 +1,72 @@
+"""Reading HTTP requests and writing answers, in plain ASGI."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ..runtime.transport import Receive, Send
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_TIMEOUT = 10.0
+"""Seconds for a whole request body; h11's servers have no limit of their own."""
+
+Header = tuple[bytes, bytes]
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete; nobody is there to answer."""
+
+
+async def read_json(receive: Receive) -> dict[str, object]:
+    """The request body as a JSON object, `{}` for none; raises `Refused` or `ClientGone`."""
+    body = bytearray()
+    try:
+        with anyio.fail_after(BODY_TIMEOUT):
+            while True:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise ClientGone
+                body += event.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise Refused("too_large", f"at most {MAX_BODY_BYTES} bytes", status=413)
+                if not event.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise Refused("too_slow", "the request body did not come", status=408) from None
+    if not body:
+        return {}
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused("not_json", "the body is not JSON", status=400) from None
+    if not isinstance(value, dict):
+        raise Refused("not_json", "the body is not a JSON object", status=400)
+    return value
+
+
+async def answer(
+    send: Send, status: int, body: Mapping[str, object] | None, headers: Iterable[Header] = (),
+    *, head: bool = False,
+) -> None:  # fmt: skip
+    """Send a whole JSON response; `head` leaves the body out, `None` is no body at all."""
+    content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+    start = [(b"cache-control", b"no-store"), *headers]
+    if body is not None:
+        start.append((b"content-type", b"application/json"))
+    if status != 204:
+        start.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": b"" if head else content})
+
+
+def error_body(error: Refused) -> dict[str, object]:
+    """What an error answers with."""
+    return {"error": {"code": error.code, "detail": error.detail}}

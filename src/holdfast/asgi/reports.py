@@ -1,0 +1,52 @@
+"""Health, statistics and configuration, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ..runtime.broadcaster import Broadcaster, BroadcasterState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONNECTIONS_LISTED = 1000
+"""A report names at most so many connections; the counts are of all."""
+
+
+class Reports:
+    """What the reporting endpoints answer."""
+
+    def __init__(self, broadcaster: Broadcaster, websocket: dict[str, object]) -> None:
+        self._broadcaster = broadcaster
+        self._websocket = websocket
+
+    def health(self) -> tuple[int, dict[str, object]]:
+        """Status and body: 200 while connections are served, 503 otherwise."""
+        state = self._broadcaster.state
+        serving = state is BroadcasterState.RUNNING
+        return (200 if serving else 503), {"status": "ok" if serving else state.value}
+
+    def connections(self) -> dict[str, object]:
+        """All counts, and every connection."""
+        return self._report(lambda transport: True)
+
+    def websockets(self) -> dict[str, object]:
+        """The same for WebSocket connections alone."""
+        return self._report(lambda transport: transport == "websocket")
+
+    def websocket_info(self) -> dict[str, object]:
+        """How to connect by WebSocket."""
+        return self._websocket
+
+    def _report(self, wanted: Callable[[str], bool]) -> dict[str, object]:
+        found = [
+            asdict(each)
+            for each in self._broadcaster.connection_statistics()
+            if wanted(each.transport)
+        ]
+        return {
+            "statistics": self._broadcaster.statistics().as_dict(),
+            "count": len(found),
+            "connections": found[:CONNECTIONS_LISTED],
+        }

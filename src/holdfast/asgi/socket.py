@@ -1,0 +1,64 @@
+"""/websocket: the fallback, with the same frames."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .. import websocket
+from ..auth import Request, User
+from ..errors import Refused
+from .stream import named_topics, presented
+
+if TYPE_CHECKING:
+    from ..runtime.broadcaster import Broadcaster
+    from ..runtime.transport import Receive, Scope, Send
+    from .access import Access
+    from .commands import Commands
+
+
+class Sockets:
+    """The WebSocket endpoint.
+
+    A refused handshake is always code 1006 to JavaScript, so a refusal is accepted first, then
+    closed with a code that says whether to come back.
+    """
+
+    def __init__(
+        self, broadcaster: Broadcaster, access: Access, commands: Commands,
+        limits: websocket.InboundLimits,
+    ) -> None:  # fmt: skip
+        self._broadcaster = broadcaster
+        self._access = access
+        self._commands = commands
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Accept, authenticate, run."""
+        if (await receive())["type"] != "websocket.connect":
+            return
+        await send({"type": "websocket.accept"})
+        try:
+            request = Request(scope)
+            self._access.check_origin(request)
+            user = await self._access.user(request, "websocket")
+            await self._run(request, user, receive, send)
+        except Refused as error:
+            with suppress(OSError, RuntimeError):  # the client may have left in between
+                await send({"type": "websocket.send", "text": websocket.refusal(error).decode()})
+                await websocket.close(send, error.close_code, error.code)
+
+    async def _run(self, request: Request, user: User, receive: Receive, send: Send) -> None:
+        last_event_id, token = presented(request)
+        while True:
+            async with self._broadcaster.connect(
+                user=user.id, topics=named_topics(request), last_event_id=last_event_id,
+                token=token, transport="websocket", expires_at=user.expires_at,
+                may_subscribe=self._access.may_subscribe(user),
+            ) as outbox:  # fmt: skip
+                command = partial(self._commands.by_message, outbox)
+                resume = await websocket.serve(outbox, receive, send, command, limits=self._limits)
+            if resume is None:
+                return
+            last_event_id, token = resume.event_id, None

@@ -1,0 +1,92 @@
+"""GET /stream and GET /reconnect: the event streams."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from .. import sse
+from ..auth import Request
+from ..errors import Refused
+from ..runtime import frames
+
+if TYPE_CHECKING:
+    from ..runtime.broadcaster import Broadcaster
+    from ..runtime.transport import Receive, Scope, Send
+    from .access import Access
+    from .http import Header
+
+PREFETCH_HEADERS = ("sec-purpose", "purpose", "x-moz")
+
+
+def named_topics(request: Request) -> list[str]:
+    """The topics of the query: `topics=a,b`, or `metrics=` as existing front ends send it."""
+    listed = request.query.get("topics") or request.query.get("metrics") or ""
+    return [name for name in listed.split(",") if name]
+
+
+def presented(request: Request) -> tuple[str | None, str | None]:
+    """The event id and the token that a client presents; headers count before the query."""
+    last_event_id = request.headers.get("last-event-id") or request.query.get("last_event_id")
+    token = request.headers.get("x-reconnect-token") or request.query.get("token")
+    return last_event_id or None, token or None
+
+
+class Streams:
+    """The two SSE endpoints. They differ in name only: what is presented decides."""
+
+    def __init__(self, broadcaster: Broadcaster, access: Access) -> None:
+        self._broadcaster = broadcaster
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Authenticate, open the connection, stream until either side ends it."""
+        request = Request(scope)
+        origin = self._access.check_origin(request)
+        cors: list[Header] = []
+        if origin is not None:
+            cors = [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-allow-credentials", b"true"),
+                (b"access-control-expose-headers", b"x-reconnect-token"),
+                (b"vary", b"origin"),
+            ]
+        if not _takes_event_streams(request):
+            raise Refused("not_acceptable", "this is a text/event-stream", status=406)
+        user = await self._access.user(request, "sse")
+        if request.method == "HEAD" or any(h in request.headers for h in PREFETCH_HEADERS):
+            # Nothing is consumed: whoever only looks must not use up a token.
+            headers = [*sse.headers(scope), *cors]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        last_event_id, token = presented(request)
+        try:
+            async with self._broadcaster.connect(
+                user=user.id, topics=named_topics(request), last_event_id=last_event_id,
+                token=token, transport="sse", expires_at=user.expires_at,
+                may_subscribe=self._access.may_subscribe(user),
+            ) as outbox:  # fmt: skip
+                await sse.serve(outbox, scope, receive, send, extra=cors)
+        except Refused as error:
+            if error.status != 503:
+                raise
+            await self._come_back(error, scope, send, cors)
+
+    async def _come_back(
+        self, error: Refused, scope: Scope, send: Send, cors: list[Header]
+    ) -> None:
+        """Answer with a stream that ends at once: at a 503, EventSource would give up for good."""
+        data = {"reason": error.code.replace("_", " "), "reconnect": True}
+        body = frames.control("closing", self._broadcaster.node.clock(), data)
+        wait = int(random.uniform(2.0, 10.0) * 1000)
+        headers = [*sse.headers(scope), *cors]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        chunk = b"retry: %d\ndata: %b\n\n" % (wait, body)
+        await send({"type": "http.response.body", "body": chunk})
+
+
+def _takes_event_streams(request: Request) -> bool:
+    accept = request.headers.get("accept", "*/*").lower()
+    ranges = {part.partition(";")[0].strip() for part in accept.split(",")}
+    return not ranges.isdisjoint({"text/event-stream", "text/*", "*/*", ""})

@@ -1,0 +1,110 @@
+"""JSON Web Tokens (RFC 7519), checked by PyJWT. Needs the extra `holdfast[jwt]`.
+
+The token is looked for in `Authorization: Bearer` (RFC 6750), then in a cookie, then, only if
+asked for, in a query parameter: `EventSource` cannot set headers, and URLs are logged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jwt
+
+from ..errors import ConfigurationError
+from .hooks import User
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .request import Request
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518, section 3.2: an HMAC key has at least the size of the hash."""
+
+_PLACEHOLDERS = ("secret", "changeme", "change-me", "your-", "example", "password")
+
+
+class JWTAuthenticator:
+    """An `authenticate` hook.
+
+    `key` is the HMAC secret or the public key in PEM form. `algorithms` is a fixed list: what
+    the token's header says is never believed, and "none" is refused. `exp` and `sub` are
+    required; `audience` and `issuer` are checked if given. With `role`, only users who have it in
+    the claim `roles_claim` (a list of strings) get in. A stream ends when its token expires.
+    """
+
+    def __init__(
+        self, key: str | bytes, *, algorithms: Sequence[str] = ("HS256",),
+        audience: str | None = None, issuer: str | None = None, role: str | None = None,
+        roles_claim: str = "roles", cookie: str | None = None, query: str | None = None,
+        leeway: float = 0.0,
+    ) -> None:  # fmt: skip
+        _check_key(key, algorithms)
+        self._key = key
+        self._algorithms = list(algorithms)
+        self._audience = audience
+        self._issuer = issuer
+        self._role = role
+        self._roles_claim = roles_claim
+        self._cookie = cookie
+        self._query = query
+        self._leeway = leeway
+
+    def __call__(self, request: Request) -> User | None:
+        """The user that the token names, or `None`, whatever is wrong with it."""
+        token = self._find(request)
+        if not token or len(token) > 16 * 1024:
+            return None
+        required = ["exp", "sub"] + ["aud"] * bool(self._audience) + ["iss"] * bool(self._issuer)
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token, self._key, algorithms=self._algorithms, audience=self._audience,
+                issuer=self._issuer, leeway=self._leeway, options={"require": required},
+            )  # fmt: skip
+        except (jwt.PyJWTError, ValueError, TypeError):
+            return None
+        return self._user(claims)
+
+    def _user(self, claims: dict[str, Any]) -> User | None:
+        subject, expires_at = claims["sub"], claims["exp"]
+        if not isinstance(subject, str) or not subject or isinstance(expires_at, bool):
+            return None
+        if not isinstance(expires_at, (int, float)):
+            return None
+        listed = claims.get(self._roles_claim, [])
+        roles = (
+            frozenset(r for r in listed if isinstance(r, str))
+            if isinstance(listed, list)
+            else frozenset[str]()
+        )
+        if self._role is not None and self._role not in roles:
+            return None
+        return User(id=subject, roles=roles, expires_at=float(expires_at) + self._leeway)
+
+    def _find(self, request: Request) -> str | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+        if self._cookie is not None and (found := request.cookies.get(self._cookie)):
+            return found
+        return request.query.get(self._query) if self._query is not None else None
+
+    def __repr__(self) -> str:
+        return f"JWTAuthenticator(algorithms={self._algorithms!r})"
+
+
+def _check_key(key: str | bytes, algorithms: Sequence[str]) -> None:
+    if not algorithms or any(name.lower() == "none" for name in algorithms):
+        raise ConfigurationError("algorithms must name at least one, and never 'none'")
+    raw = key.encode() if isinstance(key, str) else key
+    is_public_key = raw.lstrip().startswith((b"-----BEGIN", b"ssh-"))
+    symmetric = [name for name in algorithms if name.startswith("HS")]
+    if symmetric and len(symmetric) < len(algorithms):
+        raise ConfigurationError("algorithms mixes HMAC and public-key ones: choose one kind")
+    if symmetric and is_public_key:
+        raise ConfigurationError("the key is a public key, and no HMAC secret")
+    if symmetric and len(raw) < MIN_SECRET_BYTES:
+        raise ConfigurationError(f"the HMAC secret needs at least {MIN_SECRET_BYTES} random bytes")
+    text = raw.decode("latin-1").lower()
+    if symmetric and (len(set(raw)) < 8 or any(text.startswith(word) for word in _PLACEHOLDERS)):
+        raise ConfigurationError("the HMAC secret looks like a placeholder: use random bytes")

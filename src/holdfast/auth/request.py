@@ -1,0 +1,63 @@
+"""Request: what a hook may look at, read only."""
+
+from __future__ import annotations
+
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+MAX_QUERY_BYTES = 64 * 1024
+MAX_QUERY_FIELDS = 100
+
+
+class Request:
+    """An ASGI `http` or `websocket` scope (ASGI HTTP and WebSocket specification 2.5).
+
+    Header names are in lower case and values are decoded as Latin-1. Of a header or a query
+    field that comes several times, the first counts.
+    """
+
+    __slots__ = ("headers", "query", "scope")
+
+    def __init__(self, scope: MutableMapping[str, Any]) -> None:
+        self.scope = scope
+        self.headers: dict[str, str] = {}
+        for name, value in scope.get("headers", ()):
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        self.query: dict[str, str] = {}
+        raw: bytes = scope.get("query_string", b"")
+        if len(raw) <= MAX_QUERY_BYTES:
+            try:
+                fields = parse_qsl(
+                    raw.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+                )
+            except ValueError:
+                fields = []
+            for name, value in fields:
+                self.query.setdefault(name, value)
+
+    @property
+    def method(self) -> str:
+        """The HTTP method; a WebSocket handshake is a GET."""
+        return str(self.scope.get("method", "GET"))
+
+    @property
+    def client(self) -> str | None:
+        """The peer's address as the server says it."""
+        peer = self.scope.get("client")
+        return str(peer[0]) if peer else None
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies (RFC 6265), empty if the header cannot be read."""
+        try:
+            parsed = SimpleCookie(self.headers.get("cookie", ""))
+        except CookieError:
+            return {}
+        return {name: morsel.value for name, morsel in parsed.items()}
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.scope.get('path')!r}>"

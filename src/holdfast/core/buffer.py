@@ -1,0 +1,300 @@
+"""PriorityBuffer: what waits for one connection, bounded in messages and bytes, best lane first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .message import BEST_FIRST, Gap, Message, Offset, Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEFAULT_CAPACITY = 100
+"""Messages. Centrifugo bounds its queue by bytes alone, SignalR's stateful buffer by 100 KB."""
+
+DEFAULT_MAX_BYTES = 2 * 1024 * 1024
+"""Bytes: twice the largest message that `publish` takes by default."""
+
+
+class Verdict(Enum):
+    """What became of an offered message."""
+
+    ACCEPTED = "accepted"
+    """It is held, in its own place or in that of the message it superseded."""
+    SUPERSEDED = "superseded"
+    """A newer message with its key is held already; it was counted as conflated."""
+    REFUSED = "refused"
+    """There is no room, and nothing of its own or a lower lane to give way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The outcome of `offer`: the verdict, and the places of those that gave way, by lane."""
+
+    verdict: Verdict
+    evicted: tuple[tuple[Priority, Offset], ...] = ()
+
+
+ACCEPTED = Offered(Verdict.ACCEPTED)
+_SUPERSEDED = Offered(Verdict.SUPERSEDED)
+_REFUSED = Offered(Verdict.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStatistics:
+    """A snapshot of the account: `offered` is always the sum of the other five and `held`."""
+
+    offered: int
+    taken: int
+    conflated: int
+    expired: int
+    evicted: int
+    refused: int
+    held: int
+    held_bytes: int
+    high_water: int
+
+
+class PriorityBuffer:
+    """Four first-in-first-out lanes behind one bound.
+
+    A message stands at a *place*: its offset, or the offset of the message it superseded. Places
+    ascend within a lane, so the first one is the lane's low-water mark.
+
+    Invariants, each held by the state machine in tests/core/test_buffer.py:
+
+    - `offered = taken + conflated + expired + evicted + refused + held`, at every step;
+    - `held <= capacity` and `held_bytes <= max_bytes`;
+    - what is taken is the first of the best lane that holds anything;
+    - what gives way is the oldest of the lowest lane, and never better than the newcomer;
+    - of each subject (topic, user and key) at most the newest message is held;
+    - gaps are never evicted, and no two of them are taken one after the other.
+
+    All operations are O(1) amortised, except `discard` and `withdraw`, which are linear in what
+    is held. Nothing waits and nothing raises for a full buffer.
+    """
+
+    __slots__ = (
+        "_bytes", "_conflated", "_evicted", "_expired", "_held", "_high_water", "_lanes",
+        "_offered", "_refused", "_subjects", "_taken", "capacity", "max_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self, capacity: int = DEFAULT_CAPACITY, *, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> None:
+        if capacity < 1 or max_bytes < 1:
+            raise ValueError("a buffer holds at least one message and one byte")
+        self.capacity = capacity
+        self.max_bytes = max_bytes
+        # Lanes are made when they are first used: an idle connection costs four references.
+        self._lanes: list[OrderedDict[Offset, Message | Gap] | None] = [None, None, None, None]
+        self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
+        self._held = [0, 0, 0, 0]
+        self._bytes = [0, 0, 0, 0]
+        self._offered = self._taken = self._conflated = 0
+        self._expired = self._evicted = self._refused = self._high_water = 0
+
+    def __len__(self) -> int:
+        low, normal, high, critical = self._held
+        return low + normal + high + critical
+
+    def __bool__(self) -> bool:
+        """Whether anything can be taken, a gap included."""
+        return any(self._lanes)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of all messages that are held."""
+        return sum(self._bytes)
+
+    def first_place(self, lane: Priority) -> Offset | None:
+        """The lowest place in use in `lane`, or `None` when it is empty."""
+        entries = self._lanes[lane]
+        return next(iter(entries)) if entries else None
+
+    def best_lane(self) -> Priority | None:
+        """The lane that `take` would take from."""
+        for lane in BEST_FIRST:
+            if self._lanes[lane]:
+                return lane
+        return None
+
+    def offer(self, message: Message) -> Offered:
+        """Hold `message` if there is, or can be made, room for it.
+
+        Offsets are offered in ascending order within a lane. A message that supersedes a pending
+        one of its own lane takes over its place; at the tail, a key that changes faster than the
+        lane drains would never be sent.
+        """
+        self._offered += 1
+        subject = message.subject
+        if subject is not None:
+            pending = self._subjects.get(subject)
+            if pending is not None:
+                return self._conflate(message, *pending)
+        return self._append(message)
+
+    def mark(self, gap: Gap) -> None:
+        """Put `gap` at the tail of its lane; it merges with a gap that is there already."""
+        entries = self._lane(gap.priority)
+        if entries:
+            place, last = next(reversed(entries.items()))
+            if isinstance(last, Gap):
+                entries[place] = last.merged(gap)
+                return
+        entries[gap.through] = gap
+
+    def take(self, now: float) -> Message | Gap | None:
+        """Remove and return the next message or gap, or `None`; what has expired is dropped."""
+        for lane in BEST_FIRST:
+            entries = self._lanes[lane]
+            while entries:
+                _, entry = entries.popitem(last=False)
+                if isinstance(entry, Gap):
+                    return _joined(entry, entries)
+                self._forget(lane, entry)
+                if not entry.has_expired(now):
+                    self._taken += 1
+                    return entry
+                self._expired += 1
+        return None
+
+    def withdraw(self, lane: Priority, after: Offset) -> None:
+        """Evict all of `lane` that stands after the place `after`, gaps included."""
+        entries = self._lanes[lane]
+        while entries:
+            place = next(reversed(entries))
+            if place <= after:
+                break
+            entry = entries.pop(place)
+            if isinstance(entry, Message):
+                self._forget(lane, entry)
+                self._evicted += 1
+
+    def discard(self, unwanted: Callable[[Message], bool]) -> int:
+        """Evict every message for which `unwanted` is true; return how many those were."""
+        count = 0
+        for lane in BEST_FIRST:
+            for place, entry in list((self._lanes[lane] or {}).items()):
+                if isinstance(entry, Message) and unwanted(entry):
+                    del self._lane(lane)[place]
+                    self._forget(lane, entry)
+                    count += 1
+        self._evicted += count
+        return count
+
+    def __iter__(self) -> Iterator[Message | Gap]:
+        """What is held, in the order in which it would be taken."""
+        for lane in BEST_FIRST:
+            yield from (self._lanes[lane] or {}).values()
+
+    def statistics(self) -> BufferStatistics:
+        """The account as it stands."""
+        return BufferStatistics(
+            offered=self._offered, taken=self._taken, conflated=self._conflated,
+            expired=self._expired, evicted=self._evicted, refused=self._refused,
+            held=len(self), held_bytes=self.held_bytes, high_water=self._high_water,
+        )  # fmt: skip
+
+    def has_room_for(self, message: Message) -> bool:
+        """Whether `offer` would hold `message` and evict nothing of its own lane or a better."""
+        lane = message.priority
+        return (
+            len(self) - sum(self._held[:lane]) < self.capacity
+            and self.held_bytes - sum(self._bytes[:lane]) + message.size <= self.max_bytes
+        )
+
+    # -- the lanes ---------------------------------------------------------------------------
+
+    def _lane(self, lane: Priority) -> OrderedDict[Offset, Message | Gap]:
+        entries = self._lanes[lane]
+        if entries is None:
+            entries = self._lanes[lane] = OrderedDict()
+        return entries
+
+    def _append(self, message: Message) -> Offered:
+        lane = message.priority
+        below = lane + 1
+        excess = len(self) + 1 - self.capacity
+        excess_bytes = self.held_bytes + message.size - self.max_bytes
+        if excess > sum(self._held[:below]) or excess_bytes > sum(self._bytes[:below]):
+            self._refused += 1
+            return _REFUSED
+        evicted = self._shrink(lane, self.capacity - 1, self.max_bytes - message.size)
+        place = message.offset
+        self._lane(lane)[place] = message
+        self._held[lane] += 1
+        self._bytes[lane] += message.size
+        if message.subject is not None:
+            self._subjects[message.subject] = (lane, place)
+        self._high_water = max(self._high_water, len(self))
+        return Offered(Verdict.ACCEPTED, evicted) if evicted else ACCEPTED
+
+    def _conflate(self, message: Message, lane: Priority, place: Offset) -> Offered:
+        """Let the newer of `message` and the pending one of its subject supersede the other."""
+        entries = self._lane(lane)
+        older = entries[place]
+        assert isinstance(older, Message)
+        self._conflated += 1
+        if older.offset >= message.offset:
+            return _SUPERSEDED
+        if lane is not message.priority:
+            # The older value is out of date whether or not the newer one finds room.
+            del entries[place]
+            self._forget(lane, older)
+            return self._append(message)
+        entries[place] = message
+        self._bytes[lane] += message.size - older.size
+        evicted = self._shrink(lane, self.capacity, self.max_bytes)
+        return Offered(Verdict.ACCEPTED, evicted) if evicted else ACCEPTED
+
+    def _shrink(
+        self, best: Priority, capacity: int, max_bytes: int
+    ) -> tuple[tuple[Priority, Offset], ...]:
+        """Evict oldest first from the lowest lane up, `best` at the most, down to the bounds."""
+        if len(self) <= capacity and self.held_bytes <= max_bytes:
+            return ()
+        evicted: list[tuple[Priority, Offset]] = []
+        lane = Priority.LOW
+        while len(self) > capacity or self.held_bytes > max_bytes:
+            while not self._held[lane]:
+                lane = Priority(lane + 1)
+            assert lane <= best
+            evicted.append((lane, self._evict_oldest(lane)))
+        return tuple(evicted)
+
+    def _evict_oldest(self, lane: Priority) -> Offset:
+        entries = self._lane(lane)
+        place, entry = entries.popitem(last=False)
+        gap: Gap | None = None
+        gap_place = place
+        while isinstance(entry, Gap):  # gaps are not evictable: they go back to the front as one
+            gap = entry if gap is None else gap.merged(entry)
+            place, entry = entries.popitem(last=False)
+        if gap is not None:
+            entries[gap_place] = gap
+            entries.move_to_end(gap_place, last=False)
+        self._forget(lane, entry)
+        self._evicted += 1
+        return place
+
+    def _forget(self, lane: Priority, message: Message) -> None:
+        self._held[lane] -= 1
+        self._bytes[lane] -= message.size
+        if message.subject is not None:
+            del self._subjects[message.subject]
+
+
+def _joined(gap: Gap, entries: OrderedDict[Offset, Message | Gap]) -> Gap:
+    """`gap` and those that follow it at the front of `entries`, removed from there, as one."""
+    while entries:
+        place = next(iter(entries))
+        following = entries[place]
+        if not isinstance(following, Gap):
+            break
+        del entries[place]
+        gap = gap.merged(following)
+    return gap

@@ -1,0 +1,98 @@
+"""Where a client stands: one offset per lane, and the event id that carries it.
+
+Priorities reorder, so a single "last id" would skip what it overtook. A position is therefore a
+low-water mark per lane: everything of that lane up to it is settled. docs/design.md, section 5,
+says why each part is there; docs/protocol.md gives the grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NewType
+
+from .message import Offset, Priority
+
+Epoch = NewType("Epoch", str)
+"""The name of one life of a log: 12 characters of `[A-Za-z0-9_-]`, 72 random bits."""
+
+MAX_OFFSET = 2**63 - 1
+MAX_EVENT_ID = 128
+"""Bytes. The longest event id that is issued has 115."""
+
+_NUMBER = "(?:0|[1-9][0-9]{0,18})"
+_CURSOR = re.compile(rf"{_NUMBER}(?:\.{_NUMBER}){{3}}|{_NUMBER}", re.ASCII)
+_EVENT_ID = re.compile(
+    rf"([A-Za-z0-9_-]{{12}})~({_NUMBER}(?:\.{_NUMBER}){{3}}|{_NUMBER})~([A-Za-z0-9_-]{{22}})",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A low-water mark for each lane, `marks[priority]`.
+
+    Invariants: each mark is in 0 to 2^63-1; `parse(str(cursor)) == cursor`.
+    """
+
+    marks: tuple[Offset, Offset, Offset, Offset]
+
+    @classmethod
+    def at(cls, offset: int) -> Cursor:
+        """The same mark in every lane."""
+        mark = Offset(offset)
+        return cls((mark, mark, mark, mark))
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor | None:
+        """Read `str(cursor)` back; `None` for anything else, whatever it is."""
+        if len(text) > MAX_EVENT_ID or _CURSOR.fullmatch(text) is None:
+            return None
+        numbers = [Offset(int(digits)) for digits in text.split(".")]
+        if max(numbers) > MAX_OFFSET:
+            return None
+        if len(numbers) == 1:
+            return cls.at(numbers[0])
+        critical, high, normal, low = numbers
+        return cls((low, normal, high, critical))
+
+    def __str__(self) -> str:
+        low, normal, high, critical = self.marks
+        if low == normal == high == critical:
+            return str(low)
+        return f"{critical}.{high}.{normal}.{low}"
+
+    def __getitem__(self, lane: Priority) -> Offset:
+        return self.marks[lane]
+
+    @property
+    def highest(self) -> Offset:
+        """The mark of the lane that is farthest."""
+        return max(self.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class EventId:
+    """What `Last-Event-ID` carries: epoch, cursor and resume token, opaque to clients."""
+
+    epoch: Epoch
+    cursor: Cursor
+    token: str
+
+    @classmethod
+    def parse(cls, text: str) -> EventId | None:
+        """Read an id that this library issued; `None` for anything else, never an exception.
+
+        The grammar is ASCII and exact, because `int()` also takes `+5`, `1_000` and `٥`.
+        """
+        if len(text) > MAX_EVENT_ID:
+            return None
+        match = _EVENT_ID.fullmatch(text)
+        cursor = Cursor.parse(match[2]) if match else None
+        return cls(Epoch(match[1]), cursor, match[3]) if match and cursor else None
+
+    def __str__(self) -> str:
+        return f"{self.epoch}~{self.cursor}~{self.token}"
+
+    def __repr__(self) -> str:
+        return f"EventId(epoch={self.epoch!r}, cursor={str(self.cursor)!r}, token=…)"

@@ -1,0 +1,158 @@
+"""Delivery: what one connection is still owed, lane by lane, and its cursor.
+
+Each lane is *live* (the fan-out offers to its buffer) or *catching up* (it takes no offers and is
+filled from History, page by page, as it drains). `read_through` is the offset up to which a lane
+has seen everything: a page is read from there, and an offer at or below it is old news.
+
+    catching up ── page that ends at the head, and not behind the node ──▶ live
+    live ── an eviction or a refusal in this lane: read_through moves back before it ──▶ catching up
+
+What is evicted is thereby re-read, and only what History has trimmed meanwhile is lost: its gap
+stands in the page. The cursor is the mark below everything that is pending, so a client passes a
+hole only by being told of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .buffer import PriorityBuffer, Verdict
+from .cursor import Cursor
+from .message import BEST_FIRST, Gap, Message, Offset, Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .history import Page
+
+PAGE_MESSAGES = 64
+"""Messages in one page of a replay."""
+
+PAGE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """What to read next from History: `lane`, from `after`, at most `limit` and `max_bytes`."""
+
+    lane: Priority
+    after: Offset
+    limit: int
+    max_bytes: int
+
+
+class Delivery:
+    """The four lanes of a connection: a window on the log, never a store.
+
+    Invariants (the machine of tests/core/test_delivery.py, with its mutants):
+
+    - everything published to a lane after its mark is pending here, still to be read, or settled;
+    - the cursor never goes back;
+    - what leaves is of the best lane that holds, or has still to read, anything;
+    - memory: one buffer, whatever the length of the replay.
+    """
+
+    __slots__ = ("_live", "_read_through", "_settled", "buffer")
+
+    def __init__(self, buffer: PriorityBuffer, start: Cursor, *, live: bool) -> None:
+        """Begin at `start`: live (a new session, `start` is now) or with all four to catch up."""
+        self.buffer = buffer
+        self._live = [live] * 4
+        self._read_through = list(start.marks)
+        self._settled = list(start.marks)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether all four lanes are fed by the fan-out."""
+        return all(self._live)
+
+    def offer(self, message: Message) -> bool:
+        """Take a message of the live feed; whether there may be something new to hand over."""
+        lane = message.priority
+        if not self._live[lane] or message.offset <= self._read_through[lane]:
+            return False
+        self._offer(message)
+        return True
+
+    def fall_behind(self, position: Offset) -> None:
+        """All lanes go back to catching up, because the live feed after `position` was missed."""
+        for lane in Priority:
+            if self._live[lane]:
+                self._live[lane] = False
+                self._read_through[lane] = max(self._read_through[lane], position)
+
+    def request(self) -> PageRequest | None:
+        """What must be read before anything may be taken, or `None`."""
+        if self.is_live:
+            return None
+        for lane in BEST_FIRST:
+            if self.buffer.first_place(lane) is not None:
+                return None
+            if not self._live[lane]:
+                limit = min(PAGE_MESSAGES, self.buffer.capacity)
+                size = min(PAGE_BYTES, self.buffer.max_bytes)
+                return PageRequest(lane, self._read_through[lane], limit, size)
+        return None
+
+    def fill(self, request: PageRequest, page: Page, position: Offset) -> None:
+        """Take the answer to `request`; `position` is how far the node's live feed has come.
+
+        A page that the lane no longer wants, because it was moved since, is ignored.
+        """
+        lane = request.lane
+        if self._live[lane] or self._read_through[lane] != request.after:
+            return
+        for entry in page.entries:
+            if isinstance(entry, Message) and entry.size > self.buffer.max_bytes:
+                entry = Gap(lane, entry.offset, (entry.topic,), 1)  # it could never be held
+            if isinstance(entry, Gap):
+                self.buffer.mark(entry)
+                self._read_through[lane] = entry.through
+                continue
+            if not self.buffer.has_room_for(entry):
+                return
+            self._read_through[lane] = entry.offset
+            self._offer(entry)
+            if self._read_through[lane] != entry.offset:
+                return  # it gave way at once
+        self._read_through[lane] = page.through
+        self._live[lane] = page.complete and page.through >= position
+
+    def horizon(self, position: Offset) -> Offset:
+        """How far any lane has seen the log: where a new subscription begins."""
+        return max(position, *self._read_through)
+
+    def take(self, now: float) -> Message | Gap | None:
+        """The next message or gap to hand over; call it only when `request` is `None`."""
+        return self.buffer.take(now)
+
+    def discard(self, unwanted: Callable[[Message], bool]) -> int:
+        """Drop pending messages that the connection may no longer have; how many those were."""
+        return self.buffer.discard(unwanted)
+
+    def cursor(self, position: Offset) -> Cursor:
+        """The low-water mark of each lane; `position` is how far the live feed has come."""
+        settled = self._settled
+        for lane in Priority:
+            first = self.buffer.first_place(lane)
+            mark = self._read_through[lane] if first is None else Offset(first - 1)
+            if first is None and self._live[lane] and position > mark:
+                mark = position
+            settled[lane] = max(settled[lane], mark)
+        low, normal, high, critical = settled
+        return Cursor((low, normal, high, critical))
+
+    def _offer(self, message: Message) -> None:
+        outcome = self.buffer.offer(message)
+        for lane, place in outcome.evicted:
+            self._reread(lane, Offset(place - 1))
+        if outcome.verdict is Verdict.REFUSED:
+            self._reread(message.priority, Offset(message.offset - 1))
+
+    def _reread(self, lane: Priority, after: Offset) -> None:
+        """Send `lane` back to History from `after`; what it holds beyond is in there too."""
+        self.buffer.withdraw(lane, after)
+        if self._live[lane] or self._read_through[lane] > after:
+            self._live[lane] = False
+            self._read_through[lane] = after

@@ -1,0 +1,368 @@
+"""History: the log, kept per topic, user and lane, each part within its own bounds.
+
+A busy topic cannot push out a quiet one, nor LOW push out CRITICAL. A message superseded by a
+newer one of its key is forgotten at once, and one whose ttl has passed may be; neither is a loss.
+What is trimmed otherwise is: each log knows through which offset, and how many messages.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush, merge
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from .message import BEST_FIRST, Gap, Message, Offset, Priority, UserId
+from .topics import is_pattern, matches
+
+if TYPE_CHECKING:
+    from .cursor import Cursor
+
+Subscriptions = Mapping[str, Offset]
+"""Topic or pattern → `since`: what was published up to that offset is not disclosed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """The bounds of one log (one topic, one lane), and of all of them together.
+
+    `limit` in messages, `age` in seconds (`None`: no bound by age), `max_bytes` per log,
+    `total_bytes` and `max_logs` for the whole history.
+    """
+
+    limit: int = 1000
+    age: float | None = 3600.0
+    max_bytes: int = 16 * 1024 * 1024
+    total_bytes: int = 256 * 1024 * 1024
+    max_logs: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of one lane: everything after where it began, up to and including `through`.
+
+    `complete`: there is nothing beyond it yet, `through` is the head of the log.
+    """
+
+    lane: Priority
+    entries: tuple[Message | Gap, ...]
+    through: Offset
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies between a position and the head: messages to replay, and what is lost.
+
+    `lost` is `None` when nothing is; `lost.count` may be unknown. Its lane is not meaningful.
+    """
+
+    replay: int
+    lost: Gap | None
+
+
+class _Log:
+    """One topic's messages of one lane, for all or for one user: two parallel lists.
+
+    Superseded messages leave a hole in `messages`, compacted when holes prevail; the front is
+    trimmed by moving `start`. `trimmed` remembers the offsets that were trimmed, newest last.
+    """
+
+    __slots__ = ("bytes", "forgotten", "live", "messages", "offsets", "start", "trimmed")
+
+    def __init__(self, forgotten: Offset) -> None:
+        self.offsets: list[Offset] = []
+        self.messages: list[Message | None] = []
+        self.start = 0
+        self.live = 0
+        self.bytes = 0
+        self.trimmed: list[Offset] = []
+        self.forgotten = forgotten  # how far not even the number of lost messages is known
+
+    @property
+    def trimmed_through(self) -> Offset:
+        return self.trimmed[-1] if self.trimmed else self.forgotten
+
+    @property
+    def last(self) -> Offset:
+        return self.offsets[-1] if self.offsets else self.trimmed_through
+
+    def append(self, message: Message) -> None:
+        self.offsets.append(message.offset)
+        self.messages.append(message)
+        self.live += 1
+        self.bytes += message.size
+
+    def remove(self, offset: Offset) -> None:
+        """Forget a superseded message, if it is still here."""
+        index = bisect_right(self.offsets, offset, self.start) - 1
+        if index < self.start or self.offsets[index] != offset:
+            return
+        message = self.messages[index]
+        if message is not None:
+            self.messages[index] = None
+            self.live -= 1
+            self.bytes -= message.size
+        if len(self.messages) - self.start > 2 * self.live + 16:
+            kept = [m for m in islice(self.messages, self.start, None) if m is not None]
+            self.messages[:] = kept
+            self.offsets[:] = [m.offset for m in kept]
+            self.start = 0
+
+    def pop_oldest(self) -> Message | None:
+        """Remove and return the oldest message; `None` when there is none."""
+        while self.start < len(self.messages):
+            message, self.messages[self.start] = self.messages[self.start], None
+            self.start += 1
+            if self.start > 16 and 2 * self.start > len(self.messages):
+                del self.messages[: self.start], self.offsets[: self.start]
+                self.start = 0
+            if message is not None:
+                self.live -= 1
+                self.bytes -= message.size
+                return message
+        return None
+
+    def oldest(self) -> Message | None:
+        for message in islice(self.messages, self.start, None):
+            if message is not None:
+                return message
+        return None
+
+    def note_trimmed(self, offset: Offset, limit: int) -> None:
+        self.trimmed.append(offset)
+        if len(self.trimmed) > 2 * limit:
+            cut = len(self.trimmed) - limit
+            self.forgotten = self.trimmed[cut - 1]
+            del self.trimmed[:cut]
+
+    def after(self, offset: Offset) -> Iterator[Message]:
+        begin = bisect_right(self.offsets, offset, self.start)
+        return (m for m in islice(self.messages, begin, None) if m is not None)
+
+    def lost_after(self, offset: Offset) -> int | None:
+        """How many messages after `offset` were trimmed; `None` if that is forgotten."""
+        if offset < self.forgotten:
+            return None
+        return len(self.trimmed) - bisect_right(self.trimmed, offset)
+
+
+Address = tuple[str, UserId | None]
+_Logs = list[_Log | None]
+_by_offset = attrgetter("offset")
+
+
+class History:
+    """The messages of one epoch, by address (topic and user) and lane.
+
+    Invariants (tests/core/test_history.py runs it beside a plain list of all messages):
+
+    - every log is within its `Retention`, and what is held in all within `total_bytes`;
+    - between a position and the head, each message of a log is in `page`, superseded by a newer
+      one that is, expired, or at or below the offset of a gap in `page`;
+    - a gap is in `page` only if a message after the position was trimmed, and its count, if
+      known, is exact.
+
+    A read costs the logs that the subscriptions name (for a pattern: a scan of all topics).
+    """
+
+    def __init__(self, retention: Retention | None = None) -> None:
+        self.retention = retention or Retention()
+        self.head = Offset(0)
+        self._logs: OrderedDict[Address, _Logs] = OrderedDict()
+        self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
+        self._bytes = 0
+        self._floor = [Offset(0), Offset(0), Offset(0), Offset(0)]
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of all messages that are held."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return sum(log.live for logs in self._logs.values() for log in logs if log)
+
+    def append(self, message: Message, now: float) -> None:
+        """Add the next message; its offset is `head + 1`."""
+        if message.offset != self.head + 1:
+            raise ValueError(f"offset {message.offset} does not follow {self.head}")
+        self.head = message.offset
+        address, lane = (message.topic, message.to_user), message.priority
+        logs = self._logs.get(address)
+        if logs is None:
+            logs = self._logs[address] = [None, None, None, None]
+        else:
+            self._logs.move_to_end(address)
+        if message.subject is not None:
+            self._supersede(message, logs)
+        log = logs[lane]
+        if log is None:
+            log = logs[lane] = _Log(self._floor[lane])
+        log.append(message)
+        self._bytes += message.size
+        self._trim(log, now)
+        self._trim_all(now)
+
+    def trim(self, now: float) -> None:
+        """Apply the bound by age to every log; the sweep calls it."""
+        for logs in self._logs.values():
+            for log in logs:
+                if log:
+                    self._trim(log, now)
+
+    def trimmed_through(self, topic: str, lane: Priority, user: UserId | None = None) -> Offset:
+        """The offset up to which messages of this log are gone; 0 when none is."""
+        logs = self._logs.get((topic, user))
+        log = logs[lane] if logs else None
+        return log.trimmed_through if log else self._floor[lane]
+
+    def page(
+        self, lane: Priority, after: Offset, subscriptions: Subscriptions,
+        user: UserId | None, *, limit: int, max_bytes: int, now: float,
+    ) -> Page:  # fmt: skip
+        """Read on in one lane: at most `limit` messages and `max_bytes`, but at least one.
+
+        Gaps stand at the offset through which their log was trimmed, in order with the messages.
+        """
+        gaps: list[Gap] = []
+        streams: list[Iterator[Message]] = []
+        for topic, log, since in self._read(lane, subscriptions, user):
+            begin = max(after, since)
+            if log.last <= begin:
+                continue
+            if log.trimmed_through > begin:
+                count = log.lost_after(begin)
+                gaps.append(Gap(lane, log.trimmed_through, (topic,), count))
+            streams.append(log.after(begin))
+        gaps.sort(key=lambda gap: gap.through)
+        messages, size, cut = list[Message](), 0, False
+        ordered = streams[0] if len(streams) == 1 else merge(*streams, key=_by_offset)
+        for message in ordered:
+            if message.has_expired(now):
+                continue
+            if messages and (len(messages) >= limit or size + message.size > max_bytes):
+                cut = True
+                break
+            messages.append(message)
+            size += message.size
+        through = messages[-1].offset if cut else self.head
+        entries = _in_order(messages, (gap for gap in gaps if gap.through <= through))
+        return Page(lane, entries, through, complete=not cut)
+
+    def survey(
+        self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None, now: float
+    ) -> Survey:
+        """What a resume from `cursor` has before it."""
+        replay, lost = 0, None
+        for lane in BEST_FIRST:
+            for topic, log, since in self._read(lane, subscriptions, user):
+                begin = max(cursor[lane], since)
+                if log.last <= begin:
+                    continue
+                replay += sum(not message.has_expired(now) for message in log.after(begin))
+                if log.trimmed_through > begin:
+                    gap = Gap(lane, log.trimmed_through, (topic,), log.lost_after(begin))
+                    lost = gap if lost is None else lost.merged(gap)
+        return Survey(replay, lost)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def _read(
+        self, lane: Priority, subscriptions: Subscriptions, user: UserId | None
+    ) -> Iterator[tuple[str, _Log, Offset]]:
+        """Each log of `lane` that the subscriptions cover, once, with its `since`."""
+        for topic, since in self._topics(subscriptions).items():
+            for reader in (None, user) if user is not None else (None,):
+                logs = self._logs.get((topic, reader))
+                log = logs[lane] if logs else None
+                if log is not None:
+                    yield topic, log, since
+                elif logs is None and self._floor[lane] > since:
+                    yield topic, _Log(self._floor[lane]), since
+
+    def _topics(self, subscriptions: Subscriptions) -> Subscriptions:
+        if not any(map(is_pattern, subscriptions)):
+            return subscriptions
+        found: dict[str, Offset] = {}
+        for expression, since in subscriptions.items():
+            topics: Iterable[str] = (expression,)
+            if is_pattern(expression):
+                topics = {topic for topic, _ in self._logs if matches(expression, topic)}
+            for topic in topics:
+                found[topic] = min(since, found.get(topic, since))
+        return found
+
+    # -- trimming ----------------------------------------------------------------------------
+
+    def _supersede(self, message: Message, logs: _Logs) -> None:
+        assert message.subject is not None
+        older = self._subjects.get(message.subject)
+        if older is not None:
+            lane, offset = older
+            log = logs[lane]
+            if log is not None:
+                self._bytes -= log.bytes
+                log.remove(offset)
+                self._bytes += log.bytes
+        self._subjects[message.subject] = (message.priority, message.offset)
+
+    def _trim(self, log: _Log, now: float) -> None:
+        keep = self.retention
+        while log.live > keep.limit or log.bytes > keep.max_bytes:
+            self._drop_oldest(log, now)
+        if keep.age is None:
+            return
+        while (oldest := log.oldest()) is not None and oldest.timestamp + keep.age <= now:
+            self._drop_oldest(log, now)
+
+    def _trim_all(self, now: float) -> None:
+        while len(self._logs) > self.retention.max_logs:
+            _, logs = self._logs.popitem(last=False)
+            for lane, log in zip(Priority, logs, strict=True):
+                while log and log.live:
+                    self._drop_oldest(log, now)
+                if log:
+                    self._floor[lane] = max(self._floor[lane], log.trimmed_through)
+        if self._bytes > self.retention.total_bytes:
+            self._shrink(self.retention.total_bytes * 7 // 8, now)
+
+    def _shrink(self, total: int, now: float) -> None:
+        """Halve the largest log again and again, lowest lane first, down to `total` bytes."""
+        for lane in Priority:
+            logs = [log for logs in self._logs.values() if (log := logs[lane]) and log.live]
+            largest = [(-log.bytes, number) for number, log in enumerate(logs)]
+            heapify(largest)
+            while self._bytes > total and largest:
+                log = logs[(number := heappop(largest)[1])]
+                for _ in range((log.live + 1) // 2):
+                    self._drop_oldest(log, now)
+                if log.live:
+                    heappush(largest, (-log.bytes, number))
+
+    def _drop_oldest(self, log: _Log, now: float) -> None:
+        message = log.pop_oldest()
+        if message is None:
+            return
+        self._bytes -= message.size
+        subject = message.subject
+        if subject is not None and self._subjects.get(subject, (None, 0))[1] == message.offset:
+            del self._subjects[subject]
+        if not message.has_expired(now):
+            log.note_trimmed(message.offset, max(self.retention.limit, 16))
+
+
+def _in_order(messages: list[Message], gaps: Iterable[Gap]) -> tuple[Message | Gap, ...]:
+    """Both by offset; a gap stands behind everything up to the offset that it closes."""
+    entries: list[Message | Gap] = []
+    position = 0
+    for gap in gaps:
+        while position < len(messages) and messages[position].offset < gap.through:
+            entries.append(messages[position])
+            position += 1
+        entries.append(gap)
+    entries.extend(messages[position:])
+    return tuple(entries)

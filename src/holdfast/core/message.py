@@ -1,0 +1,90 @@
+"""The records that travel: a message, and the gap that stands where messages are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NewType
+
+Offset = NewType("Offset", int)
+"""A message's position in its log: the first is 1, and each is one more than the one before."""
+
+UserId = NewType("UserId", str)
+
+
+class Priority(IntEnum):
+    """How urgent a message is; each value is a *lane*, and a higher one overtakes all below it."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
+
+    @property
+    def label(self) -> str:
+        """The name on the wire, in lower case."""
+        return self.name.lower()
+
+
+BEST_FIRST: tuple[Priority, ...] = tuple(sorted(Priority, reverse=True))
+"""The four lanes in the order in which they are sent."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """What was published, with the position that the log gave it.
+
+    `body` is the JSON frame (UTF-8, one line, an object, without an event id), encoded once, at
+    publish. `expires_at` and `timestamp` are seconds since the Unix epoch. `subject` is what
+    conflation compares: a message supersedes an older one with the same subject; `None` never.
+    """
+
+    offset: Offset
+    topic: str
+    priority: Priority
+    body: bytes
+    timestamp: float
+    key: str | None = None
+    expires_at: float | None = None
+    to_user: UserId | None = None
+    subject: tuple[str, UserId | None, str] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        subject = None if self.key is None else (self.topic, self.to_user, self.key)
+        object.__setattr__(self, "subject", subject)
+
+    @property
+    def size(self) -> int:
+        """The length of the encoded frame in bytes."""
+        return len(self.body)
+
+    def has_expired(self, now: float) -> bool:
+        """Whether its ttl has passed at `now` (seconds since the Unix epoch)."""
+        return self.expires_at is not None and self.expires_at <= now
+
+
+GAP_TOPICS_LIMIT = 100
+"""A gap names at most so many topics; one of more names none, which stands for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages that a client will not get, standing in a lane where they would have stood.
+
+    `through` is the offset up to which the log was trimmed, `count` how many messages are
+    missing (`None`: not known any more), `topics` where (empty: in too many to name).
+    """
+
+    priority: Priority
+    through: Offset
+    topics: tuple[str, ...]
+    count: int | None
+
+    def merged(self, other: Gap) -> Gap:
+        """This gap and its right neighbour as one."""
+        topics = tuple(sorted({*self.topics, *other.topics}))
+        if not self.topics or not other.topics or len(topics) > GAP_TOPICS_LIMIT:
+            topics = ()
+        unknown = self.count is None or other.count is None
+        count = None if unknown else (self.count or 0) + (other.count or 0)
+        return Gap(self.priority, Offset(max(self.through, other.through)), topics, count)

@@ -1,0 +1,235 @@
+"""TokenRegistry: resume tokens and the sessions that they restore.
+
+A token never authenticates: it is presented *beside* credentials, and opens only a session of the
+same user. Each connection gets a new one. Of a session, two tokens are known: the current one,
+and its immediate predecessor for a grace time, so that a client whose answer was lost on the way
+can present it again and gets the *same* successor. Only hashes are stored; the successor is
+derived from the presented token and a nonce, so that neither the store nor an old token gives it
+away.
+
+    token presented      its session's connection      answer
+    current              gone                          the session; a successor is made
+    current              still looks alive             the same, and that connection is taken over
+    previous, in grace   gone                          the session; the same successor again
+    previous, in grace   alive                         IN_USE   (two tabs that share a token)
+    previous, later      -                             SPENT
+    another user's       -                             FOREIGN
+    anything else        -                             UNKNOWN  (never issued, expired, too old)
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from .cursor import Cursor, Epoch
+    from .message import Offset, UserId
+
+Token = NewType("Token", str)
+"""22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for 64 at least)."""
+
+ConnectionId = NewType("ConnectionId", str)
+
+_TOKEN = re.compile("[A-Za-z0-9_-]{22}", re.ASCII)
+_Hash = bytes
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` has the form of a token; says nothing about whether it was issued."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def _hash(token: str) -> _Hash:
+    return hashlib.sha256(token.encode("ascii")).digest()
+
+
+def _successor(token: Token, nonce: bytes) -> Token:
+    digest = hmac.digest(nonce, token.encode("ascii"), "sha256")[:16]
+    return Token(base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"))
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A cursor in the log of an epoch."""
+
+    epoch: Epoch
+    cursor: Cursor
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """What History cannot know of a client: who it is, and what it is subscribed to.
+
+    `subscriptions` maps topic or pattern to its `since`. `requested` are the topics that the
+    first request named: one that names the same again means "go on", whatever was subscribed
+    since. `position` is the stored resume point (the last acknowledged, or else what was handed
+    over), used when a token comes without an event id; `acknowledged` tells which.
+    """
+
+    user: UserId | None
+    subscriptions: dict[str, Offset] = field(default_factory=dict)
+    requested: frozenset[str] = frozenset()
+    position: Position | None = None
+    acknowledged: bool = False
+    connection: ConnectionId | None = None
+    _current: _Hash = field(default=b"", repr=False)
+    _previous: _Hash = field(default=b"", repr=False)
+    _nonce: bytes = field(default=b"", repr=False)
+    _grace_until: float = field(default=0.0, repr=False)
+    _expires_at: float = field(default=0.0, repr=False)
+
+
+class Presented(Enum):
+    """How a presented token fared; all but ACCEPTED look alike to the client."""
+
+    ACCEPTED = "accepted"
+    UNKNOWN = "unknown"
+    FOREIGN = "foreign"
+    SPENT = "spent"
+    IN_USE = "in use"
+
+
+@dataclass(frozen=True, slots=True)
+class Redemption:
+    """The answer to a presented token; `session` and `token` only when it was accepted."""
+
+    verdict: Presented
+    session: Session | None = None
+    token: Token | None = field(default=None, repr=False)
+    taken_over: ConnectionId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLimits:
+    """`lifetime` and `grace` in seconds; how many detached sessions are kept, per user and in all."""
+
+    lifetime: float = 86_400.0
+    grace: float = 60.0
+    per_user: int = 100
+    total: int = 100_000
+
+
+class TokenRegistry:
+    """All sessions that can be resumed.
+
+    A session with a connection is *attached* and does not expire; what is not attached expires
+    `lifetime` seconds after its connection went, and is what the limits count (the limits on
+    connections bound the others).
+
+    Invariants (the machine of tests/core/test_tokens.py): a token opens at most one session; two
+    sessions never share a token; what is refused changes nothing; a session is known by at most
+    two hashes; the detached ones are within the limits; expiry is O(1) amortised.
+    """
+
+    def __init__(self, limits: TokenLimits | None = None) -> None:
+        self.limits = limits or TokenLimits()
+        self._sessions: dict[_Hash, Session] = {}
+        # In the order in which they were detached, which is that in which they expire.
+        self._detached: OrderedDict[_Hash, Session] = OrderedDict()
+        self._of_user: dict[UserId, OrderedDict[_Hash, None]] = {}
+
+    def __len__(self) -> int:
+        """How many hashes are known, at most two for each session."""
+        return len(self._sessions)
+
+    def issue(
+        self, token: Token, session: Session, now: float, connection: ConnectionId | None
+    ) -> None:
+        """Make `token`, fresh and random, the current one of a new session."""
+        session._current = _hash(token)
+        self._sessions[session._current] = session
+        if connection is None:
+            self._detach(session, now)
+        else:
+            session.connection = connection
+
+    def redeem(
+        self, token: str, user: UserId | None, connection: ConnectionId, nonce: bytes, now: float
+    ) -> Redemption:
+        """Present `token` for a new `connection` of `user`; `nonce` is 16 or more random bytes."""
+        self.expire(now)
+        presented = _hash(token) if is_token(token) else b""
+        session = self._sessions.get(presented)
+        if session is None:
+            return Redemption(Presented.UNKNOWN)
+        if session.user != user:
+            return Redemption(Presented.FOREIGN)
+        if presented == session._previous:
+            if session._grace_until <= now:
+                return Redemption(Presented.SPENT)
+            if session.connection is not None:
+                return Redemption(Presented.IN_USE)
+        taken_over = session.connection
+        self._reattach(session, connection)
+        if presented == session._current:
+            self._sessions.pop(session._previous, None)
+            session._previous, session._nonce = presented, nonce
+            session._current = _hash(_successor(Token(token), nonce))
+            session._grace_until = now + self.limits.grace
+            self._sessions[session._current] = session
+        successor = _successor(Token(token), session._nonce)
+        return Redemption(Presented.ACCEPTED, session, successor, taken_over)
+
+    def detach(self, session: Session, connection: ConnectionId, now: float) -> bool:
+        """Note that `connection` is gone; `False` (nothing done) if the session has another."""
+        if session.connection != connection:
+            return False
+        session.connection = None
+        self._detach(session, now)
+        return True
+
+    def forget(self, user: UserId) -> int:
+        """Drop every detached session of `user` (a logout); return how many those were."""
+        hashes = list(self._of_user.get(user, ()))
+        for current in hashes:
+            self._drop(self._detached[current])
+        return len(hashes)
+
+    def expire(self, now: float) -> int:
+        """Drop what has expired; return how many sessions that were."""
+        count = 0
+        while self._detached:
+            session = next(iter(self._detached.values()))
+            if session._expires_at > now:
+                break
+            self._drop(session)
+            count += 1
+        return count
+
+    # -- the detached ------------------------------------------------------------------------
+
+    def _detach(self, session: Session, now: float) -> None:
+        session._expires_at = now + self.limits.lifetime
+        self._detached[session._current] = session
+        if session.user is not None:
+            own = self._of_user.setdefault(session.user, OrderedDict())
+            own[session._current] = None
+            if len(own) > self.limits.per_user:
+                self._drop(self._detached[next(iter(own))])
+        if len(self._detached) > self.limits.total:
+            self._drop(next(iter(self._detached.values())))
+
+    def _reattach(self, session: Session, connection: ConnectionId) -> None:
+        if session.connection is None:
+            self._leave(session)
+        session.connection = connection
+
+    def _leave(self, session: Session) -> None:
+        del self._detached[session._current]
+        if session.user is not None:
+            own = self._of_user[session.user]
+            del own[session._current]
+            if not own:
+                del self._of_user[session.user]
+
+    def _drop(self, session: Session) -> None:
+        self._leave(session)
+        self._sessions.pop(session._current, None)
+        self._sessions.pop(session._previous, None)

@@ -1,0 +1,86 @@
+"""Every exception that holdfast raises, one tree, split by who has to act.
+
+    HoldfastError
+    ├── ConfigurationError      the operator: a setting that cannot work (also a ValueError)
+    ├── PublishError            the publisher: nothing was queued (also a ValueError)
+    │   ├── InvalidTopic        a name that is no topic
+    │   ├── InvalidPayload      data that is no JSON
+    │   └── MessageTooLarge     over the limit in bytes
+    ├── NotRunning              the application: used before start or after close
+    ├── WrongThread             the application: called from another thread or event loop
+    ├── BroadcasterFailed       the application: a background task died; `__cause__` says why
+    ├── IllegalTransition       holdfast itself: an event its lifecycle table forbids
+    └── Refused                 the client: carries what to answer, `status` and `close_code`
+
+A publisher's mistake raises before anything is queued. A client's mistake never raises through
+the application: the edges turn `Refused` into an HTTP status, a close code or an error frame.
+No error carries a token or a payload.
+"""
+
+from __future__ import annotations
+
+
+class HoldfastError(Exception):
+    """The base of all exceptions of this library."""
+
+
+class ConfigurationError(HoldfastError, ValueError):
+    """A setting is missing or cannot work; the message names it and the accepted form."""
+
+
+class PublishError(HoldfastError, ValueError):
+    """A message was not published, because of what it is; nothing was queued."""
+
+
+class InvalidTopic(PublishError):
+    """A string that is no topic or pattern; the message says which rule it breaks."""
+
+
+class InvalidPayload(PublishError):
+    """Data that has no JSON form (RFC 8259): NaN, a lone surrogate, a cycle, an unknown type."""
+
+
+class MessageTooLarge(PublishError):
+    """An encoded message over the limit.
+
+    `size` and `limit` are in bytes.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the encoded message has {size} bytes, the limit is {limit}: "
+            "send a reference, or raise max_message_bytes"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class NotRunning(HoldfastError):
+    """The Broadcaster was used before it started or after it closed."""
+
+
+class WrongThread(HoldfastError):
+    """An asynchronous method was called outside the event loop that the Broadcaster runs in."""
+
+
+class BroadcasterFailed(HoldfastError):
+    """A background task of the Broadcaster died, so nothing can be delivered any more."""
+
+
+class IllegalTransition(HoldfastError):
+    """A lifecycle event that the state does not allow; the state is unchanged."""
+
+
+class Refused(HoldfastError):
+    """A client's request that is not carried out.
+
+    `code` is a stable word for programs, `status` the HTTP status and `close_code` the WebSocket
+    close code (RFC 6455, section 7.4.2) that answer it.
+    """
+
+    def __init__(self, code: str, detail: str, *, status: int, close_code: int = 4400) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.status = status
+        self.close_code = close_code

@@ -1,0 +1,190 @@
+"""How a connection begins: token, position, rights of now, first frame.
+
+    nothing presented                       fresh
+    token accepted, position in the log     resumed, or gap if something after it was trimmed
+    token accepted, no usable position      from the stored one; a gap unless that was acknowledged
+    token refused, or no such log           gap: from now on, cause "restart" or "unknown"
+
+A bad token or event id is never an error: a browser's EventSource would give up for good.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ..core.buffer import PriorityBuffer
+from ..core.connection import Connection
+from ..core.cursor import Cursor, EventId
+from ..core.delivery import Delivery
+from ..core.tokens import ConnectionId, Presented, Session, Token
+from ..core.topics import USER_TOPIC
+from ..errors import Refused
+from . import frames
+from .audit import AuditAction
+from .outbox import Outbox
+from .subscribing import MaySubscribe, Subscriber, check_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..core.message import UserId
+    from .broker import Head
+    from .node import Node
+    from .options import Options
+
+
+class Cause(Enum):
+    """Why something was lost."""
+
+    TRIMMED = "trimmed"
+    RESTART = "restart"
+    FAILOVER = "failover"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What a client presents. `token` counts before the one inside `last_event_id`."""
+
+    user: UserId | None = None
+    topics: tuple[str, ...] = ()
+    last_event_id: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    transport: str = "custom"
+    expires_at: float | None = None
+    may_subscribe: MaySubscribe | None = None
+
+
+@dataclass(slots=True)
+class _Start:
+    """Where a connection begins: `cursor` to resume from, or `None` for now."""
+
+    session: Session
+    token: Token
+    cursor: Cursor | None = None
+    cause: Cause | None = None
+
+
+class Admission:
+    """Lets clients in: one instance per node."""
+
+    def __init__(self, node: Node, subscriber: Subscriber) -> None:
+        self._node = node
+        self._subscriber = subscriber
+
+    async def admit(self, hello: Hello) -> Outbox:
+        """Register a connection and prepare its first frame; raises `Refused`.
+
+        When cancelled, the session is given back: its token can be presented again.
+        """
+        node = self._node
+        topics = check_topics(hello.topics, node.registry.limits.topics)
+        if node.registry.is_full:
+            raise Refused("over_capacity", "no more connections", status=503, close_code=4006)
+        id = ConnectionId(secrets.token_urlsafe(16))
+        start = await self._present(hello, topics, id)
+        try:
+            return await self._open(hello, topics, id, start)
+        except BaseException:
+            await node.detach(start.session, id)
+            raise
+
+    # -- token and position --------------------------------------------------------------------
+
+    async def _present(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> _Start:
+        node, broker = self._node, self._node.broker
+        event_id = EventId.parse(hello.last_event_id) if hello.last_event_id else None
+        presented = hello.token or (event_id.token if event_id else None)
+        cause = None
+        if hello.last_event_id or hello.token:
+            foreign_log = event_id is not None and event_id.epoch != node.epoch
+            cause = Cause.RESTART if foreign_log else Cause.UNKNOWN
+        if presented is not None:
+            answer = await broker.tokens.redeem(presented, hello.user, id)
+            if answer.verdict is Presented.ACCEPTED and answer.session and answer.token:
+                if answer.taken_over is not None:
+                    node.take_over(answer.taken_over)
+                start = _Start(answer.session, answer.token)
+                self._position(start, event_id, await broker.head(), hello)
+                return start
+            node.counters.tokens_refused += 1
+            detail = answer.verdict.value
+            node.note(AuditAction.TOKEN_REFUSED, hello.user, id, hello.transport, detail)
+        session = Session(hello.user, requested=frozenset(topics))
+        return _Start(session, await broker.tokens.issue(session, id), cause=cause)
+
+    def _position(self, start: _Start, event_id: EventId | None, head: Head, hello: Hello) -> None:
+        """Decide where an accepted session goes on."""
+        stored = start.session.position
+        if event_id is not None:
+            if event_id.epoch != head.epoch:
+                start.cause = Cause.RESTART
+            elif event_id.cursor.highest > head.offset:
+                start.cause = Cause.UNKNOWN  # the log's head decides, not how far this node is
+            else:
+                start.cursor = event_id.cursor
+        elif stored is not None and stored.epoch == head.epoch:
+            start.cursor = stored.cursor
+            if not start.session.acknowledged or hello.last_event_id:
+                start.cause = Cause.UNKNOWN
+        else:
+            start.cause = Cause.UNKNOWN
+
+    # -- subscriptions, by the rights of now -----------------------------------------------------
+
+    async def _open(
+        self, hello: Hello, topics: tuple[str, ...], id: ConnectionId, start: _Start
+    ) -> Outbox:
+        node, session = self._node, start.session
+        wanted: Iterable[str] = topics
+        if not topics or frozenset(topics) == session.requested:
+            # The same request again, as a browser repeats it: whatever was subscribed since.
+            wanted = tuple(session.subscriptions) or topics
+        allowed, rejected = await self._subscriber.permitted(
+            wanted, hello.user, hello.transport, hello.may_subscribe
+        )
+        now = await node.broker.head()
+        kept = session.subscriptions if start.cursor is not None else {}
+        lost, replay = None, 0
+        if start.cursor is not None:
+            held = {t: s for t, s in kept.items() if t in allowed}
+            survey = await node.broker.survey(start.cursor, held, session.user)
+            lost, replay = survey.lost, survey.replay
+        if session.connection != id:
+            raise Refused("taken_over", "another connection took this session", status=409)
+
+        # From here to the return nothing waits.
+        since = max(node.ingested, now.offset)
+        cursor = start.cursor or Cursor.at(node.ingested)
+        delivery = Delivery(_buffer(node.options), cursor, live=start.cursor is None)
+        session.subscriptions = {t: kept.get(t, since) for t in allowed}
+        if topics:
+            session.requested = frozenset(topics)
+        session.acknowledged = False
+        connection = Connection(
+            id, session, delivery, transport=hello.transport, now=node.monotonic(),
+            expires_at=hello.expires_at,
+        )  # fmt: skip
+        outbox = Outbox(node, connection, start.token, hello.may_subscribe)
+        data: dict[str, object] = {
+            "connectionId": id, "reconnectToken": start.token,
+            "resumableUntil": node.resumable_until(), "session": "fresh",
+            "topics": [t for t in allowed if t != USER_TOPIC], "rejected": rejected,
+            "heartbeatInterval": node.options.heartbeat_interval,
+        }  # fmt: skip
+        if start.cursor is not None:
+            data |= {"session": "resumed", "replay": replay}
+        if lost is not None or start.cause is not None:
+            cause = start.cause or Cause.TRIMMED
+            count = lost.count if lost is not None and start.cause is None else None
+            data |= {"session": "gap", "gap": {"cause": cause.value, "count": count}}
+        outbox.begin(frames.control("connection_established", node.clock(), data))
+        node.register(outbox, resumed=start.cursor is not None)
+        return outbox
+
+
+def _buffer(options: Options) -> PriorityBuffer:
+    return PriorityBuffer(options.buffer_capacity, max_bytes=options.buffer_bytes)

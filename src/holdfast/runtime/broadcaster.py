@@ -1,0 +1,365 @@
+"""Broadcaster: owns the tasks, and fans out what the broker's log says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Self
+
+import anyio
+from typing_extensions import Unpack
+
+from ..core.connection import CloseReason
+from ..core.cursor import Cursor, EventId
+from ..core.message import Offset, Priority, UserId
+from ..core.tokens import Position, Session
+from ..core.topics import USER_TOPIC, check_topic
+from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, Refused, WrongThread
+from .admission import Admission, Hello
+from .broker import Broker, Head
+from .memory import MemoryBroker
+from .node import Node
+from .options import Options, OptionsDict
+from .periodic import PeriodicSource, Source
+from .publishing import make_draft
+from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
+from .subscribing import MaySubscribe, Subscriber, check_topics
+from .upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+
+    from .audit import AuditHook
+    from .frames import Json
+    from .outbox import Outbox
+
+_logger = logging.getLogger("holdfast")
+
+DRAIN_TIMEOUT = 1.5
+"""Seconds that `drain` waits for streams to end."""
+
+
+class BroadcasterState(Enum):
+    """Where a Broadcaster is in its life; it only moves down, but may be started again."""
+
+    NEW = "new"
+    RUNNING = "running"
+    DRAINING = "draining"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class Broadcaster:
+    """Publishes to a broker's log and delivers from it to the connections of this process.
+
+        async with Broadcaster() as broadcaster:
+            await broadcaster.publish("orders", {"id": 7}, priority=Priority.HIGH)
+
+    It belongs to the event loop in which it is entered. `Options` lists the keyword arguments;
+    `clock` gives seconds since the Unix epoch. All tasks live between enter and exit; if one
+    dies, every connection is closed and `publish` raises `BroadcasterFailed`.
+    """
+
+    def __init__(
+        self, *, broker: Broker | None = None, audit: AuditHook | None = None,
+        clock: Callable[[], float] = time.time, **options: Unpack[OptionsDict],
+    ) -> None:  # fmt: skip
+        self.options = Options(**options)
+        if broker is not None and self.options.of_memory_broker:
+            names = ", ".join(self.options.of_memory_broker)
+            raise ConfigurationError(f"{names}: give this to the broker, not beside it")
+        self.node = Node(
+            broker
+            or MemoryBroker(
+                retention=self.options.retention(), tokens=self.options.token_limits(), clock=clock
+            ),
+            self.options, clock, audit,
+        )  # fmt: skip
+        self.state = BroadcasterState.NEW
+        self._started_at = 0.0
+        self._subscriber = Subscriber(self.node)
+        self._admission = Admission(self.node, self._subscriber)
+        self._upkeep = Upkeep(self.node)
+        self._sources: list[PeriodicSource] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: TaskGroup | None = None
+        self._failure: Exception | None = None
+        self.node.on_register = self._upkeep.watch
+        self.node.on_listeners = self._listeners_changed
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise NotRunning("this Broadcaster is running already: enter it once, in one lifespan")
+        self._loop = asyncio.get_running_loop()
+        self._failure = None
+        await self.node.broker.start()
+        self.node.begin(await self.node.broker.head())
+        self._started_at = self.node.monotonic()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self.state = BroadcasterState.RUNNING
+        for task in (self._follow, self._upkeep.heartbeats, self._upkeep.sweeps):
+            self._tasks.start_soon(self._own, task)
+        for source in self._sources:
+            self._tasks.start_soon(self._own, source.run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:  # fmt: skip
+        tasks = self._tasks
+        assert tasks is not None
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.drain()
+        finally:
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
+            self._tasks = None
+            self.state = BroadcasterState.CLOSED
+            with anyio.CancelScope(shield=True):
+                await self.node.broker.close()
+        return None
+
+    async def _own(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of ours; if it dies, fail everyone who waits for it."""
+        try:
+            await task()
+        except Exception as error:
+            self._failure = error
+            self.state = BroadcasterState.FAILED
+            _logger.exception("a task of the Broadcaster died; all connections are closed")
+            self.node.close_all(CloseReason.FAILED)
+
+    async def _follow(self) -> None:
+        """Read the log and fan it out, for ever; all that is published in one tick at once."""
+        while True:
+            self.node.deliver(
+                await self.node.broker.follow(Head(self.node.epoch, self.node.ingested))
+            )
+            await asyncio.sleep(self.options.flush_interval or 0)
+
+    def _listeners_changed(self) -> None:
+        for source in self._sources:
+            source.listeners_changed()
+
+    def begin_drain(self) -> None:
+        """Let nobody in any more and tell every connection to end; callable at any time."""
+        if self.state is BroadcasterState.RUNNING:
+            self.state = BroadcasterState.DRAINING
+        self.node.close_all(CloseReason.DRAIN)
+        self._upkeep.hurry(self.node.outboxes.values())
+
+    async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
+        """`begin_drain`, then wait up to `timeout` seconds; whether all connections ended.
+
+        Clients are told to reconnect, and resume elsewhere, or here after a restart.
+        """
+        self.begin_drain()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.node.outboxes:
+                    self.node.emptied.clear()
+                    await self.node.emptied.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def check_running(self) -> None:
+        """Raise unless messages can be published and delivered."""
+        if self._failure is not None:
+            raise BroadcasterFailed("a background task died") from self._failure
+        if self._tasks is None:
+            raise NotRunning(
+                "the Broadcaster is not running: serve LiveApp with lifespan on, or use "
+                "`async with broadcaster:` in the lifespan of your framework"
+            )
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise WrongThread("call this in the Broadcaster's event loop, or publish_from_thread")
+
+    def check_admitting(self) -> None:
+        """Raise unless connections can begin."""
+        self.check_running()
+        if self.state is BroadcasterState.DRAINING:
+            raise Refused("draining", "shutting down", status=503, close_code=1012)
+
+    # -- publishing ----------------------------------------------------------------------------
+
+    async def publish(
+        self, topic: str, data: Json, *, priority: Priority = Priority.NORMAL,
+        key: str | None = None, ttl: float | None = None, to_user: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Offset:  # fmt: skip
+        """Publish `data` to a topic and return its offset; from then on it can be read.
+
+        With `key`, it supersedes what is pending of that topic and key. After `ttl` seconds it is
+        no longer delivered. With `to_user`, only that user's subscribers get it. Raises
+        `PublishError` before anything is queued. When cancelled, it may have been published;
+        repeating it with the same `idempotency_key` does not publish twice.
+        """
+        self.check_running()
+        draft = make_draft(
+            topic, data, priority=priority, key=key, ttl=ttl, to_user=to_user,
+            idempotency_key=idempotency_key, now=self.node.clock(),
+            max_bytes=self.options.max_message_bytes,
+        )  # fmt: skip
+        head = await self.node.broker.publish(draft)
+        self.node.counters.published += 1
+        return head.offset
+
+    async def publish_to_user(
+        self, user: str, data: Json, *, priority: Priority = Priority.NORMAL,
+        key: str | None = None, ttl: float | None = None, idempotency_key: str | None = None,
+    ) -> Offset:  # fmt: skip
+        """Publish to all connections of one user, whatever they subscribe to (topic `$user`)."""
+        return await self.publish(
+            USER_TOPIC, data, priority=priority, key=key, ttl=ttl, to_user=user,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+
+    def publish_from_thread(
+        self, topic: str, data: Json, *, priority: Priority = Priority.NORMAL,
+        key: str | None = None, ttl: float | None = None, to_user: str | None = None,
+        idempotency_key: str | None = None, timeout: float | None = None,
+    ) -> Offset:  # fmt: skip
+        """`publish` for worker threads: blocks until it is done, `TimeoutError` after `timeout`."""
+        loop = self._loop
+        if loop is None or self._tasks is None:
+            raise NotRunning("the Broadcaster is not running")
+        if asyncio._get_running_loop() is not None:
+            raise WrongThread("this would block the event loop: await publish instead")
+        publishing = self.publish(
+            topic, data, priority=priority, key=key, ttl=ttl, to_user=to_user,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        return asyncio.run_coroutine_threadsafe(publishing, loop).result(timeout)
+
+    def periodic(
+        self, topic: str, source: Source, *, interval: float,
+        priority: Priority = Priority.NORMAL, key: str | None = None, ttl: float | None = None,
+    ) -> PeriodicSource:  # fmt: skip
+        """Publish what `source` returns every `interval` seconds, while somebody listens."""
+        if not interval > 0:
+            raise ConfigurationError(f"interval={interval!r}: it must be a number over 0")
+        made = PeriodicSource(
+            self, check_topic(topic), source,
+            interval=interval, priority=priority, key=key, ttl=ttl,
+        )  # fmt: skip
+        self._sources.append(made)
+        if self._tasks is not None:
+            self._tasks.start_soon(self._own, made.run)
+        return made
+
+    # -- connections ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def connect(
+        self, *, user: str | None = None, topics: Iterable[str] = (),
+        last_event_id: str | None = None, token: str | None = None, transport: str = "custom",
+        expires_at: float | None = None, may_subscribe: MaySubscribe | None = None,
+    ) -> AsyncGenerator[Outbox]:  # fmt: skip
+        """Open a connection: resumed if `last_event_id` or `token` allow it, fresh otherwise.
+
+        Hand the outbox to a transport (`holdfast.sse.serve`, `holdfast.websocket.serve`). Raises
+        `Refused`. On leaving, the session is kept for a resume.
+        """
+        hello = Hello(
+            user=None if user is None else UserId(user), topics=tuple(topics),
+            last_event_id=last_event_id, token=token, transport=transport, expires_at=expires_at,
+            may_subscribe=may_subscribe,
+        )  # fmt: skip
+        self.check_admitting()
+        outbox = await self._admission.admit(hello)
+        try:
+            yield outbox
+        finally:
+            self.node.unregister(outbox)
+            await self.node.detach(outbox.connection.session, outbox.connection.id)
+
+    async def position(self, topics: Iterable[str], *, user: str | None = None) -> str:
+        """An event id of now, to render into a page together with the state it shows.
+
+        A client that presents it gets everything published to `topics` after this call.
+        """
+        self.check_running()
+        names = check_topics(topics, self.options.max_topics)
+        head = await self.node.broker.head()
+        session = Session(
+            None if user is None else UserId(user), dict.fromkeys(names, head.offset),
+            frozenset(names), Position(head.epoch, Cursor.at(head.offset)), acknowledged=True,
+        )  # fmt: skip
+        if user is not None:
+            session.subscriptions[USER_TOPIC] = head.offset
+        token = await self.node.broker.tokens.issue(session, None)
+        return str(EventId(head.epoch, Cursor.at(head.offset), token))
+
+    def outbox(self, connection_id: str, user: str | None = None) -> Outbox | None:
+        """The outbox of that connection, if it is here and the user's."""
+        connection = self.node.registry.get(connection_id)
+        if connection is None or connection.user != user:
+            return None
+        return self.node.outboxes.get(connection)
+
+    def outboxes_of(self, user: str) -> list[Outbox]:
+        """All outboxes of a user."""
+        return [
+            self.node.outboxes[connection]
+            for connection in self.node.registry.of_user(UserId(user))
+        ]
+
+    def disconnect(self, connection_id: str, reason: CloseReason = CloseReason.REQUESTED) -> bool:
+        """End a connection; `False` if it is not here."""
+        connection = self.node.registry.get(connection_id)
+        if connection is None:
+            return False
+        self.node.outboxes[connection].close(reason)
+        return True
+
+    async def reauthorize(self, user: str | None = None) -> None:
+        """Ask again what a user (`None`: everybody) may see; drop what is no longer allowed."""
+        for outbox in list(self.node.outboxes.values()):
+            if user is None or outbox.connection.user == user:
+                await self._subscriber.reauthorize(outbox)
+
+    async def logout(self, user: str) -> None:
+        """End all connections of a user, and make the tokens of those that were there useless."""
+        for outbox in self.outboxes_of(user):
+            outbox.close(CloseReason.FORBIDDEN)
+            self.node.unregister(outbox)
+            await self.node.detach(outbox.connection.session, outbox.connection.id)
+        await self.node.broker.tokens.forget(UserId(user))
+
+    async def subscribe(self, outbox: Outbox, topics: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Add topics to a live connection, from now on; return (accepted, rejected).
+
+        Raises `Refused` for a name that is no topic, or for too many.
+        """
+        self.check_running()
+        return await self._subscriber.subscribe(outbox, topics)
+
+    async def unsubscribe(self, outbox: Outbox, topics: Iterable[str]) -> list[str]:
+        """Remove topics, and drop what is pending for them; return those that were held."""
+        self.check_running()
+        return await self._subscriber.unsubscribe(outbox, topics)
+
+    def statistics(self) -> Statistics:
+        """A snapshot of counts; costs time in proportion to the connections."""
+        uptime = self.node.monotonic() - self._started_at if self._tasks else 0.0
+        return of_node(self.node, self.state.value, uptime)
+
+    def connection_statistics(self) -> list[ConnectionStatistics]:
+        """A snapshot of every connection."""
+        now = self.node.monotonic()
+        return [of_connection(outbox, now) for outbox in self.node.outboxes.values()]

@@ -1,0 +1,193 @@
+"""MemoryBroker: the default broker, for one process. It needs nothing and keeps nothing on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
+
+from ..core.cursor import Cursor, Epoch
+from ..core.history import History, Page, Retention, Subscriptions, Survey
+from ..core.message import Message, Offset, UserId
+from ..core.tokens import (
+    ConnectionId,
+    Redemption,
+    Session,
+    Token,
+    TokenLimits,
+    TokenRegistry,
+)  # fmt: skip
+from ..errors import NotRunning
+from .broker import Batch, Draft, Head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.delivery import PageRequest
+
+FEED_MESSAGES = 4096
+"""A node that falls farther behind than this reads from history instead."""
+
+FEED_BYTES = 4 * 1024 * 1024
+
+IDEMPOTENCY_KEYS = 10_000
+
+
+class MemoryTokens:
+    """A `TokenStore` in this process: the registry, with a clock and real randomness."""
+
+    def __init__(self, limits: TokenLimits | None, clock: Callable[[], float]) -> None:
+        self.registry = TokenRegistry(limits)
+        self._clock = clock
+
+    async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
+        """See `TokenStore.issue`."""
+        token = Token(secrets.token_urlsafe(16))
+        self.registry.issue(token, session, self._clock(), connection)
+        return token
+
+    async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
+        """See `TokenStore.redeem`."""
+        nonce = secrets.token_bytes(16)
+        return self.registry.redeem(token, user, connection, nonce, self._clock())
+
+    async def record(self, session: Session) -> None:
+        """Nothing to do: the session that the caller changed is the one that is kept."""
+
+    async def detach(self, session: Session, connection: ConnectionId) -> None:
+        """See `TokenStore.detach`."""
+        self.registry.detach(session, connection, self._clock())
+
+    async def forget(self, user: UserId) -> int:
+        """See `TokenStore.forget`."""
+        return self.registry.forget(user)
+
+
+class MemoryBroker:
+    """A log in memory. Several Broadcasters of one event loop may share one.
+
+    `clock` returns seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self, *, retention: Retention | None = None, tokens: TokenLimits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._history = History(retention)
+        self._tokens = MemoryTokens(tokens, clock)
+        self._epoch: Epoch | None = None
+        self._feed: deque[Message] = deque()
+        self._feed_bytes = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._published: OrderedDict[str, Offset] = OrderedDict()
+        self._closed = False
+
+    @property
+    def tokens(self) -> MemoryTokens:
+        """The place for tokens."""
+        return self._tokens
+
+    @property
+    def history(self) -> History:
+        """The log itself, to look at."""
+        return self._history
+
+    @property
+    def history_age(self) -> float | None:
+        """See `Broker.history_age`."""
+        return self._history.retention.age
+
+    @property
+    def token_lifetime(self) -> float:
+        """See `Broker.token_lifetime`."""
+        return self._tokens.registry.limits.lifetime
+
+    async def start(self) -> None:
+        """Name the epoch. It is made here, in the running loop, so that no fork inherits it."""
+        self._closed = False
+        if self._epoch is None:
+            self._epoch = Epoch(secrets.token_urlsafe(9))
+
+    async def close(self) -> None:
+        """Wake who waits; the log stays, and `start` goes on with it."""
+        self._closed = True
+        self._wake()
+
+    async def publish(self, draft: Draft) -> Head:
+        """Append, without waiting."""
+        epoch, key = self._running(), draft.idempotency_key
+        if key is not None and key in self._published:
+            return Head(epoch, self._published[key])
+        offset = Offset(self._history.head + 1)
+        message = Message(
+            offset=offset, topic=draft.topic, priority=draft.priority, body=draft.body,
+            timestamp=draft.timestamp, key=draft.key, expires_at=draft.expires_at,
+            to_user=draft.to_user,
+        )  # fmt: skip
+        self._history.append(message, self._clock())
+        self._feed.append(message)
+        self._feed_bytes += message.size
+        while len(self._feed) > FEED_MESSAGES or self._feed_bytes > FEED_BYTES:
+            self._feed_bytes -= self._feed.popleft().size
+        if key is not None:
+            self._published[key] = offset
+            if len(self._published) > IDEMPOTENCY_KEYS:
+                self._published.popitem(last=False)
+        self._wake()
+        return Head(epoch, offset)
+
+    async def head(self) -> Head:
+        """See `Broker.head`."""
+        return Head(self._running(), self._history.head)
+
+    async def follow(self, after: Head) -> Batch:
+        """See `Broker.follow`."""
+        while self._history.head <= after.offset and after.epoch == self._running():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        messages: list[Message] = []
+        for message in reversed(self._feed):
+            if message.offset <= after.offset:
+                break
+            messages.append(message)
+        head = Head(self._running(), self._history.head)
+        missed = len(messages) < head.offset - after.offset
+        return Batch(head, tuple(reversed(messages)), missed)
+
+    async def read(
+        self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
+    ) -> Page:
+        """See `Broker.read`."""
+        return self._history.page(
+            request.lane, request.after, subscriptions, user,
+            limit=request.limit, max_bytes=request.max_bytes, now=self._clock(),
+        )  # fmt: skip
+
+    async def survey(
+        self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
+    ) -> Survey:
+        """See `Broker.survey`."""
+        return self._history.survey(cursor, subscriptions, user, self._clock())
+
+    async def sweep(self) -> None:
+        """Trim by age, expire tokens."""
+        now = self._clock()
+        self._history.trim(now)
+        self._tokens.registry.expire(now)
+
+    def _running(self) -> Epoch:
+        if self._epoch is None or self._closed:
+            raise NotRunning("the broker is not started, or closed")
+        return self._epoch
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

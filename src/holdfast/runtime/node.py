@@ -1,0 +1,179 @@
+"""Node: this process's part of the system: its connections, and how far it has delivered.
+
+Everything here is synchronous, of one event loop, and complete when it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..core.connection import CloseReason, Connection, Event
+from ..core.cursor import Epoch
+from ..core.message import Gap, Offset
+from ..core.registry import ConnectionRegistry
+from ..core.tokens import ConnectionId, Position, Session
+from .audit import AuditAction, AuditEvent, AuditHook
+from .statistics import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.delivery import PageRequest
+    from .broker import Batch, Broker, Head
+    from .options import Options
+    from .outbox import Outbox
+
+_logger = logging.getLogger("holdfast")
+
+
+class Node:
+    """The connections of this process and their outboxes.
+
+    Invariants (tests/runtime/test_node.py): `outboxes` holds exactly the connections of
+    `registry`; between the first and the last offer of a batch nothing waits, and `ingested`
+    moves to its end before any outbox can look.
+    """
+
+    def __init__(
+        self, broker: Broker, options: Options, clock: Callable[[], float],
+        audit: AuditHook | None,
+    ) -> None:  # fmt: skip
+        self.broker = broker
+        self.options = options
+        self.clock = clock
+        self.registry = ConnectionRegistry(options.connection_limits())
+        self.counters = Counters()
+        self.outboxes: dict[Connection, Outbox] = {}
+        self.epoch = Epoch("")
+        self.ingested = Offset(0)
+        """The offset up to which the live feed has been fanned out."""
+        self.emptied = asyncio.Event()
+        """Set whenever the last connection has gone."""
+        self.on_listeners: Callable[[], None] = lambda: None
+        """Called when somebody subscribed."""
+        self.on_register: Callable[[Outbox], None] = lambda _: None
+        self._audit = audit
+
+    def monotonic(self) -> float:
+        """Seconds of the event loop's clock."""
+        return asyncio.get_running_loop().time()
+
+    def begin(self, head: Head) -> None:
+        """Start to deliver what follows `head`."""
+        self.epoch, self.ingested = head.epoch, head.offset
+
+    # -- fan-out -------------------------------------------------------------------------------
+
+    def deliver(self, batch: Batch) -> None:
+        """Offer each message to whoever may have it, and wake those who have something new."""
+        if batch.head.epoch != self.epoch:
+            # Another log: everybody comes back, and is told that the old one is gone.
+            self.begin(batch.head)
+            self.close_all(CloseReason.FAILED)
+            return
+        if batch.missed:
+            for connection, outbox in self.outboxes.items():
+                connection.delivery.fall_behind(self.ingested)
+                outbox.wake()
+        else:
+            outboxes, recipients = self.outboxes, self.registry.recipients
+            for message in batch.messages:
+                for connection in recipients(message):
+                    if connection.delivery.offer(message):
+                        outboxes[connection].wake()
+        self.ingested = batch.head.offset
+
+    async def read_page(self, connection: Connection, request: PageRequest) -> None:
+        """Fill a lane that catches up with its next page, by the subscriptions of now."""
+        session = connection.session
+        page = await self.broker.read(request, session.subscriptions, session.user)
+        connection.delivery.fill(request, page, self.ingested)
+
+    # -- who is here ---------------------------------------------------------------------------
+
+    def register(self, outbox: Outbox, *, resumed: bool) -> None:
+        """From here on the fan-out knows the connection; the user's excess ones are closed."""
+        connection = outbox.connection
+        for old in self.registry.add(connection):
+            self.outboxes.pop(old).close(CloseReason.REPLACED)
+        self.outboxes[connection] = outbox
+        self.counters.opened += 1
+        self.counters.resumed += resumed
+        self.note_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
+        self.on_register(outbox)
+        self.on_listeners()
+
+    def unregister(self, outbox: Outbox) -> None:
+        """The connection is over; doing it again changes nothing."""
+        connection, session = outbox.connection, outbox.connection.session
+        connection.handle(Event.FINISHED)
+        outbox.wake()
+        if session.connection == connection.id and not session.acknowledged:
+            session.position = Position(self.epoch, outbox.cursor())
+        self.registry.remove(connection)
+        if self.outboxes.pop(connection, None) is not None:
+            reason = connection.close_reason
+            detail = reason.text if reason else "the client left"
+            self.note_connection(AuditAction.DISCONNECTED, connection, detail)
+        if not outbox.settled:
+            outbox.settled = True
+            self.counters.settle(connection, outbox)
+        if not self.outboxes:
+            self.emptied.set()
+
+    async def detach(self, session: Session, id: ConnectionId) -> None:
+        """Give a session back to the tokens, whatever happens to the caller."""
+        with anyio.CancelScope(shield=True):
+            await self.broker.tokens.detach(session, id)
+
+    def take_over(self, id: ConnectionId) -> None:
+        """A newcomer has the session of this connection, which the client no longer uses."""
+        connection = self.registry.get(id)
+        if connection is not None:
+            outbox = self.outboxes.pop(connection)
+            self.registry.remove(connection)
+            self.note_connection(AuditAction.TAKEN_OVER, connection, "")
+            outbox.close(CloseReason.TAKEN_OVER)
+
+    def close_all(self, reason: CloseReason) -> None:
+        """Tell every connection to end."""
+        for outbox in self.outboxes.values():
+            outbox.close(reason)
+
+    # -- counting and telling ------------------------------------------------------------------
+
+    def count_gap(self, entry: Gap) -> None:
+        """A gap frame goes out."""
+        self.counters.gaps += 1
+        self.counters.lost += entry.count or 0
+
+    def resumable_until(self) -> float:
+        """Until when a resume can work if the connection were cut now (Unix time)."""
+        lifetimes = [self.broker.token_lifetime]
+        if self.broker.history_age is not None:
+            lifetimes.append(self.broker.history_age)
+        return self.clock() + min(lifetimes)
+
+    def note(
+        self, action: AuditAction, user: str | None = None, connection: str | None = None,
+        transport: str | None = None, detail: str = "",
+    ) -> None:  # fmt: skip
+        """Tell the audit hook, if there is one."""
+        if self._audit is None:
+            return
+        event = AuditEvent(
+            action=action, at=self.clock(), user=user, connection=connection,
+            transport=transport, detail=detail,
+        )  # fmt: skip
+        try:
+            self._audit(event)
+        except Exception:
+            _logger.exception("the audit hook failed on %s", action.value)
+
+    def note_connection(self, action: AuditAction, connection: Connection, detail: str) -> None:
+        """The same, about a connection."""
+        self.note(action, connection.user, connection.id, connection.transport, detail)

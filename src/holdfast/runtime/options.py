@@ -1,0 +1,129 @@
+"""The options of a Broadcaster, and what makes them impossible."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypedDict
+
+from ..core.buffer import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
+from ..core.history import Retention
+from ..core.registry import ConnectionLimits
+from ..core.tokens import TokenLimits
+from ..errors import ConfigurationError
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""Bytes of one encoded frame: the least that the ASGI servers take over WebSocket (daphne)."""
+
+
+class OptionsDict(TypedDict, total=False):
+    """The keyword arguments of `Broadcaster`; `Options` describes them."""
+
+    buffer_capacity: int
+    buffer_bytes: int
+    max_message_bytes: int
+    history_limit: int
+    history_age: float
+    history_bytes: int
+    token_lifetime: float
+    token_grace: float
+    heartbeat_interval: float | None
+    idle_timeout: float | None
+    send_timeout: float | None
+    cleanup_interval: float
+    flush_interval: float | None
+    max_connections: int
+    max_connections_per_user: int
+    max_topics: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Seconds as floats, sizes in bytes or messages, `None` means off.
+
+    `buffer_*` bound what waits for one connection. `heartbeat_interval`: how long a connection
+    may be silent; `idle_timeout`: how long a client may give no sign of life; `send_timeout`: how
+    long one send may take; `cleanup_interval`: between sweeps; `flush_interval`: the least time
+    between two fan-outs. `history_*` (per topic and lane) and `token_*` configure the memory
+    broker, and cannot be given beside a `broker`.
+    """
+
+    buffer_capacity: int = DEFAULT_CAPACITY
+    buffer_bytes: int = DEFAULT_MAX_BYTES
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    history_limit: int | None = None
+    history_age: float | None = None
+    history_bytes: int | None = None
+    token_lifetime: float | None = None
+    token_grace: float | None = None
+    heartbeat_interval: float | None = 30.0
+    idle_timeout: float | None = 1800.0
+    send_timeout: float | None = 60.0
+    cleanup_interval: float = 300.0
+    flush_interval: float | None = None
+    max_connections: int = 20_000
+    max_connections_per_user: int = 20
+    max_topics: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("buffer_capacity", "buffer_bytes", "max_message_bytes", "max_connections",
+                     "max_connections_per_user", "max_topics"):  # fmt: skip
+            _check(name, getattr(self, name), whole=True)
+        for name in ("token_lifetime", "heartbeat_interval", "idle_timeout", "send_timeout",
+                     "flush_interval", "history_age"):  # fmt: skip
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), whole=False)
+        _check("cleanup_interval", self.cleanup_interval, whole=False)
+        for name in ("history_limit", "history_bytes"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), whole=True, zero=True)
+        if self.token_grace is not None:
+            _check("token_grace", self.token_grace, whole=False, zero=True)
+        if self.max_message_bytes > self.buffer_bytes:
+            raise ConfigurationError(
+                f"max_message_bytes={self.max_message_bytes} is over buffer_bytes="
+                f"{self.buffer_bytes}: such a message could never be delivered"
+            )
+
+    @property
+    def of_memory_broker(self) -> list[str]:
+        """The names of the options given that configure the memory broker."""
+        names = ("history_limit", "history_age", "history_bytes", "token_lifetime", "token_grace")
+        return [name for name in names if getattr(self, name) is not None]
+
+    def retention(self) -> Retention:
+        """For the memory broker."""
+        default = Retention()
+        return Retention(
+            limit=default.limit if self.history_limit is None else self.history_limit,
+            age=default.age if self.history_age is None else self.history_age,
+            max_bytes=default.max_bytes if self.history_bytes is None else self.history_bytes,
+        )
+
+    def token_limits(self) -> TokenLimits:
+        """For the memory broker."""
+        default = TokenLimits()
+        return TokenLimits(
+            lifetime=default.lifetime if self.token_lifetime is None else self.token_lifetime,
+            grace=default.grace if self.token_grace is None else self.token_grace,
+        )
+
+    def connection_limits(self) -> ConnectionLimits:
+        """For the registry."""
+        return ConnectionLimits(
+            total=self.max_connections, per_user=self.max_connections_per_user,
+            topics=self.max_topics,
+        )  # fmt: skip
+
+
+def _check(name: str, value: object, *, whole: bool, zero: bool = False) -> None:
+    kinds = (int,) if whole else (int, float)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, kinds)
+        or not math.isfinite(value)
+        or value < 0
+        or (value == 0 and not zero)
+    ):
+        form = f"{'a whole' if whole else 'a'} number {'of 0 or more' if zero else 'over 0'}"
+        raise ConfigurationError(f"{name}={value!r}: it must be {form}")

@@ -1,0 +1,223 @@
+"""Outbox: the one place where a task waits for a connection's messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..core.connection import CloseReason, Connection, Event, State
+from ..core.cursor import Cursor, EventId
+from ..core.message import Gap
+from ..core.tokens import Position, Token
+from . import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .node import Node
+    from .subscribing import MaySubscribe
+
+CHUNK_BYTES = 64 * 1024
+"""At most about so much is handed over at once, so that what is better can still overtake.
+
+uvicorn's write buffer pauses at 64 KiB, too."""
+
+CONTROL_FRAMES = 64
+"""A client that asks faster than it reads the answers is closed beyond this."""
+
+
+class Frame(NamedTuple):
+    """One frame for a transport to write: a JSON object in UTF-8, and the event id that goes
+    with it (ASCII). The id is the true low-water cursor right after this frame.
+    """
+
+    body: bytes
+    id: str
+
+
+class Outbox:
+    """What leaves for one connection, and the task that waits for it.
+
+    One task at a time waits in `next`. Everything else is synchronous, of the same event loop.
+
+    Invariants (tests/runtime/test_outbox.py): `next` ends after the connection is closed, whoever
+    closed it; a cancelled `next` has handed over nothing; nothing leaves a lane while a better
+    one holds, or has still to read, anything.
+    """
+
+    __slots__ = (
+        "_closing_sent", "_control", "_first", "_node", "_prefix", "_suffix", "_waiter", "abort",
+        "blocked_since", "connection", "handed_over", "handed_over_bytes", "last_sent",
+        "may_subscribe", "settled", "token",
+    )  # fmt: skip
+
+    def __init__(
+        self, node: Node, connection: Connection, token: Token,
+        may_subscribe: MaySubscribe | None,
+    ) -> None:  # fmt: skip
+        self._node = node
+        self._control: deque[bytes] = deque()
+        self._first: Frame | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._closing_sent = False
+        self._prefix = f"{node.epoch}~"
+        self._suffix = f"~{token}"
+        self.connection = connection
+        self.token = token
+        self.may_subscribe = may_subscribe
+        self.handed_over = self.handed_over_bytes = 0
+        self.last_sent = connection.opened_at
+        self.blocked_since: float | None = None
+        """When the transport began to send what it is still sending (monotonic seconds)."""
+        self.abort: Callable[[], None] = lambda: None
+        """Ends the transport at once, whatever it is doing; the transport sets it."""
+        self.settled = False
+        """Whether its account has been added to the node's."""
+
+    # -- what the fan-out and the edges call ---------------------------------------------------
+
+    def wake(self) -> None:
+        """Let `next` look again; harmless at any time."""
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def put(self, body: bytes) -> None:
+        """Queue a control frame; these go before messages, in order."""
+        if len(self._control) >= CONTROL_FRAMES:
+            self.close(CloseReason.ABUSE)
+        else:
+            self._control.append(body)
+            self.wake()
+
+    def begin(self, hello: bytes) -> None:
+        """Set the first frame. Its id is the cursor of now, before anything else can happen."""
+        self._first = Frame(hello, self.event_id())
+
+    def close(self, reason: CloseReason) -> None:
+        """End the connection from this side: one closing frame, and no more messages."""
+        self.connection.handle(Event.CLOSE, reason)
+        self.wake()
+
+    def lost(self) -> None:
+        """The peer is gone, or a send failed."""
+        self.connection.handle(Event.LOST)
+        self.wake()
+
+    def seen(self) -> None:
+        """The client gave a sign of life."""
+        self.connection.last_seen = self._node.monotonic()
+
+    def acknowledge(self, text: str) -> bool:
+        """The client echoed an event id of this connection: keep it as the resume point.
+
+        What was not issued here, or lies behind what was acknowledged before, changes nothing
+        and returns `False`.
+        """
+        parsed = EventId.parse(text)
+        if parsed is None or parsed.epoch != self._node.epoch or parsed.token != self.token:
+            return False
+        self.seen()
+        session, handed = self.connection.session, self.cursor()
+        before = session.position.cursor if session.acknowledged and session.position else None
+        marks = parsed.cursor.marks
+        if any(mark > limit for mark, limit in zip(marks, handed.marks, strict=True)):
+            return False
+        if before and any(mark < seen for mark, seen in zip(marks, before.marks, strict=True)):
+            return False
+        session.position = Position(parsed.epoch, parsed.cursor)
+        session.acknowledged = True
+        return True
+
+    # -- what the transport calls --------------------------------------------------------------
+
+    async def next(self) -> list[Frame] | None:
+        """Wait for what is to be sent, and return all of it up to `CHUNK_BYTES`, best lane first.
+
+        `None`: the connection is over, nothing follows. Cancellation takes nothing out.
+        """
+        while True:
+            if frames_now := self._control_frames():
+                return frames_now
+            if self.connection.state in (State.CLOSING, State.CLOSED):
+                return None
+            request = self.connection.delivery.request()
+            if request is not None:
+                await self._node.read_page(self.connection, request)
+                continue
+            if messages := self._take():
+                return messages
+            await self._wait()
+
+    def sent(self) -> None:
+        """The server took what `next` returned."""
+        self.last_sent = self._node.monotonic()
+        self.blocked_since = None
+
+    def cursor(self) -> Cursor:
+        """Where the connection stands, all that was handed over counted as settled."""
+        return self.connection.delivery.cursor(self._node.ingested)
+
+    def event_id(self) -> str:
+        """The event id of now."""
+        return f"{self._prefix}{self.cursor()}{self._suffix}"
+
+    # ------------------------------------------------------------------------------------------
+
+    def _control_frames(self) -> list[Frame]:
+        state = self.connection.state
+        if state is State.CLOSED:
+            return []
+        out: list[Frame] = []
+        if self._first is not None:
+            out.append(self._first)
+            self._first = None
+            self.connection.handle(Event.READY)
+        while self._control:
+            out.append(Frame(self._control.popleft(), self.event_id()))
+        reason = self.connection.close_reason
+        if state is State.CLOSING and reason is not None and not self._closing_sent:
+            self._closing_sent = True
+            data = {"reason": reason.text, "reconnect": reason.may_reconnect}
+            body = frames.control("closing", self._node.clock(), data)
+            out.append(Frame(body, self.event_id()))
+        self._count(out)
+        return out
+
+    def _take(self) -> list[Frame]:
+        delivery, now = self.connection.delivery, self._node.clock()
+        out: list[Frame] = []
+        size = 0
+        while size < CHUNK_BYTES:
+            entry = delivery.take(now)
+            if entry is None:
+                break
+            if isinstance(entry, Gap):
+                self._node.count_gap(entry)
+                body = frames.gap(entry, now)
+            else:
+                body = entry.body
+            out.append(Frame(body, self.event_id()))
+            size += len(body)
+            if delivery.request() is not None:
+                break  # something better, or the next page, has to be read first
+        self._count(out)
+        return out
+
+    def _count(self, out: list[Frame]) -> None:
+        if out:
+            self.blocked_since = self._node.monotonic()
+            self.handed_over += len(out)
+            self.handed_over_bytes += sum(len(frame.body) for frame in out)
+
+    async def _wait(self) -> None:
+        assert self._waiter is None, "two tasks wait in one outbox"
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await waiter
+        finally:
+            if self._waiter is waiter:
+                self._waiter = None

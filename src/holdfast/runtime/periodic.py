@@ -1,0 +1,83 @@
+"""PeriodicSource: publishes what a function returns, only while somebody listens."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from .frames import Json
+
+if TYPE_CHECKING:
+    from ..core.message import Priority
+    from .broadcaster import Broadcaster
+
+Source = Callable[[], Json] | Callable[[], Awaitable[Json]]
+"""Returns what to publish, or `None` for nothing this time. A plain function is called in a
+worker thread, because it may block; a coroutine function in the event loop."""
+
+_logger = logging.getLogger("holdfast")
+
+
+class PeriodicSource:
+    """One source and its schedule; made by `Broadcaster.periodic`.
+
+    It is called at once when the first listener comes, then every `interval` seconds until the
+    last one has gone. What it raises is logged and counted, and the schedule goes on.
+    """
+
+    def __init__(
+        self, broadcaster: Broadcaster, topic: str, source: Source, *,
+        interval: float, priority: Priority, key: str | None, ttl: float | None,
+    ) -> None:  # fmt: skip
+        self.topic = topic
+        self._broadcaster = broadcaster
+        self._source = source
+        self._interval = interval
+        self._priority = priority
+        self._key = key
+        self._ttl = ttl
+        self._changed = asyncio.Event()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Stop for good, after the call that is under way."""
+        self._cancelled = True
+        self._changed.set()
+
+    def listeners_changed(self) -> None:
+        """Look again whether anybody listens."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """The task; it belongs to the Broadcaster."""
+        while not self._cancelled:
+            self._changed.clear()
+            if not self._broadcaster.node.registry.has_listeners(self.topic):
+                await self._changed.wait()
+                continue
+            await self._publish_once()
+            await asyncio.sleep(self._interval)
+
+    async def _publish_once(self) -> None:
+        try:
+            data = await self._call()
+            if data is not None:
+                await self._broadcaster.publish(
+                    self.topic, data, priority=self._priority, key=self._key, ttl=self._ttl
+                )
+        except Exception:
+            self._broadcaster.node.counters.source_errors += 1
+            _logger.exception(
+                "the periodic source of %r failed; it will be called again", self.topic
+            )
+
+    async def _call(self) -> Json:
+        if inspect.iscoroutinefunction(self._source):
+            return await self._source()
+        data = await anyio.to_thread.run_sync(self._source, abandon_on_cancel=True)
+        return await data if inspect.isawaitable(data) else data

@@ -1,0 +1,59 @@
+"""What `publish` takes, checked and encoded before anything is queued."""
+
+from __future__ import annotations
+
+import math
+
+from ..core.message import Priority, UserId
+from ..core.topics import USER_TOPIC, check_topic
+from ..errors import MessageTooLarge, PublishError
+from . import frames
+from .broker import Draft
+
+MAX_KEY_BYTES = 200
+
+
+def make_draft(
+    topic: str, data: object, *, priority: Priority, key: str | None, ttl: float | None,
+    to_user: str | None, idempotency_key: str | None, now: float, max_bytes: int,
+) -> Draft:  # fmt: skip
+    """A message ready for the broker; raises `PublishError`.
+
+    The data is encoded here, once: what happens to the object afterwards is of no consequence.
+    """
+    if not (topic == USER_TOPIC and to_user is not None):
+        check_topic(topic)
+    if not isinstance(priority, Priority):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PublishError(f"priority={priority!r}: it must be a member of Priority")
+    for name, value in (("key", key), ("to_user", to_user), ("idempotency_key", idempotency_key)):
+        _check_text(name, value)
+    if to_user == "":
+        raise PublishError("to_user='': it must name a user")
+    body = frames.message(topic, data, priority, now, key)
+    if len(body) > max_bytes:
+        raise MessageTooLarge(len(body), max_bytes)
+    return Draft(
+        topic=topic, priority=priority, body=body, timestamp=now, key=key,
+        expires_at=None if ttl is None else now + _checked_ttl(ttl),
+        to_user=None if to_user is None else UserId(to_user),
+        idempotency_key=idempotency_key,
+    )  # fmt: skip
+
+
+def _checked_ttl(ttl: object) -> float:
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+        raise PublishError(f"ttl={ttl!r}: it must be a number of seconds")
+    if not (math.isfinite(ttl) and ttl > 0):
+        raise PublishError(f"ttl={ttl!r}: it must be finite and over 0; None means no ttl")
+    return float(ttl)
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise PublishError(f"{name}={value!r}: it must be a str or None")
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+        raise PublishError(f"{name} is longer than {MAX_KEY_BYTES} bytes")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise PublishError(f"{name} has a lone surrogate, which has no UTF-8 form")

@@ -1,0 +1,115 @@
+"""Snapshots of what a Broadcaster does, frozen and ready for JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.buffer import BufferStatistics
+    from ..core.connection import Connection
+    from .node import Node
+    from .outbox import Outbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatistics:
+    """One connection. `age` and `idle` are in seconds; `handed_over` counts frames given to the
+    server, which does not mean that they arrived.
+    """
+
+    connection_id: str
+    user: str | None
+    transport: str
+    state: str
+    age: float
+    idle: float
+    topics: int
+    live: bool
+    handed_over: int
+    handed_over_bytes: int
+    buffer: BufferStatistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """A Broadcaster as it stands. Counts are since it started.
+
+    `handed_over` counts frames given to servers; `evicted` are messages that left a buffer to be
+    read again from history; `gaps` are gap frames sent, `lost` the messages those counted.
+    """
+
+    state: str
+    uptime: float
+    position: int
+    connections: int
+    users: int
+    transports: dict[str, int]
+    opened: int
+    resumed: int
+    tokens_refused: int
+    published: int
+    handed_over: int
+    handed_over_bytes: int
+    conflated: int
+    expired: int
+    evicted: int
+    gaps: int
+    lost: int
+    source_errors: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a node counts as it goes; the accounts of closed connections are added at the end."""
+
+    opened: int = 0
+    resumed: int = 0
+    tokens_refused: int = 0
+    published: int = 0
+    handed_over: int = 0
+    handed_over_bytes: int = 0
+    conflated: int = 0
+    expired: int = 0
+    evicted: int = 0
+    gaps: int = 0
+    lost: int = 0
+    source_errors: int = 0
+
+    def settle(self, connection: Connection, outbox: Outbox) -> None:
+        """Add the account of a connection."""
+        account = connection.delivery.buffer.statistics()
+        self.conflated += account.conflated
+        self.expired += account.expired
+        self.evicted += account.evicted
+        self.handed_over += outbox.handed_over
+        self.handed_over_bytes += outbox.handed_over_bytes
+
+
+def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
+    """A snapshot of one connection at `now` (monotonic seconds)."""
+    connection = outbox.connection
+    return ConnectionStatistics(
+        connection_id=connection.id, user=connection.user, transport=connection.transport,
+        state=connection.state.value, age=now - connection.opened_at,
+        idle=now - connection.last_seen, topics=len(connection.session.subscriptions),
+        live=connection.delivery.is_live, handed_over=outbox.handed_over,
+        handed_over_bytes=outbox.handed_over_bytes, buffer=connection.delivery.buffer.statistics(),
+    )  # fmt: skip
+
+
+def of_node(node: Node, state: str, uptime: float) -> Statistics:
+    """A snapshot of a node: its counters, and the accounts of those that are connected."""
+    total = replace(node.counters)
+    for connection, outbox in node.outboxes.items():
+        total.settle(connection, outbox)
+    transports = Counter(connection.transport for connection in node.outboxes)
+    return Statistics(
+        state=state, uptime=uptime, position=node.ingested, connections=len(node.registry),
+        users=node.registry.users, transports=dict(transports), **asdict(total),
+    )  # fmt: skip

@@ -1,0 +1,113 @@
+"""Heartbeats and deadlines of all connections, and the sweeps, from one task.
+
+A timer per connection would cost more than one heap: each outbox is looked at when its nearest
+deadline comes, and says when to look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from typing import TYPE_CHECKING
+
+from ..core.connection import CloseReason, State
+from . import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .node import Node
+    from .outbox import Outbox
+
+JITTER = 0.25
+"""The part of a heartbeat interval by which each one may come earlier."""
+
+LOOK_AGAIN = 30.0
+"""Seconds until a connection without any deadline is looked at again."""
+
+
+class Upkeep:
+    """Looks after the outboxes that it was given, until they are closed."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._options = node.options
+        self._due: list[tuple[float, int, Outbox]] = []
+        self._number = itertools.count()
+        self._changed = asyncio.Event()
+        self._random = random.Random()
+
+    def watch(self, outbox: Outbox) -> None:
+        """Look after `outbox` from now on."""
+        self._schedule(outbox, self._node.monotonic())
+
+    def hurry(self, outboxes: Iterable[Outbox]) -> None:
+        """Look at each again in a second, because it was told to close."""
+        due = self._node.monotonic() + 1.0
+        for outbox in outboxes:
+            heapq.heappush(self._due, (due, next(self._number), outbox))
+        self._changed.set()
+
+    async def heartbeats(self) -> None:
+        """Run for ever: heartbeats, send deadlines, idle clients, expired credentials."""
+        while True:
+            now = self._node.monotonic()
+            while self._due and self._due[0][0] <= now:
+                outbox = heapq.heappop(self._due)[2]
+                if outbox.connection.state is not State.CLOSED:
+                    self.look_at(outbox, now)
+                    self._schedule(outbox, now)
+            self._changed.clear()
+            pause = self._due[0][0] - now if self._due else LOOK_AGAIN
+            try:
+                async with asyncio.timeout(max(pause, 0.01)):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def sweeps(self) -> None:
+        """Run for ever: let the broker drop what is past its age."""
+        while True:
+            await asyncio.sleep(self._options.cleanup_interval)
+            await self._node.broker.sweep()
+
+    def look_at(self, outbox: Outbox, now: float) -> None:
+        """Do what is due for one connection."""
+        connection, keep = outbox.connection, self._options
+        if connection.expires_at is not None and connection.expires_at <= self._node.clock():
+            outbox.close(CloseReason.EXPIRED)
+        if keep.idle_timeout is not None and connection.last_seen + keep.idle_timeout <= now:
+            outbox.close(CloseReason.IDLE)
+        if outbox.blocked_since is not None:
+            limit = 2.0 if connection.state is State.CLOSING else keep.send_timeout
+            if limit is not None and outbox.blocked_since + limit <= now:
+                outbox.close(CloseReason.SLOW)
+                outbox.lost()
+                outbox.abort()
+        elif connection.state is State.OPEN and self._is_silent(outbox, now):
+            outbox.put(frames.control("heartbeat", self._node.clock()))
+
+    def _is_silent(self, outbox: Outbox, now: float) -> bool:
+        interval = self._options.heartbeat_interval
+        return interval is not None and now - outbox.last_sent >= interval * (1 - JITTER)
+
+    def _schedule(self, outbox: Outbox, now: float) -> None:
+        connection, keep = outbox.connection, self._options
+        due = now + LOOK_AGAIN
+        if keep.heartbeat_interval is not None:
+            pause = keep.heartbeat_interval * (1 - JITTER * self._random.random())
+            due = min(due, max(outbox.last_sent, now - pause / 2) + pause)
+        if connection.expires_at is not None:
+            due = min(due, now + connection.expires_at - self._node.clock())
+        if keep.idle_timeout is not None:
+            due = min(due, connection.last_seen + keep.idle_timeout)
+        if outbox.blocked_since is not None and keep.send_timeout is not None:
+            due = min(due, outbox.blocked_since + keep.send_timeout)
+        if connection.state is State.CLOSING:
+            due = min(due, now + 2.0)
+        due = max(due, now + 0.01)
+        if not self._due or due < self._due[0][0]:
+            self._changed.set()
+        heapq.heappush(self._due, (due, next(self._number), outbox))

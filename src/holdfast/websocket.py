@@ -1,0 +1,148 @@
+"""WebSocket: one connection's frames as text messages, and the client's messages as commands.
+
+RFC 6455. Each frame is one text message, the same JSON as over SSE with the event id in the field
+`id`. docs/protocol.md describes the client's messages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .core.connection import CloseReason
+from .errors import Refused
+from .runtime import frames
+from .runtime.transport import FINISH_TIMEOUT, Message, Receive, Send
+
+if TYPE_CHECKING:
+    from .runtime.outbox import Frame, Outbox
+
+Command = Callable[[str, dict[str, object]], Awaitable[bytes | None]]
+"""Carries out a client's message (its type, the whole) and returns the frame that answers it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundLimits:
+    """What a client may send: bytes in one message, messages per second, and how many at once."""
+
+    max_bytes: int = 64 * 1024
+    rate: float = 50.0
+    burst: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The client's first message asked to resume from this event id, on the same socket."""
+
+    event_id: str
+
+
+def encode(frame: Frame) -> str:
+    """One text message: the frame with its event id as the last member."""
+    return f'{frame.body[:-1].decode()},"id":"{frame.id}"}}'
+
+
+def parse(message: Message, limit: int) -> dict[str, object]:
+    """A client's message, an object with a string `type`; raises `Refused` for anything else."""
+    text = message.get("text")
+    if text is None:
+        raise Refused("not_text", "send text messages, not binary ones", status=400)
+    if len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
+        raise Refused(
+            "too_large", f"a message has at most {limit} bytes", status=413, close_code=1009
+        )
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refused("not_json", "the message is not JSON", status=400) from None
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise Refused("no_type", 'a message is an object with a string "type"', status=400)
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+async def serve(
+    outbox: Outbox, receive: Receive, send: Send, command: Command,
+    *, limits: InboundLimits | None = None, clock: Callable[[], float] = anyio.current_time,
+) -> Resume | None:  # fmt: skip
+    """Run an accepted ASGI `websocket` with `outbox`, until either side ends it.
+
+    Returns the client's wish to resume, if that was its first message: the socket is then still
+    open. Otherwise the socket has been closed with a code that says whether to reconnect.
+    """
+    resume: list[Resume] = []
+    async with anyio.create_task_group() as tasks:
+        outbox.abort = tasks.cancel_scope.cancel
+
+        async def read() -> None:
+            wish = await _read(outbox, receive, command, limits or InboundLimits(), clock)
+            if wish is not None:
+                resume.append(wish)
+            else:
+                outbox.lost()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(read)
+        try:
+            while (frames_now := await outbox.next()) is not None:
+                for frame in frames_now:
+                    await send({"type": "websocket.send", "text": encode(frame)})
+                outbox.sent()
+            reason = outbox.connection.close_reason or CloseReason.REQUESTED
+            await close(send, reason.code, reason.text)
+        except (OSError, RuntimeError):
+            # RuntimeError: the legacy uvicorn implementation, after a disconnect was received.
+            outbox.lost()
+        tasks.cancel_scope.cancel()
+    return resume[0] if resume else None
+
+
+async def close(send: Send, code: int, reason: str) -> None:
+    """Close the socket, without waiting for ever."""
+    with anyio.move_on_after(FINISH_TIMEOUT):
+        await send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+async def _read(
+    outbox: Outbox, receive: Receive, command: Command, limits: InboundLimits,
+    clock: Callable[[], float],
+) -> Resume | None:  # fmt: skip
+    """Carry out messages until the client is gone (`None`) or wants to resume."""
+    allowance, last, first = float(limits.burst), clock(), True
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        now = clock()
+        allowance = min(limits.burst, allowance + (now - last) * limits.rate) - 1
+        last = now
+        if allowance < 0:
+            outbox.close(CloseReason.ABUSE)
+            await anyio.sleep_forever()  # until the closing frame is out
+        outbox.seen()
+        try:
+            value = parse(message, limits.max_bytes)
+            if first and value["type"] == "resume":
+                event_id = value.get("id")
+                if not isinstance(event_id, str):
+                    raise Refused("invalid_message", '"id" must be a string', status=400)
+                return Resume(event_id)
+            first = False
+            answer = await command(str(value["type"]), value)
+        except Refused as error:
+            first = False
+            answer = refusal(error)
+        if answer is not None:
+            outbox.put(answer)
+
+
+def refusal(error: Refused) -> bytes:
+    """The error frame that answers a message that was not carried out."""
+    return frames.encode({"type": "error", "data": {"code": error.code, "detail": error.detail}})

@@ -1,0 +1,28 @@
+"""How the tests run: property test profiles, the event loop, and what a test needs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+from tests.support import require
+
+# No deadline per example: on a busy machine it measures the machine. The timeout per test remains.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, max_examples=400, derandomize=False, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio, the only loop that the supported servers have."""
+    return "asyncio"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked with `needs`, or fail it in CI, before any of its fixtures is made."""
+    for mark in item.iter_markers("needs"):
+        require(**mark.kwargs)

@@ -1,0 +1,20 @@
+"""What the tests share: real server processes, free ports, and what to do where one is missing."""
+
+from tests.support.needs import needs, require
+from tests.support.processes import (
+    SERVERS,
+    ServerKind,
+    ServerProcess,
+    free_port,
+    wait_listening,
+)
+
+__all__ = [
+    "SERVERS",
+    "ServerKind",
+    "ServerProcess",
+    "free_port",
+    "needs",
+    "require",
+    "wait_listening",
+]

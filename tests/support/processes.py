@@ -1,0 +1,183 @@
+"""Real ASGI server processes, each on a port of its own, none left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, get_args
+
+from tests.support.needs import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+HOST = "127.0.0.1"
+ROOT = Path(__file__).parents[2]
+
+ServerKind = Literal["uvicorn", "hypercorn", "granian", "daphne"]
+SERVERS: tuple[ServerKind, ...] = get_args(ServerKind)
+
+
+def _ports() -> itertools.cycle[int]:
+    """Ports below those that the kernel gives to clients, a range of its own for each worker."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(20_000 + 500 * worker, 20_500 + 500 * worker)
+    start = random.randrange(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
+
+
+_candidates = _ports()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens, and that no other test is about to take."""
+    for port in itertools.islice(_candidates, 500):
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("every port of this worker's range is taken")
+
+
+def wait_listening(
+    port: int, *, timeout: float = 20.0, alive: Callable[[], bool] = lambda: True
+) -> None:
+    """Return as soon as something listens on the port of 127.0.0.1.
+
+    Raises TimeoutError after ``timeout`` seconds, and at once when ``alive()`` has become false.
+    """
+    deadline = time.monotonic() + timeout
+    while alive():
+        try:
+            socket.create_connection((HOST, port), timeout=1.0).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        else:
+            return
+    raise TimeoutError(f"nothing listens on {HOST}:{port}")
+
+
+def _command(kind: ServerKind, app: str, port: int) -> list[str]:
+    options = {
+        "uvicorn": ["--host", HOST, "--port", str(port)],
+        "hypercorn": ["--bind", f"{HOST}:{port}"],
+        "granian": ["--interface", "asgi", "--host", HOST, "--port", str(port)],
+        "daphne": ["--bind", HOST, "--port", str(port)],
+    }
+    return [sys.executable, "-m", kind, *options[kind], app]
+
+
+class ServerProcess:
+    """An ASGI app in a real server process, for the length of a ``with`` block.
+
+    The block begins when the server listens and ends with the server and all its workers killed.
+    They are killed too when the tests themselves are: a shell that sees its input end does it. An
+    exception that leaves the block carries the last lines of the server's output as a note.
+
+    ``app`` is an import string such as ``"tests.apps.live:app"``, looked up from ``cwd`` (the
+    project's root). ``env`` is added to the environment, ``args`` to the server's command line.
+    Starting and `terminate` block: where a client in the same event loop has to keep reading
+    meanwhile, run them in a worker thread.
+    """
+
+    def __init__(
+        self,
+        kind: ServerKind,
+        app: str,
+        *,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        start_timeout: float = 20.0,
+    ) -> None:
+        self.kind = kind
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes]
+        self._command = [*_command(kind, app, self.port), *args]
+        self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self._cwd = cwd
+        self._start_timeout = start_timeout
+
+    def __enter__(self) -> Self:
+        require(module=self.kind, reason="a real server serves this test")
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            self._command,
+            cwd=self._cwd,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._guard = subprocess.Popen(
+            ["sh", "-c", 'read -r _; kill -KILL "-$0"', str(self.process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_listening(self.port, timeout=self._start_timeout, alive=self.running)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self._guard.communicate()
+        if error is not None:
+            error.add_note(self._said())
+        self._log.close()
+
+    def running(self) -> bool:
+        """Whether the server's main process has not ended yet."""
+        return self.process.poll() is None
+
+    def output(self) -> str:
+        """What the server has written so far, standard output and error together."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+
+    def terminate(self, timeout: float = 5.0) -> float:
+        """Send SIGTERM to the main process, as a supervisor does; return the seconds it took.
+
+        Fails if the server had ended by itself, or still runs after ``timeout`` seconds.
+        """
+        assert self.running(), f"{self.kind} had ended by itself with {self.process.returncode}"
+        started = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.kind} runs {timeout} s after SIGTERM") from None
+        return time.monotonic() - started
+
+    def kill(self) -> None:
+        """Kill the main process and all its workers, as a crash of the machine would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _said(self) -> str:
+        lines = self.output().splitlines()[-60:]
+        return f"{self.kind} on port {self.port} said:\n" + "\n".join(f"  {line}" for line in lines)
