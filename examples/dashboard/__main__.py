@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 
 import uvicorn
 
@@ -34,7 +35,8 @@ def main() -> int:
     print(f"user       {USER}")
     print(f"password   {password}{hint}", flush=True)
     config = uvicorn.Config(create_app(settings), log_level="warning")
-    uvicorn.Server(config).run(sockets=[sock])
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped by then, and raises it again
+        uvicorn.Server(config).run(sockets=[sock])
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 
-class Alert(TypedDict):
+@dataclass(frozen=True, slots=True)
+class Alert:
     """What the topic ``alerts`` carries."""
 
     source: str

@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from examples.dashboard import pages
 from examples.dashboard.demo import Demo, tick
+from examples.dashboard.link import StoppableLinks
 from examples.dashboard.login import ALGORITHM, COOKIE, ROLE, Login
 from examples.dashboard.settings import Settings
 from examples.dashboard.sources import add_sources
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> Starlette:
         ),
         authorize=require_role(ROLE),
     )
+    links = StoppableLinks(live)
     add_sources(broadcaster)
 
     def dashboard(request: Request) -> Response:
@@ -59,8 +61,9 @@ def create_app(settings: Settings) -> Starlette:
             Route("/login", login.log_in, methods=["POST"]),
             Route("/logout", login.log_out, methods=["POST"]),
             Route("/session", login.session),
-            Mount("/demo", routes=Demo(broadcaster).routes(login)),
+            Mount("/demo", routes=Demo(broadcaster, links).routes(login)),
             Mount("/live", app=live),
+            Mount("/slow", app=links),
             Mount("/static", app=StaticFiles(directory=pages.STATIC)),
         ],
         lifespan=lifespan,

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from examples.dashboard.alerts import Alert
+from examples.dashboard.link import StoppableLinks
 from examples.dashboard.login import Login
+from examples.dashboard.requests import small_body
 from holdfast import Broadcaster, Priority
 
 TICK_INTERVAL = 0.25
 FLOOD_MESSAGES = 20_000
-FLOOD_SLICE = 200
-FLOOD_PAUSE = 0.01  # between slices: fast, yet slow enough to watch the other streams go on
+FLOOD_SLICE = 50  # half of what is kept, so that a reader that keeps up loses nothing
+FLOOD_PAUSE = 0.003
 FLOOD_TEXT = "x" * 500
-MAX_BODY_BYTES = 1024
 
 
 async def tick(broadcaster: Broadcaster) -> None:
@@ -37,14 +39,21 @@ async def tick(broadcaster: Broadcaster) -> None:
 class Demo:
     """The endpoints under ``/demo``."""
 
-    def __init__(self, broadcaster: Broadcaster) -> None:
+    def __init__(self, broadcaster: Broadcaster, links: StoppableLinks) -> None:
         self._broadcaster = broadcaster
+        self._links = links
         self._flooding = False
         self._flooded = 0
 
     def routes(self, login: Login) -> list[Route]:
         """All of them, behind the login."""
-        endpoints = {"cut": self.cut, "flood": self.flood, "alert": self.alert}
+        endpoints = {
+            "cut": self.cut,
+            "flood": self.flood,
+            "alert": self.alert,
+            "stop": self._links.stop,
+            "go": self._links.go,
+        }
         return [
             Route(f"/{name}", login.required(endpoint), methods=["POST"])
             for name, endpoint in endpoints.items()
@@ -52,7 +61,7 @@ class Demo:
 
     async def cut(self, request: Request) -> Response:
         """End one connection from the server's side, as a proxy or a deploy would."""
-        body = await _small_body(request)
+        body = await small_body(request)
         found = body is not None and self._broadcaster.disconnect(body)
         return JSONResponse({"cut": found}, status_code=200 if found else 404)
 
@@ -77,18 +86,5 @@ class Demo:
     async def alert(self, request: Request) -> Response:
         """Publish an alert that means nothing, ahead of everything that waits."""
         alert = Alert(source="test", state="test", text="This is a test alert")
-        await self._broadcaster.publish("alerts", dict(alert), priority=Priority.CRITICAL)
+        await self._broadcaster.publish("alerts", asdict(alert), priority=Priority.CRITICAL)
         return JSONResponse({"published": 1})
-
-
-async def _small_body(request: Request) -> str | None:
-    """The body as ASCII text, or None if it is too long or something else."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    try:
-        return body.decode("ascii").strip()
-    except UnicodeDecodeError:
-        return None

@@ -9,14 +9,15 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import psutil
 
 TOP_PROCESSES = 8
 
 
-class HostSample(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSample:
     """One second of the host. Percentages are 0 to 100, sizes bytes, rates bytes per second."""
 
     host: str
@@ -38,7 +39,8 @@ class HostSample(TypedDict):
     sent: float
 
 
-class ProcessSample(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSample:
     """One process. CPU is in percent of one core, so it can pass 100."""
 
     pid: int
@@ -113,7 +115,7 @@ def top_processes() -> list[ProcessSample]:
                 memory=memory.rss if memory else 0,
             )
         )
-    found.sort(key=lambda one: (one["cpu"], one["memory"]), reverse=True)
+    found.sort(key=lambda one: (one.cpu, one.memory), reverse=True)
     return found[:TOP_PROCESSES]
 
 

@@ -61,17 +61,50 @@ class StoppableLinks:
 
 
 class Link:
-    """Carries messages in order, holds a few while it is stopped, then lets the sender wait."""
+    """Carries messages in order; while it is stopped it holds a few, then lets the sender wait."""
 
     def __init__(self) -> None:
         self._queue: deque[Message] = deque()
-        self._bytes = 0
-        self._moving = True
+        self._held = 0
         self._closed = False
-        self._changed = asyncio.Condition()
-        self._wakers: set[asyncio.Task[None]] = set()
+        self._moving = asyncio.Event()
+        self._moving.set()
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
 
     def switch(self, *, moving: bool) -> None:
         """Stop the link or let it go."""
-        self._moving = moving
+        if moving:
+            self._moving.set()
+        else:
+            self._moving.clear()
 
+    def close(self) -> None:
+        """Nothing more will be sent; what is under way still arrives."""
+        self._closed = True
+        self._moving.set()
+        self._work.set()
+
+    async def send(self, message: Message) -> None:
+        """ASGI ``send``: returns as soon as the message is under way."""
+        while self._held >= IN_FLIGHT_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        self._queue.append(message)
+        self._held += len(message.get("body", b""))
+        self._work.set()
+
+    async def carry(self, send: Send) -> None:
+        """Hand over to the server what is under way, until `close`."""
+        while True:
+            await self._moving.wait()
+            if self._queue:
+                message = self._queue.popleft()
+                await send(message)
+                self._held -= len(message.get("body", b""))
+                self._room.set()
+            elif self._closed:
+                return
+            else:
+                self._work.clear()
+                await self._work.wait()

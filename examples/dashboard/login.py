@@ -17,13 +17,13 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from examples.dashboard import pages
+from examples.dashboard.requests import small_body
 from examples.dashboard.settings import USER, Settings
 
 COOKIE = "dashboard_token"
 ROLE = "platform_admin"
 ALGORITHM = "HS256"
 SESSION_SECONDS = 8 * 3600
-MAX_FORM_BYTES = 4096
 FAILED_LOGIN_DELAY = 0.5  # slows down guessing; nobody notices it who mistyped
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -126,13 +126,9 @@ def same_origin(request: Request) -> bool:
 
 async def _form(request: Request) -> tuple[str, str] | None:
     """The user and password of a posted form, or None if it is not one."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            return None
+    body = await small_body(request)
     try:
-        fields = parse_qs(body.decode(), strict_parsing=True, max_num_fields=4)
+        fields = parse_qs(body or "", strict_parsing=True, max_num_fields=4)
     except ValueError:
         return None
     return fields.get("user", [""])[0], fields.get("password", [""])[0]

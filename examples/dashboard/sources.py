@@ -7,9 +7,11 @@ one, not all that it missed.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
+from typing import Any
 
 from examples.dashboard.alerts import Threshold
-from examples.dashboard.host import HostSample, HostSampler, top_processes
+from examples.dashboard.host import HostSampler, top_processes
 from holdfast import Broadcaster, Priority
 
 
@@ -17,16 +19,16 @@ def add_sources(broadcaster: Broadcaster) -> None:
     """Register the periodic sources; each runs only while somebody is subscribed."""
     host = WatchedHost(broadcaster)
     broadcaster.periodic("dashboard", host.collect, interval=1.0, key="host")
-    broadcaster.periodic(
-        "processes", top_processes, interval=3.0, priority=Priority.LOW, key="top"
-    )
-    broadcaster.periodic(
-        "users",
-        lambda: broadcaster.statistics().as_dict(),
-        interval=2.0,
-        priority=Priority.LOW,
-        key="statistics",
-    )
+    broadcaster.periodic("processes", _processes, interval=3.0, priority=Priority.LOW, key="top")
+
+    async def figures() -> dict[str, Any]:  # a coroutine: its subject lives in the event loop
+        return asdict(broadcaster.statistics())
+
+    broadcaster.periodic("users", figures, interval=2.0, priority=Priority.LOW, key="statistics")
+
+
+def _processes() -> list[dict[str, Any]]:  # a plain function: it may block, and gets a thread
+    return [asdict(process) for process in top_processes()]
 
 
 class WatchedHost:
@@ -38,14 +40,10 @@ class WatchedHost:
         self._cpu = Threshold("cpu", "CPU", raise_at=90.0, clear_at=70.0)
         self._memory = Threshold("memory", "Memory", raise_at=90.0, clear_at=80.0)
 
-    async def collect(self) -> HostSample:
+    async def collect(self) -> dict[str, Any]:
         """Read the host in a thread, publish what is worth an alert, return the sample."""
         sample = await asyncio.to_thread(self._sampler.sample)
-        readings = ((self._cpu, sample["cpu"]), (self._memory, sample["memory"]))
-        for threshold, value in readings:
-            alert = threshold.observe(value)
+        for alert in (self._cpu.observe(sample.cpu), self._memory.observe(sample.memory)):
             if alert is not None:
-                await self._broadcaster.publish(
-                    "alerts", dict(alert), priority=Priority.CRITICAL
-                )
-        return sample
+                await self._broadcaster.publish("alerts", asdict(alert), priority=Priority.CRITICAL)
+        return asdict(sample)

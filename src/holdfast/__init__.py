@@ -24,16 +24,40 @@ from .errors import (
     PublishError,
     Refused,
     WrongThread,
-)  # fmt: skip
+)
 from .runtime.audit import AuditAction, AuditEvent, logging_audit
 from .runtime.broadcaster import Broadcaster
 from .runtime.memory import MemoryBroker
 from .runtime.statistics import Statistics
 
 __all__ = [
-    "AuditAction", "AuditEvent", "Broadcaster", "BroadcasterFailed", "CloseReason",
-    "ConfigurationError", "Connection", "ConnectionRegistry", "Cursor", "EventId", "Gap",
-    "History", "HoldfastError", "InvalidPayload", "InvalidTopic", "MemoryBroker", "Message",
-    "MessageTooLarge", "NotRunning", "Priority", "PriorityBuffer", "PublishError", "Refused",
-    "Retention", "Statistics", "TokenLimits", "TokenRegistry", "WrongThread", "logging_audit",
-]  # fmt: skip
+    "AuditAction",
+    "AuditEvent",
+    "Broadcaster",
+    "BroadcasterFailed",
+    "CloseReason",
+    "ConfigurationError",
+    "Connection",
+    "ConnectionRegistry",
+    "Cursor",
+    "EventId",
+    "Gap",
+    "History",
+    "HoldfastError",
+    "InvalidPayload",
+    "InvalidTopic",
+    "MemoryBroker",
+    "Message",
+    "MessageTooLarge",
+    "NotRunning",
+    "Priority",
+    "PriorityBuffer",
+    "PublishError",
+    "Refused",
+    "Retention",
+    "Statistics",
+    "TokenLimits",
+    "TokenRegistry",
+    "WrongThread",
+    "logging_audit",
+]

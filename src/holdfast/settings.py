@@ -7,23 +7,36 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from .errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 _NUMBER = re.compile("[0-9]{1,12}", re.ASCII)
-_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True,
-             "false": False, "0": False, "no": False, "off": False}  # fmt: skip
+_BOOLEANS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
 
-_VARIABLES = frozenset({
-    "REAL_TIME_ENABLED", "REAL_TIME_UPDATE_INTERVAL", "REAL_TIME_HEARTBEAT_INTERVAL",
-    "REAL_TIME_CLEANUP_INTERVAL", "REAL_TIME_BUFFER_FLUSH_INTERVAL",
-    "WEBSOCKET_ENABLED", "WEBSOCKET_PATH", "WEBSOCKET_PING_INTERVAL",
-})  # fmt: skip
+_VARIABLES = frozenset(
+    {
+        "REAL_TIME_ENABLED",
+        "REAL_TIME_UPDATE_INTERVAL",
+        "REAL_TIME_HEARTBEAT_INTERVAL",
+        "REAL_TIME_CLEANUP_INTERVAL",
+        "REAL_TIME_BUFFER_FLUSH_INTERVAL",
+        "WEBSOCKET_ENABLED",
+        "WEBSOCKET_PATH",
+        "WEBSOCKET_PING_INTERVAL",
+    }
+)
 
 
 class BroadcasterSettings(TypedDict):

@@ -14,9 +14,14 @@ SEND_BUFFER = 32 * 1024
 
 
 def listening_socket(
-    host: str = "127.0.0.1", port: int = 8000, *, send_buffer: int = SEND_BUFFER,
-    keepalive: float = 15.0, user_timeout: float = 30.0, backlog: int = 2048,
-) -> socket.socket:  # fmt: skip
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    send_buffer: int = SEND_BUFFER,
+    keepalive: float = 15.0,
+    user_timeout: float = 30.0,
+    backlog: int = 2048,
+) -> socket.socket:
     """Bind and listen; raises `OSError`. Port 0 takes any that is free.
 
     `send_buffer` (bytes) is `SO_SNDBUF`; `keepalive` (seconds) the silence after which the kernel
@@ -30,9 +35,11 @@ def listening_socket(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         tuned = {
-            "TCP_KEEPIDLE": max(1, int(keepalive)), "TCP_KEEPINTVL": max(1, int(keepalive / 3)),
-            "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": int(user_timeout * 1000),
-        }  # fmt: skip
+            "TCP_KEEPIDLE": max(1, int(keepalive)),
+            "TCP_KEEPINTVL": max(1, int(keepalive / 3)),
+            "TCP_KEEPCNT": 3,
+            "TCP_USER_TIMEOUT": int(user_timeout * 1000),
+        }
         for name, value in tuned.items():
             if hasattr(socket, name):
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -7,16 +7,12 @@ and `id` as its last field, so that a frame cut in half moves no parser past a m
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import anyio
 
+from .runtime.outbox import Frame, Outbox
 from .runtime.transport import FINISH_TIMEOUT, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from .runtime.outbox import Frame, Outbox
 
 Header = tuple[bytes, bytes]
 
@@ -60,7 +56,7 @@ async def serve(
         try:
             start = [*headers(scope, token=outbox.token), *extra]
             await send({"type": "http.response.start", "status": 200, "headers": start})
-            retry = b"retry: %d\n" % int(random.uniform(*RETRY) * 1000)
+            retry = b"retry: %d\n" % int(random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
             while (frames := await outbox.next()) is not None:
                 body = retry + encode(frames)
                 retry = b""

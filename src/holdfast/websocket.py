@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import cast
 
 import anyio
 
 from .core.connection import CloseReason
 from .errors import Refused
 from .runtime import frames
+from .runtime.outbox import Frame, Outbox
 from .runtime.transport import FINISH_TIMEOUT, Message, Receive, Send
-
-if TYPE_CHECKING:
-    from .runtime.outbox import Frame, Outbox
 
 Command = Callable[[str, dict[str, object]], Awaitable[bytes | None]]
 """Carries out a client's message (its type, the whole) and returns the frame that answers it."""
@@ -59,9 +57,10 @@ def parse(message: Message, limit: int) -> dict[str, object]:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Refused("not_json", "the message is not JSON", status=400) from None
-    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+    message_object = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    if not isinstance(message_object.get("type"), str):
         raise Refused("no_type", 'a message is an object with a string "type"', status=400)
-    return value
+    return message_object
 
 
 def _no_constant(name: str) -> None:
@@ -69,9 +68,14 @@ def _no_constant(name: str) -> None:
 
 
 async def serve(
-    outbox: Outbox, receive: Receive, send: Send, command: Command,
-    *, limits: InboundLimits | None = None, clock: Callable[[], float] = anyio.current_time,
-) -> Resume | None:  # fmt: skip
+    outbox: Outbox,
+    receive: Receive,
+    send: Send,
+    command: Command,
+    *,
+    limits: InboundLimits | None = None,
+    clock: Callable[[], float] = anyio.current_time,
+) -> Resume | None:
     """Run an accepted ASGI `websocket` with `outbox`, until either side ends it.
 
     Returns the client's wish to resume, if that was its first message: the socket is then still
@@ -111,9 +115,12 @@ async def close(send: Send, code: int, reason: str) -> None:
 
 
 async def _read(
-    outbox: Outbox, receive: Receive, command: Command, limits: InboundLimits,
+    outbox: Outbox,
+    receive: Receive,
+    command: Command,
+    limits: InboundLimits,
     clock: Callable[[], float],
-) -> Resume | None:  # fmt: skip
+) -> Resume | None:
     """Carry out messages until the client is gone (`None`) or wants to resume."""
     allowance, last, first = float(limits.burst), clock(), True
     while True:

@@ -25,6 +25,8 @@ const CAUSES = {
   unknown: 'the server cannot tell why',
 };
 
+const REASONS = { requested: 'as requested', drain: 'it is shutting down' };
+
 const $ = (id) => document.getElementById(id);
 const log = new EventLog($('log'));
 const ledger = new Ledger();
@@ -39,7 +41,7 @@ const figures = new Figures($('own'), {
   handed_over_bytes: ['Bytes handed over', size],
   conflated: ['Conflated', count],
   evicted: ['Evicted, to be read again', count],
-  lost: ['Lost, and declared', count],
+  gaps: ['Gaps declared', count],
   uptime: ['Running for', duration],
 });
 const alerts = new Alerts($('alerts'), $('toasts'));
@@ -52,7 +54,7 @@ const stream = new LiveStream('/live', TOPICS, {
   session: startSession,
   message: (frame) => TAKE[frame.topic]?.(frame),
   gap: declareGap,
-  closing: ({ reason }) => log.add(`The server ended the stream: ${reason}`, 'warn'),
+  closing: ({ reason }) => log.add(`The server ended the stream: ${REASONS[reason] ?? reason}`, 'warn'),
 });
 
 const TAKE = {
@@ -114,7 +116,10 @@ function showState(state, seconds) {
   clearTimeout(newsTimer);
   const pill = $('state');
   if (state === 'reconnecting' && pill.dataset.state === 'live') log.add('Connection lost', 'warn');
-  if (state === 'signedout') log.add('The session is over; log in again', 'bad');
+  if (state === 'signedout') {
+    log.add('The session is over; log in again', 'bad');
+    $('logout').textContent = 'Log in'; // logging out leads there, too
+  }
   pill.dataset.state = state;
   delete pill.dataset.news;
   $('state-text').textContent = state === 'away' ? `Away for ${seconds} s` : STATES[state];

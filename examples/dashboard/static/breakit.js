@@ -1,6 +1,7 @@
 // The panels that try to break it.
 
 import { SlowReader } from './reader.js';
+import { post } from './post.js';
 import { Runs } from './runs.js';
 import { count, duration, plural } from './format.js';
 
@@ -12,11 +13,6 @@ const STATES = {
   reading: 'Reading what was waiting',
   live: 'Caught up, reading live',
 };
-
-export async function post(path, body) {
-  const answer = await fetch(path, { method: 'POST', body }).catch(() => null);
-  return answer?.ok ? answer.json() : null;
-}
 
 /** Ends the page's own stream; `stream` is the LiveStream, `log` the EventLog. */
 export function cutPanel(stream, log) {
@@ -43,6 +39,7 @@ export class StallPanel {
   #reader = new SlowReader({
     state: () => this.#show(),
     run: (run) => this.#arrived(run),
+    missing: (from, to) => this.#runs.explainGap(from, to),
   });
 
   constructor(log) {
@@ -93,7 +90,7 @@ export class StallPanel {
     const { state } = this.#reader;
     const stalled = state === 'stalled';
     const seconds = duration((performance.now() - this.#stalledAt) / 1000);
-    $('reader-state').textContent = stalled ? `Stalled for ${seconds}, reading nothing` : STATES[state];
+    $('reader-state').textContent = stalled ? `Stalled for ${seconds}` : STATES[state];
     $('stall').disabled = state !== 'closed';
     $('reader-close').disabled = state === 'closed';
     $('read').disabled = !stalled;

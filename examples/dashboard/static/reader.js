@@ -1,11 +1,16 @@
-// The second reader: a stream that this page reads by hand, so that it can stop reading.
+// The second reader: a stream over a link that can be stopped on the server's side, because a
+// browser takes tens of megabytes from a stream that nobody reads. It is read by hand, with
+// fetch, to see when it ends and to resume as any client can: with the last event id.
 
 import { EventParser } from './sse.js';
 import { Ledger } from './ledger.js';
 import { sleep } from './stream.js';
+import { post } from './post.js';
 
 const TOPICS = 'flood,ticks,alerts';
-const WAITING_MS = 120; // a read that takes longer waits for the server: nothing is left behind
+const LINK = Math.random().toString(36).slice(2); // names this page's link
+const WAITING_MS = 200; // a read that takes longer has caught up
+const BACK_MS = 1000;
 
 export class SlowReader {
   state = 'closed'; // closed, opening, stalled, reading or live
@@ -16,50 +21,54 @@ export class SlowReader {
   #reader = null;
   #parser = null;
   #alert = null;
+  #lostFirst = 0;
 
-  /** `on` gets state(), and every arrival as run({lane, n, text}). */
+  /** `on` gets state(), every arrival as run({lane, n, text, count}), and missing(from, to). */
   constructor(on) {
     this.#on = on;
   }
 
-  /** Connect, read the first frame, and stop there. */
+  /** Connect, and stop the link as soon as the first frame is there. */
   async open() {
     this.lows = new Ledger();
     this.overtaken = 0;
     this.#alert = null;
+    this.#lostFirst = 0;
     this.#abort = new AbortController();
     this.#to('opening');
     try {
       await this.#connect('');
       await this.#step();
+      await post('/demo/stop', LINK);
       this.#to('stalled');
+      await this.#read();
     } catch (error) {
       this.#ended(error);
     }
   }
 
-  /** Read for as long as there is something to read. */
+  /** Let the link move again. */
   async readOn() {
     this.#to('reading');
-    try {
-      for (;;) {
-        const waiting = setTimeout(() => this.#to('live'), WAITING_MS);
-        const more = await this.#step();
-        clearTimeout(waiting);
-        if (!more) await this.#comeBack();
-      }
-    } catch (error) {
-      this.#ended(error);
-    }
+    await post('/demo/go', LINK);
   }
 
   close() {
     this.#abort?.abort();
   }
 
+  async #read() {
+    for (;;) {
+      const waiting = setTimeout(() => this.state === 'reading' && this.#to('live'), WAITING_MS);
+      const more = await this.#step();
+      clearTimeout(waiting);
+      if (!more) await this.#comeBack();
+    }
+  }
+
   async #connect(lastId) {
     const headers = lastId ? { 'Last-Event-ID': lastId } : {};
-    const answer = await fetch(`/live/stream?topics=${TOPICS}`, {
+    const answer = await fetch(`/slow/stream?topics=${TOPICS}&link=${LINK}`, {
       headers,
       cache: 'no-store',
       signal: this.#abort.signal,
@@ -70,11 +79,20 @@ export class SlowReader {
     this.#reader = answer.body.getReader();
   }
 
-  /** The server gives up on a reader that is stuck for long; this one comes back like any other. */
+  /** holdfast gives up on a send that takes a minute; the reader comes back like any other. */
   async #comeBack() {
-    this.#on.run({ lane: 'session', text: 'dropped by the server, coming back' });
-    await sleep(500);
-    await this.#connect(this.#parser.lastId);
+    this.#to('reading');
+    this.#on.run({ lane: 'session', text: 'dropped by the server' });
+    for (;;) {
+      await sleep(BACK_MS);
+      try {
+        await this.#connect(this.#parser.lastId);
+        return;
+      } catch (error) {
+        // fetch throws a TypeError while nobody answers; anything else is an answer.
+        if (!(error instanceof TypeError)) throw error;
+      }
+    }
   }
 
   async #step() {
@@ -105,17 +123,24 @@ export class SlowReader {
   }
 
   #gap({ cause, count, topics, priority }) {
-    if (topics.includes('flood')) this.lows.announce();
+    if (topics.includes('flood')) {
+      this.lows.announce();
+      this.#lostFirst = count;
+    }
     this.#on.run({ lane: 'gap', count, text: `${priority}, ${cause}` });
   }
 
   #low(frame) {
     const { n } = frame.data;
+    // The numbers of a flood go on where the last one ended, so the first to come, or to be
+    // declared lost, is where we begin.
+    this.lows.last ??= n - 1 - (this.#lostFirst ?? 0);
     const before = this.lows.last;
-    this.lows.take(n, false);
+    const { missing } = this.lows.take(n, false);
+    if (missing) this.#on.missing(n - missing, n - 1);
     if (this.#alert && frame.timestamp < this.#alert.at) {
       // What was declared lost in between had been overtaken as well.
-      this.overtaken += before === null ? 1 : n - before;
+      this.overtaken += n - before;
     }
     this.#on.run({ lane: 'low', n });
   }

@@ -8,6 +8,7 @@ const FULL = 20000; // a run of this many has a bar of full length
 export class Runs {
   #list;
   #last = null;
+  #gap = null; // the latest one, until the numbers after it explain it
   #queued = false;
 
   constructor(list) {
@@ -16,7 +17,7 @@ export class Runs {
 
   clear() {
     this.#list.replaceChildren();
-    this.#last = null;
+    this.#last = this.#gap = null;
   }
 
   add({ lane, n, text, count: size }) {
@@ -30,6 +31,15 @@ export class Runs {
     if (last) this.#paint(last);
     this.#last = { lane, from: n, to: n, text, size, row: this.#row(lane) };
     this.#paint(this.#last);
+    if (lane === 'gap') this.#gap = this.#last;
+  }
+
+  /** The server may not know any more how many a gap stands for; the numbers around it tell. */
+  explainGap(from, to) {
+    if (!this.#gap) return;
+    const text = `${this.#gap.text}: ${count(from)} to ${count(to)}`;
+    this.#paint({ ...this.#gap, text, size: to - from + 1 });
+    this.#gap = null;
   }
 
   #queue(run) {
@@ -57,7 +67,7 @@ export class Runs {
     const [, what, amount] = row.children;
     if (from === undefined) {
       what.textContent = text;
-      amount.textContent = size ? plural(size, 'message') : '';
+      if (size) amount.textContent = plural(size, 'message');
     } else {
       what.textContent = from === to ? `number ${count(from)}` : `${count(from)} to ${count(to)}`;
       amount.textContent = plural(to - from + 1, 'message');

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from ..auth import Action, Authenticate, Authorize, Request, User
 from ..core.topics import is_pattern
 from ..errors import Refused
 from ..runtime.audit import AuditAction
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from ..runtime.broadcaster import Broadcaster
-    from ..runtime.subscribing import MaySubscribe
+from ..runtime.broadcaster import Broadcaster
+from ..runtime.subscribing import MaySubscribe
 
 _logger = logging.getLogger("holdfast")
 
@@ -25,9 +21,12 @@ class Access:
     """Asks the hooks. One that raises refuses: the error is logged, the client learns nothing."""
 
     def __init__(
-        self, broadcaster: Broadcaster, authenticate: Authenticate, authorize: Authorize,
+        self,
+        broadcaster: Broadcaster,
+        authenticate: Authenticate,
+        authorize: Authorize,
         allowed_origins: Collection[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._broadcaster = broadcaster
         self._authenticate = authenticate
         self._authorize = authorize
@@ -41,9 +40,11 @@ class Access:
         except Exception:
             _logger.exception("the authenticate hook failed; the client is refused")
             user = None
-        expired = user is not None and user.expires_at is not None and (
-            user.expires_at <= self._broadcaster.node.clock()
-        )  # fmt: skip
+        expired = (
+            user is not None
+            and user.expires_at is not None
+            and (user.expires_at <= self._broadcaster.node.clock())
+        )
         if user is None or expired:
             self._broadcaster.node.note(
                 AuditAction.AUTHENTICATION_REFUSED, transport=transport, detail=request.client or ""

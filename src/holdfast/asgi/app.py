@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 from ..auth import Action, Authenticate, Authorize, Request, User, subscribe_only
 from ..errors import ConfigurationError, HoldfastError, Refused
 from ..runtime.broadcaster import Broadcaster, BroadcasterState
+from ..runtime.outbox import Outbox
+from ..runtime.transport import Receive, Scope, Send
 from ..websocket import InboundLimits
 from .access import Access
 from .commands import Commands
@@ -17,10 +18,6 @@ from .reports import Reports
 from .shutdown import DrainAtSignal
 from .socket import Sockets
 from .stream import Streams
-
-if TYPE_CHECKING:
-    from ..runtime.outbox import Outbox
-    from ..runtime.transport import Receive, Scope, Send
 
 Handler = Callable[[User, dict[str, object]], Awaitable[dict[str, object]]]
 
@@ -37,11 +34,17 @@ class LiveApp:
     """
 
     def __init__(
-        self, broadcaster: Broadcaster, *, authenticate: Authenticate,
-        authorize: Authorize = subscribe_only, allowed_origins: Collection[str] = (),
-        drain_at_signal: bool = True, enabled: bool = True,
-        websocket_path: str | None = "/websocket", inbound: InboundLimits | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        broadcaster: Broadcaster,
+        *,
+        authenticate: Authenticate,
+        authorize: Authorize = subscribe_only,
+        allowed_origins: Collection[str] = (),
+        drain_at_signal: bool = True,
+        enabled: bool = True,
+        websocket_path: str | None = "/websocket",
+        inbound: InboundLimits | None = None,
+    ) -> None:
         if websocket_path is not None and not websocket_path.startswith("/"):
             raise ConfigurationError(f"websocket_path={websocket_path!r}: it must begin with /")
         if isinstance(allowed_origins, str):
@@ -58,11 +61,13 @@ class LiveApp:
         self._reports = Reports(
             broadcaster,
             {
-                "enabled": enabled and websocket_path is not None, "path": websocket_path,
+                "enabled": enabled and websocket_path is not None,
+                "path": websocket_path,
                 "heartbeatInterval": broadcaster.options.heartbeat_interval,
-                "maxMessageBytes": limits.max_bytes, "messagesPerSecond": limits.rate,
+                "maxMessageBytes": limits.max_bytes,
+                "messagesPerSecond": limits.rate,
             },
-        )  # fmt: skip
+        )
         self._posts: dict[str, Handler] = {
             "/subscribe": self._on_connection(self._commands.subscribe),
             "/unsubscribe": self._on_connection(self._commands.unsubscribe),
@@ -180,8 +185,10 @@ class LiveApp:
 
 
 def _path(scope: Scope) -> str:
-    """The path below the mount point: some frameworks leave the prefix in `path` (ASGI 2.x says
-    so), some cut it off, and Litestar adds a slash.
+    """The path below the mount point.
+
+    Some frameworks leave the prefix in `path`, as the ASGI specification has it since 3.0, some
+    cut it off, and Litestar adds a slash.
     """
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     if root and path.startswith(root):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import cast
 
 import anyio
 
 from ..errors import Refused
 from ..runtime import frames
-
-if TYPE_CHECKING:
-    from ..runtime.broadcaster import Broadcaster
-    from ..runtime.outbox import Outbox
+from ..runtime.broadcaster import Broadcaster
+from ..runtime.outbox import Outbox
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a probe may take to be handed to the server."""
@@ -20,15 +18,11 @@ PROBE_TIMEOUT = 5.0
 def named_topics(value: dict[str, object]) -> list[str]:
     """The member `topics` (or `metrics`): a list of strings, or one string."""
     listed = value.get("topics", value.get("metrics"))
-    if isinstance(listed, str):
-        listed = [listed]
-    if not isinstance(listed, list) or not listed:
+    names = [listed] if isinstance(listed, str) else listed
+    names = cast("list[object]", names) if isinstance(names, list) else []
+    topics = [name for name in names if isinstance(name, str)]
+    if not topics or len(topics) < len(names):
         raise Refused("invalid_message", '"topics" must be a list of topics', status=400)
-    topics: list[str] = []
-    for name in listed:
-        if not isinstance(name, str):
-            raise Refused("invalid_message", '"topics" must be a list of topics', status=400)
-        topics.append(name)
     return topics
 
 
@@ -56,19 +50,14 @@ class Commands:
 
     async def probe(self, outbox: Outbox) -> dict[str, object]:
         """Send a test frame, and report whether and how soon the server took it."""
-        clock = self._broadcaster.node.monotonic
-        began, before = clock(), outbox.last_sent
-        outbox.put(frames.control("test", self._broadcaster.node.clock()))
+        node, transport = self._broadcaster.node, outbox.connection.transport
+        began = node.monotonic()
+        outbox.put(frames.control("test", node.clock()))
         with anyio.move_on_after(PROBE_TIMEOUT):
-            while outbox.last_sent == before or outbox.blocked_since is not None:
-                await anyio.sleep(0.005)
-            took = outbox.last_sent - began
-            return {
-                "handedOver": True,
-                "seconds": round(took, 6),
-                "transport": outbox.connection.transport,
-            }
-        return {"handedOver": False, "seconds": None, "transport": outbox.connection.transport}
+            await outbox.flushed()
+            seconds = round(node.monotonic() - began, 6)
+            return {"handedOver": True, "seconds": seconds, "transport": transport}
+        return {"handedOver": False, "seconds": None, "transport": transport}
 
     async def by_message(self, outbox: Outbox, kind: str, value: dict[str, object]) -> bytes | None:
         """A WebSocket message; the answer is a frame, or `None` (an ack has no answer)."""

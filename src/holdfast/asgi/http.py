@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import anyio
 
 from ..errors import Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ..runtime.transport import Receive, Send
+from ..runtime.transport import Receive, Send
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0
@@ -49,13 +46,17 @@ async def read_json(receive: Receive) -> dict[str, object]:
         raise Refused("not_json", "the body is not JSON", status=400) from None
     if not isinstance(value, dict):
         raise Refused("not_json", "the body is not a JSON object", status=400)
-    return value
+    return cast("dict[str, object]", value)
 
 
 async def answer(
-    send: Send, status: int, body: Mapping[str, object] | None, headers: Iterable[Header] = (),
-    *, head: bool = False,
-) -> None:  # fmt: skip
+    send: Send,
+    status: int,
+    body: Mapping[str, object] | None,
+    headers: Iterable[Header] = (),
+    *,
+    head: bool = False,
+) -> None:
     """Send a whole JSON response; `head` leaves the body out, `None` is no body at all."""
     content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
     start = [(b"cache-control", b"no-store"), *headers]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from ..runtime.broadcaster import Broadcaster, BroadcasterState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CONNECTIONS_LISTED = 1000
 """A report names at most so many connections; the counts are of all."""

@@ -11,11 +11,8 @@ import asyncio
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
+from collections.abc import Callable
+from types import FrameType
 
 _logger = logging.getLogger("holdfast")
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from .. import websocket
 from ..auth import Request, User
 from ..errors import Refused
+from ..runtime.broadcaster import Broadcaster
+from ..runtime.transport import Receive, Scope, Send
+from .access import Access
+from .commands import Commands
 from .stream import named_topics, presented
-
-if TYPE_CHECKING:
-    from ..runtime.broadcaster import Broadcaster
-    from ..runtime.transport import Receive, Scope, Send
-    from .access import Access
-    from .commands import Commands
 
 
 class Sockets:
@@ -26,9 +23,12 @@ class Sockets:
     """
 
     def __init__(
-        self, broadcaster: Broadcaster, access: Access, commands: Commands,
+        self,
+        broadcaster: Broadcaster,
+        access: Access,
+        commands: Commands,
         limits: websocket.InboundLimits,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._broadcaster = broadcaster
         self._access = access
         self._commands = commands
@@ -53,10 +53,14 @@ class Sockets:
         last_event_id, token = presented(request)
         while True:
             async with self._broadcaster.connect(
-                user=user.id, topics=named_topics(request), last_event_id=last_event_id,
-                token=token, transport="websocket", expires_at=user.expires_at,
+                user=user.id,
+                topics=named_topics(request),
+                last_event_id=last_event_id,
+                token=token,
+                transport="websocket",
+                expires_at=user.expires_at,
                 may_subscribe=self._access.may_subscribe(user),
-            ) as outbox:  # fmt: skip
+            ) as outbox:
                 command = partial(self._commands.by_message, outbox)
                 resume = await websocket.serve(outbox, receive, send, command, limits=self._limits)
             if resume is None:

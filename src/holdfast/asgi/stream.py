@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 from .. import sse
 from ..auth import Request
 from ..errors import Refused
 from ..runtime import frames
-
-if TYPE_CHECKING:
-    from ..runtime.broadcaster import Broadcaster
-    from ..runtime.transport import Receive, Scope, Send
-    from .access import Access
-    from .http import Header
+from ..runtime.broadcaster import Broadcaster
+from ..runtime.transport import Receive, Scope, Send
+from .access import Access
+from .http import Header
 
 PREFETCH_HEADERS = ("sec-purpose", "purpose", "x-moz")
 
@@ -63,10 +60,14 @@ class Streams:
         last_event_id, token = presented(request)
         try:
             async with self._broadcaster.connect(
-                user=user.id, topics=named_topics(request), last_event_id=last_event_id,
-                token=token, transport="sse", expires_at=user.expires_at,
+                user=user.id,
+                topics=named_topics(request),
+                last_event_id=last_event_id,
+                token=token,
+                transport="sse",
+                expires_at=user.expires_at,
                 may_subscribe=self._access.may_subscribe(user),
-            ) as outbox:  # fmt: skip
+            ) as outbox:
                 await sse.serve(outbox, scope, receive, send, extra=cors)
         except Refused as error:
             if error.status != 503:
@@ -79,7 +80,7 @@ class Streams:
         """Answer with a stream that ends at once: at a 503, EventSource would give up for good."""
         data = {"reason": error.code.replace("_", " "), "reconnect": True}
         body = frames.control("closing", self._broadcaster.node.clock(), data)
-        wait = int(random.uniform(2.0, 10.0) * 1000)
+        wait = int(random.uniform(2.0, 10.0) * 1000)  # noqa: S311 - jitter
         headers = [*sse.headers(scope), *cors]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         chunk = b"retry: %d\ndata: %b\n\n" % (wait, body)

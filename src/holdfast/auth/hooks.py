@@ -33,7 +33,7 @@ class User:
     expires_at: float | None = None
 
 
-Authenticate = Callable[[Request], User | None] | Callable[[Request], Awaitable[User | None]]
+Authenticate = Callable[[Request], User | Awaitable[User | None] | None]
 Authorize = (
     Callable[[User, Action, str | None], bool]
     | Callable[[User, Action, str | None], Awaitable[bool]]

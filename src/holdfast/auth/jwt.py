@@ -6,17 +6,14 @@ asked for, in a query parameter: `EventSource` cannot set headers, and URLs are 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jwt
 
 from ..errors import ConfigurationError
 from .hooks import User
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .request import Request
+from .request import Request
 
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HMAC key has at least the size of the hash."""
@@ -34,11 +31,18 @@ class JWTAuthenticator:
     """
 
     def __init__(
-        self, key: str | bytes, *, algorithms: Sequence[str] = ("HS256",),
-        audience: str | None = None, issuer: str | None = None, role: str | None = None,
-        roles_claim: str = "roles", cookie: str | None = None, query: str | None = None,
+        self,
+        key: str | bytes,
+        *,
+        algorithms: Sequence[str] = ("HS256",),
+        audience: str | None = None,
+        issuer: str | None = None,
+        role: str | None = None,
+        roles_claim: str = "roles",
+        cookie: str | None = None,
+        query: str | None = None,
         leeway: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         _check_key(key, algorithms)
         self._key = key
         self._algorithms = list(algorithms)
@@ -58,9 +62,14 @@ class JWTAuthenticator:
         required = ["exp", "sub"] + ["aud"] * bool(self._audience) + ["iss"] * bool(self._issuer)
         try:
             claims: dict[str, Any] = jwt.decode(
-                token, self._key, algorithms=self._algorithms, audience=self._audience,
-                issuer=self._issuer, leeway=self._leeway, options={"require": required},
-            )  # fmt: skip
+                token,
+                self._key,
+                algorithms=self._algorithms,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=self._leeway,
+                options={"require": required},
+            )
         except (jwt.PyJWTError, ValueError, TypeError):
             return None
         return self._user(claims)
@@ -71,12 +80,9 @@ class JWTAuthenticator:
             return None
         if not isinstance(expires_at, (int, float)):
             return None
-        listed = claims.get(self._roles_claim, [])
-        roles = (
-            frozenset(r for r in listed if isinstance(r, str))
-            if isinstance(listed, list)
-            else frozenset[str]()
-        )
+        listed = claims.get(self._roles_claim)
+        names = cast("list[object]", listed) if isinstance(listed, list) else []
+        roles = frozenset(name for name in names if isinstance(name, str))
         if self._role is not None and self._role not in roles:
             return None
         return User(id=subject, roles=roles, expires_at=float(expires_at) + self._leeway)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from .message import BEST_FIRST, Gap, Message, Offset, Priority
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 DEFAULT_CAPACITY = 100
 """Messages. Centrifugo bounds its queue by bytes alone, SignalR's stateful buffer by 100 KB."""
@@ -78,9 +75,20 @@ class PriorityBuffer:
     """
 
     __slots__ = (
-        "_bytes", "_conflated", "_evicted", "_expired", "_held", "_high_water", "_lanes",
-        "_offered", "_refused", "_subjects", "_taken", "capacity", "max_bytes",
-    )  # fmt: skip
+        "_bytes",
+        "_conflated",
+        "_evicted",
+        "_expired",
+        "_held",
+        "_high_water",
+        "_lanes",
+        "_offered",
+        "_refused",
+        "_subjects",
+        "_taken",
+        "capacity",
+        "max_bytes",
+    )
 
     def __init__(
         self, capacity: int = DEFAULT_CAPACITY, *, max_bytes: int = DEFAULT_MAX_BYTES
@@ -194,10 +202,16 @@ class PriorityBuffer:
     def statistics(self) -> BufferStatistics:
         """The account as it stands."""
         return BufferStatistics(
-            offered=self._offered, taken=self._taken, conflated=self._conflated,
-            expired=self._expired, evicted=self._evicted, refused=self._refused,
-            held=len(self), held_bytes=self.held_bytes, high_water=self._high_water,
-        )  # fmt: skip
+            offered=self._offered,
+            taken=self._taken,
+            conflated=self._conflated,
+            expired=self._expired,
+            evicted=self._evicted,
+            refused=self._refused,
+            held=len(self),
+            held_bytes=self.held_bytes,
+            high_water=self._high_water,
+        )
 
     def has_room_for(self, message: Message) -> bool:
         """Whether `offer` would hold `message` and evict nothing of its own lane or a better."""

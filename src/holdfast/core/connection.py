@@ -17,14 +17,12 @@ Everything else is illegal: it raises, and changes nothing.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..errors import IllegalTransition
-
-if TYPE_CHECKING:
-    from .delivery import Delivery
-    from .message import UserId
-    from .tokens import ConnectionId, Session
+from .delivery import Delivery
+from .message import UserId
+from .tokens import ConnectionId, Session
 
 
 class State(Enum):
@@ -100,14 +98,28 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "close_reason", "delivery", "expires_at", "id", "last_seen", "opened_at",
-        "session", "state", "transport",
-    )  # fmt: skip
+        "__weakref__",
+        "close_reason",
+        "delivery",
+        "expires_at",
+        "id",
+        "last_seen",
+        "opened_at",
+        "session",
+        "state",
+        "transport",
+    )
 
     def __init__(
-        self, id: ConnectionId, session: Session, delivery: Delivery, *,
-        transport: str, now: float, expires_at: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        id: ConnectionId,
+        session: Session,
+        delivery: Delivery,
+        *,
+        transport: str,
+        now: float,
+        expires_at: float | None = None,
+    ) -> None:
         self.id = id
         self.session = session
         self.delivery = delivery

@@ -14,17 +14,13 @@ hole only by being told of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .buffer import PriorityBuffer, Verdict
 from .cursor import Cursor
+from .history import Page
 from .message import BEST_FIRST, Gap, Message, Offset, Priority
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .history import Page
 
 PAGE_MESSAGES = 64
 """Messages in one page of a replay."""
@@ -104,12 +100,12 @@ class Delivery:
         if self._live[lane] or self._read_through[lane] != request.after:
             return
         for entry in page.entries:
-            if isinstance(entry, Message) and entry.size > self.buffer.max_bytes:
-                entry = Gap(lane, entry.offset, (entry.topic,), 1)  # it could never be held
-            if isinstance(entry, Gap):
-                self.buffer.mark(entry)
-                self._read_through[lane] = entry.through
+            gap = self._unholdable(entry)
+            if gap is not None:
+                self.buffer.mark(gap)
+                self._read_through[lane] = gap.through
                 continue
+            assert isinstance(entry, Message)
             if not self.buffer.has_room_for(entry):
                 return
             self._read_through[lane] = entry.offset
@@ -142,6 +138,14 @@ class Delivery:
             settled[lane] = max(settled[lane], mark)
         low, normal, high, critical = settled
         return Cursor((low, normal, high, critical))
+
+    def _unholdable(self, entry: Message | Gap) -> Gap | None:
+        """The gap that stands for `entry`: itself, or a message too large for this buffer."""
+        if isinstance(entry, Gap):
+            return entry
+        if entry.size <= self.buffer.max_bytes:
+            return None
+        return Gap(entry.priority, entry.offset, (entry.topic,), 1)
 
     def _offer(self, message: Message) -> None:
         outcome = self.buffer.offer(message)

@@ -13,14 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, merge
 from itertools import islice
-from operator import attrgetter
-from typing import TYPE_CHECKING
 
+from .cursor import Cursor
 from .message import BEST_FIRST, Gap, Message, Offset, Priority, UserId
 from .topics import is_pattern, matches
-
-if TYPE_CHECKING:
-    from .cursor import Cursor
 
 Subscriptions = Mapping[str, Offset]
 """Topic or pattern → `since`: what was published up to that offset is not disclosed."""
@@ -153,7 +149,6 @@ class _Log:
 
 Address = tuple[str, UserId | None]
 _Logs = list[_Log | None]
-_by_offset = attrgetter("offset")
 
 
 class History:
@@ -172,7 +167,7 @@ class History:
 
     def __init__(self, retention: Retention | None = None) -> None:
         self.retention = retention or Retention()
-        self.head = Offset(0)
+        self.head: Offset = Offset(0)
         self._logs: OrderedDict[Address, _Logs] = OrderedDict()
         self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
         self._bytes = 0
@@ -221,9 +216,16 @@ class History:
         return log.trimmed_through if log else self._floor[lane]
 
     def page(
-        self, lane: Priority, after: Offset, subscriptions: Subscriptions,
-        user: UserId | None, *, limit: int, max_bytes: int, now: float,
-    ) -> Page:  # fmt: skip
+        self,
+        lane: Priority,
+        after: Offset,
+        subscriptions: Subscriptions,
+        user: UserId | None,
+        *,
+        limit: int,
+        max_bytes: int,
+        now: float,
+    ) -> Page:
         """Read on in one lane: at most `limit` messages and `max_bytes`, but at least one.
 
         Gaps stand at the offset through which their log was trimmed, in order with the messages.
@@ -240,7 +242,9 @@ class History:
             streams.append(log.after(begin))
         gaps.sort(key=lambda gap: gap.through)
         messages, size, cut = list[Message](), 0, False
-        ordered = streams[0] if len(streams) == 1 else merge(*streams, key=_by_offset)
+        ordered = (
+            streams[0] if len(streams) == 1 else merge(*streams, key=lambda message: message.offset)
+        )
         for message in ordered:
             if message.has_expired(now):
                 continue

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from .connection import Connection
+from .message import Message, Offset, UserId
 from .tokens import ConnectionId
 from .topics import TopicIndex, covering
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
-    from .connection import Connection
-    from .message import Message, Offset, UserId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,11 +26,10 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, NewType
+from typing import NewType
 
-if TYPE_CHECKING:
-    from .cursor import Cursor, Epoch
-    from .message import Offset, UserId
+from .cursor import Cursor, Epoch
+from .message import Offset, UserId
 
 Token = NewType("Token", str)
 """22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for 64 at least)."""
@@ -74,16 +73,11 @@ class Session:
     """
 
     user: UserId | None
-    subscriptions: dict[str, Offset] = field(default_factory=dict)
+    subscriptions: dict[str, Offset] = field(default_factory=dict[str, Offset])
     requested: frozenset[str] = frozenset()
     position: Position | None = None
     acknowledged: bool = False
     connection: ConnectionId | None = None
-    _current: _Hash = field(default=b"", repr=False)
-    _previous: _Hash = field(default=b"", repr=False)
-    _nonce: bytes = field(default=b"", repr=False)
-    _grace_until: float = field(default=0.0, repr=False)
-    _expires_at: float = field(default=0.0, repr=False)
 
 
 class Presented(Enum):
@@ -108,12 +102,24 @@ class Redemption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLimits:
-    """`lifetime` and `grace` in seconds; how many detached sessions are kept, per user and in all."""
+    """`lifetime` and `grace` in seconds; the detached sessions kept, per user and in all."""
 
     lifetime: float = 86_400.0
     grace: float = 60.0
     per_user: int = 100
     total: int = 100_000
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A session, the hashes of its two tokens, and until when they are good."""
+
+    session: Session
+    current: _Hash
+    previous: _Hash = b""
+    nonce: bytes = b""
+    grace_until: float = 0.0
+    expires_at: float = 0.0
 
 
 class TokenRegistry:
@@ -130,25 +136,25 @@ class TokenRegistry:
 
     def __init__(self, limits: TokenLimits | None = None) -> None:
         self.limits = limits or TokenLimits()
-        self._sessions: dict[_Hash, Session] = {}
+        self._by_hash: dict[_Hash, _Entry] = {}
+        self._entries: dict[Session, _Entry] = {}
         # In the order in which they were detached, which is that in which they expire.
-        self._detached: OrderedDict[_Hash, Session] = OrderedDict()
-        self._of_user: dict[UserId, OrderedDict[_Hash, None]] = {}
+        self._detached: OrderedDict[Session, _Entry] = OrderedDict()
+        self._of_user: dict[UserId, OrderedDict[Session, None]] = {}
 
     def __len__(self) -> int:
-        """How many hashes are known, at most two for each session."""
-        return len(self._sessions)
+        """How many sessions are kept."""
+        return len(self._entries)
 
     def issue(
         self, token: Token, session: Session, now: float, connection: ConnectionId | None
     ) -> None:
         """Make `token`, fresh and random, the current one of a new session."""
-        session._current = _hash(token)
-        self._sessions[session._current] = session
+        entry = _Entry(session, _hash(token))
+        self._by_hash[entry.current] = self._entries[session] = entry
+        session.connection = connection
         if connection is None:
-            self._detach(session, now)
-        else:
-            session.connection = connection
+            self._detach(entry, now)
 
     def redeem(
         self, token: str, user: UserId | None, connection: ConnectionId, nonce: bytes, now: float
@@ -156,80 +162,85 @@ class TokenRegistry:
         """Present `token` for a new `connection` of `user`; `nonce` is 16 or more random bytes."""
         self.expire(now)
         presented = _hash(token) if is_token(token) else b""
-        session = self._sessions.get(presented)
-        if session is None:
+        entry = self._by_hash.get(presented)
+        if entry is None:
             return Redemption(Presented.UNKNOWN)
+        session = entry.session
         if session.user != user:
             return Redemption(Presented.FOREIGN)
-        if presented == session._previous:
-            if session._grace_until <= now:
+        if presented == entry.previous:
+            if entry.grace_until <= now:
                 return Redemption(Presented.SPENT)
             if session.connection is not None:
                 return Redemption(Presented.IN_USE)
+        else:
+            self._rotate(entry, Token(token), nonce, now)
         taken_over = session.connection
-        self._reattach(session, connection)
-        if presented == session._current:
-            self._sessions.pop(session._previous, None)
-            session._previous, session._nonce = presented, nonce
-            session._current = _hash(_successor(Token(token), nonce))
-            session._grace_until = now + self.limits.grace
-            self._sessions[session._current] = session
-        successor = _successor(Token(token), session._nonce)
+        if taken_over is None:
+            self._reattach(session)
+        session.connection = connection
+        successor = _successor(Token(token), entry.nonce)
         return Redemption(Presented.ACCEPTED, session, successor, taken_over)
 
     def detach(self, session: Session, connection: ConnectionId, now: float) -> bool:
         """Note that `connection` is gone; `False` (nothing done) if the session has another."""
-        if session.connection != connection:
+        entry = self._entries.get(session)
+        if entry is None or session.connection != connection:
             return False
         session.connection = None
-        self._detach(session, now)
+        self._detach(entry, now)
         return True
 
     def forget(self, user: UserId) -> int:
         """Drop every detached session of `user` (a logout); return how many those were."""
-        hashes = list(self._of_user.get(user, ()))
-        for current in hashes:
-            self._drop(self._detached[current])
-        return len(hashes)
+        sessions = list(self._of_user.get(user, ()))
+        for session in sessions:
+            self._drop(session)
+        return len(sessions)
 
     def expire(self, now: float) -> int:
         """Drop what has expired; return how many sessions that were."""
         count = 0
         while self._detached:
-            session = next(iter(self._detached.values()))
-            if session._expires_at > now:
+            session, entry = next(iter(self._detached.items()))
+            if entry.expires_at > now:
                 break
             self._drop(session)
             count += 1
         return count
 
+    def _rotate(self, entry: _Entry, token: Token, nonce: bytes, now: float) -> None:
+        """Consume the current token and make its successor."""
+        self._by_hash.pop(entry.previous, None)
+        entry.previous, entry.nonce = entry.current, nonce
+        entry.current = _hash(_successor(token, nonce))
+        entry.grace_until = now + self.limits.grace
+        self._by_hash[entry.current] = entry
+
     # -- the detached ------------------------------------------------------------------------
 
-    def _detach(self, session: Session, now: float) -> None:
-        session._expires_at = now + self.limits.lifetime
-        self._detached[session._current] = session
+    def _detach(self, entry: _Entry, now: float) -> None:
+        session = entry.session
+        entry.expires_at = now + self.limits.lifetime
+        self._detached[session] = entry
         if session.user is not None:
             own = self._of_user.setdefault(session.user, OrderedDict())
-            own[session._current] = None
+            own[session] = None
             if len(own) > self.limits.per_user:
-                self._drop(self._detached[next(iter(own))])
+                self._drop(next(iter(own)))
         if len(self._detached) > self.limits.total:
-            self._drop(next(iter(self._detached.values())))
+            self._drop(next(iter(self._detached)))
 
-    def _reattach(self, session: Session, connection: ConnectionId) -> None:
-        if session.connection is None:
-            self._leave(session)
-        session.connection = connection
-
-    def _leave(self, session: Session) -> None:
-        del self._detached[session._current]
+    def _reattach(self, session: Session) -> None:
+        del self._detached[session]
         if session.user is not None:
             own = self._of_user[session.user]
-            del own[session._current]
+            del own[session]
             if not own:
                 del self._of_user[session.user]
 
     def _drop(self, session: Session) -> None:
-        self._leave(session)
-        self._sessions.pop(session._current, None)
-        self._sessions.pop(session._previous, None)
+        self._reattach(session)
+        entry = self._entries.pop(session)
+        self._by_hash.pop(entry.current, None)
+        self._by_hash.pop(entry.previous, None)

@@ -8,12 +8,10 @@ is made of segments parted by dots. In a pattern, `*` stands for exactly one seg
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Collection, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from ..errors import InvalidTopic
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
 
 MAX_TOPIC_BYTES = 200
 """NATS advises fewer than 256; the name is in every frame."""

@@ -11,6 +11,7 @@ A bad token or event id is never an error: a browser's EventSource would give up
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -19,21 +20,19 @@ from ..core.buffer import PriorityBuffer
 from ..core.connection import Connection
 from ..core.cursor import Cursor, EventId
 from ..core.delivery import Delivery
+from ..core.message import UserId
 from ..core.tokens import ConnectionId, Presented, Session, Token
 from ..core.topics import USER_TOPIC
 from ..errors import Refused
 from . import frames
 from .audit import AuditAction
+from .broker import Head
+from .options import Options
 from .outbox import Outbox
 from .subscribing import MaySubscribe, Subscriber, check_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ..core.message import UserId
-    from .broker import Head
     from .node import Node
-    from .options import Options
 
 
 class Cause(Enum):
@@ -165,16 +164,23 @@ class Admission:
             session.requested = frozenset(topics)
         session.acknowledged = False
         connection = Connection(
-            id, session, delivery, transport=hello.transport, now=node.monotonic(),
+            id,
+            session,
+            delivery,
+            transport=hello.transport,
+            now=node.monotonic(),
             expires_at=hello.expires_at,
-        )  # fmt: skip
+        )
         outbox = Outbox(node, connection, start.token, hello.may_subscribe)
         data: dict[str, object] = {
-            "connectionId": id, "reconnectToken": start.token,
-            "resumableUntil": node.resumable_until(), "session": "fresh",
-            "topics": [t for t in allowed if t != USER_TOPIC], "rejected": rejected,
+            "connectionId": id,
+            "reconnectToken": start.token,
+            "resumableUntil": node.resumable_until(),
+            "session": "fresh",
+            "topics": [t for t in allowed if t != USER_TOPIC],
+            "rejected": rejected,
             "heartbeatInterval": node.options.heartbeat_interval,
-        }  # fmt: skip
+        }
         if start.cursor is not None:
             data |= {"session": "resumed", "replay": replay}
         if lost is not None or start.cause is not None:

@@ -48,8 +48,13 @@ def logging_audit(logger: logging.Logger | None = None) -> AuditHook:
     def write(event: AuditEvent) -> None:
         level = logging.WARNING if event.action in _REFUSALS else logging.INFO
         target.log(
-            level, "%s user=%r connection=%s transport=%s %s", event.action.value, event.user,
-            event.connection, event.transport, event.detail,
-        )  # fmt: skip
+            level,
+            "%s user=%r connection=%s transport=%s %s",
+            event.action.value,
+            event.user,
+            event.connection,
+            event.transport,
+            event.detail,
+        )
 
     return write

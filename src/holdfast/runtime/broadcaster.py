@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 
 import anyio
+from anyio.abc import TaskGroup
 from typing_extensions import Unpack
 
 from ..core.connection import CloseReason
@@ -19,25 +22,17 @@ from ..core.tokens import Position, Session
 from ..core.topics import USER_TOPIC, check_topic
 from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, Refused, WrongThread
 from .admission import Admission, Hello
+from .audit import AuditHook
 from .broker import Broker, Head
 from .memory import MemoryBroker
 from .node import Node
 from .options import Options, OptionsDict
+from .outbox import Outbox
 from .periodic import PeriodicSource, Source
 from .publishing import make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
 from .subscribing import MaySubscribe, Subscriber, check_topics
 from .upkeep import Upkeep
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-    from types import TracebackType
-
-    from anyio.abc import TaskGroup
-
-    from .audit import AuditHook
-    from .frames import Json
-    from .outbox import Outbox
 
 _logger = logging.getLogger("holdfast")
 
@@ -67,9 +62,13 @@ class Broadcaster:
     """
 
     def __init__(
-        self, *, broker: Broker | None = None, audit: AuditHook | None = None,
-        clock: Callable[[], float] = time.time, **options: Unpack[OptionsDict],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        broker: Broker | None = None,
+        audit: AuditHook | None = None,
+        clock: Callable[[], float] = time.time,
+        **options: Unpack[OptionsDict],
+    ) -> None:
         self.options = Options(**options)
         if broker is not None and self.options.of_memory_broker:
             names = ", ".join(self.options.of_memory_broker)
@@ -79,8 +78,10 @@ class Broadcaster:
             or MemoryBroker(
                 retention=self.options.retention(), tokens=self.options.token_limits(), clock=clock
             ),
-            self.options, clock, audit,
-        )  # fmt: skip
+            self.options,
+            clock,
+            audit,
+        )
         self.state = BroadcasterState.NEW
         self._started_at = 0.0
         self._subscriber = Subscriber(self.node)
@@ -112,9 +113,11 @@ class Broadcaster:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:  # fmt: skip
+    ) -> bool | None:
         tasks = self._tasks
         assert tasks is not None
         try:
@@ -158,14 +161,14 @@ class Broadcaster:
         self.node.close_all(CloseReason.DRAIN)
         self._upkeep.hurry(self.node.outboxes.values())
 
-    async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
-        """`begin_drain`, then wait up to `timeout` seconds; whether all connections ended.
+    async def drain(self, within: float = DRAIN_TIMEOUT) -> bool:
+        """`begin_drain`, then wait up to `within` seconds; whether all connections ended.
 
         Clients are told to reconnect, and resume elsewhere, or here after a restart.
         """
         self.begin_drain()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 while self.node.outboxes:
                     self.node.emptied.clear()
                     await self.node.emptied.wait()
@@ -198,12 +201,19 @@ class Broadcaster:
     # -- publishing ----------------------------------------------------------------------------
 
     async def publish(
-        self, topic: str, data: Json, *, priority: Priority = Priority.NORMAL,
-        key: str | None = None, ttl: float | None = None, to_user: str | None = None,
+        self,
+        topic: str,
+        data: object,
+        *,
+        priority: Priority = Priority.NORMAL,
+        key: str | None = None,
+        ttl: float | None = None,
+        to_user: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Offset:  # fmt: skip
+    ) -> Offset:
         """Publish `data` to a topic and return its offset; from then on it can be read.
 
+        `data` is what `json.dumps` takes, encoded before this returns.
         With `key`, it supersedes what is pending of that topic and key. After `ttl` seconds it is
         no longer delivered. With `to_user`, only that user's subscribers get it. Raises
         `PublishError` before anything is queued. When cancelled, it may have been published;
@@ -211,29 +221,53 @@ class Broadcaster:
         """
         self.check_running()
         draft = make_draft(
-            topic, data, priority=priority, key=key, ttl=ttl, to_user=to_user,
-            idempotency_key=idempotency_key, now=self.node.clock(),
+            topic,
+            data,
+            priority=priority,
+            key=key,
+            ttl=ttl,
+            to_user=to_user,
+            idempotency_key=idempotency_key,
+            now=self.node.clock(),
             max_bytes=self.options.max_message_bytes,
-        )  # fmt: skip
+        )
         head = await self.node.broker.publish(draft)
         self.node.counters.published += 1
         return head.offset
 
     async def publish_to_user(
-        self, user: str, data: Json, *, priority: Priority = Priority.NORMAL,
-        key: str | None = None, ttl: float | None = None, idempotency_key: str | None = None,
-    ) -> Offset:  # fmt: skip
+        self,
+        user: str,
+        data: object,
+        *,
+        priority: Priority = Priority.NORMAL,
+        key: str | None = None,
+        ttl: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Offset:
         """Publish to all connections of one user, whatever they subscribe to (topic `$user`)."""
         return await self.publish(
-            USER_TOPIC, data, priority=priority, key=key, ttl=ttl, to_user=user,
+            USER_TOPIC,
+            data,
+            priority=priority,
+            key=key,
+            ttl=ttl,
+            to_user=user,
             idempotency_key=idempotency_key,
-        )  # fmt: skip
+        )
 
     def publish_from_thread(
-        self, topic: str, data: Json, *, priority: Priority = Priority.NORMAL,
-        key: str | None = None, ttl: float | None = None, to_user: str | None = None,
-        idempotency_key: str | None = None, timeout: float | None = None,
-    ) -> Offset:  # fmt: skip
+        self,
+        topic: str,
+        data: object,
+        *,
+        priority: Priority = Priority.NORMAL,
+        key: str | None = None,
+        ttl: float | None = None,
+        to_user: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Offset:
         """`publish` for worker threads: blocks until it is done, `TimeoutError` after `timeout`."""
         loop = self._loop
         if loop is None or self._tasks is None:
@@ -241,22 +275,32 @@ class Broadcaster:
         if asyncio._get_running_loop() is not None:
             raise WrongThread("this would block the event loop: await publish instead")
         publishing = self.publish(
-            topic, data, priority=priority, key=key, ttl=ttl, to_user=to_user,
+            topic,
+            data,
+            priority=priority,
+            key=key,
+            ttl=ttl,
+            to_user=to_user,
             idempotency_key=idempotency_key,
-        )  # fmt: skip
+        )
         return asyncio.run_coroutine_threadsafe(publishing, loop).result(timeout)
 
     def periodic(
-        self, topic: str, source: Source, *, interval: float,
-        priority: Priority = Priority.NORMAL, key: str | None = None, ttl: float | None = None,
-    ) -> PeriodicSource:  # fmt: skip
+        self,
+        topic: str,
+        source: Source,
+        *,
+        interval: float,
+        priority: Priority = Priority.NORMAL,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> PeriodicSource:
         """Publish what `source` returns every `interval` seconds, while somebody listens."""
         if not interval > 0:
             raise ConfigurationError(f"interval={interval!r}: it must be a number over 0")
         made = PeriodicSource(
-            self, check_topic(topic), source,
-            interval=interval, priority=priority, key=key, ttl=ttl,
-        )  # fmt: skip
+            self, check_topic(topic), source, interval=interval, priority=priority, key=key, ttl=ttl
+        )
         self._sources.append(made)
         if self._tasks is not None:
             self._tasks.start_soon(self._own, made.run)
@@ -266,20 +310,30 @@ class Broadcaster:
 
     @asynccontextmanager
     async def connect(
-        self, *, user: str | None = None, topics: Iterable[str] = (),
-        last_event_id: str | None = None, token: str | None = None, transport: str = "custom",
-        expires_at: float | None = None, may_subscribe: MaySubscribe | None = None,
-    ) -> AsyncGenerator[Outbox]:  # fmt: skip
+        self,
+        *,
+        user: str | None = None,
+        topics: Iterable[str] = (),
+        last_event_id: str | None = None,
+        token: str | None = None,
+        transport: str = "custom",
+        expires_at: float | None = None,
+        may_subscribe: MaySubscribe | None = None,
+    ) -> AsyncGenerator[Outbox]:
         """Open a connection: resumed if `last_event_id` or `token` allow it, fresh otherwise.
 
         Hand the outbox to a transport (`holdfast.sse.serve`, `holdfast.websocket.serve`). Raises
         `Refused`. On leaving, the session is kept for a resume.
         """
         hello = Hello(
-            user=None if user is None else UserId(user), topics=tuple(topics),
-            last_event_id=last_event_id, token=token, transport=transport, expires_at=expires_at,
+            user=None if user is None else UserId(user),
+            topics=tuple(topics),
+            last_event_id=last_event_id,
+            token=token,
+            transport=transport,
+            expires_at=expires_at,
             may_subscribe=may_subscribe,
-        )  # fmt: skip
+        )
         self.check_admitting()
         outbox = await self._admission.admit(hello)
         try:
@@ -297,9 +351,12 @@ class Broadcaster:
         names = check_topics(topics, self.options.max_topics)
         head = await self.node.broker.head()
         session = Session(
-            None if user is None else UserId(user), dict.fromkeys(names, head.offset),
-            frozenset(names), Position(head.epoch, Cursor.at(head.offset)), acknowledged=True,
-        )  # fmt: skip
+            None if user is None else UserId(user),
+            dict.fromkeys(names, head.offset),
+            frozenset(names),
+            Position(head.epoch, Cursor.at(head.offset)),
+            acknowledged=True,
+        )
         if user is not None:
             session.subscriptions[USER_TOPIC] = head.offset
         token = await self.node.broker.tokens.issue(session, None)

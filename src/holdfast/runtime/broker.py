@@ -8,14 +8,13 @@ messages too. tests/contract/ holds every implementation to what is written here
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from ..core.cursor import Cursor, Epoch
-    from ..core.delivery import PageRequest
-    from ..core.history import Page, Subscriptions, Survey
-    from ..core.message import Message, Offset, Priority, UserId
-    from ..core.tokens import ConnectionId, Redemption, Session, Token
+from ..core.cursor import Cursor, Epoch
+from ..core.delivery import PageRequest
+from ..core.history import Page, Subscriptions, Survey
+from ..core.message import Message, Offset, Priority, UserId
+from ..core.tokens import ConnectionId, Redemption, Session, Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

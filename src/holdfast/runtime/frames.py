@@ -7,16 +7,10 @@ so CR, LF and NUL never get into one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+from ..core.message import Gap, Priority
 from ..errors import InvalidPayload
-
-if TYPE_CHECKING:
-    from ..core.message import Gap, Priority
-
-Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
-"""What `json.dumps` takes; anything else raises `InvalidPayload` at publish."""
 
 
 def encode(frame: Mapping[str, object]) -> bytes:
@@ -37,9 +31,12 @@ def message(
 ) -> bytes:
     """What was published."""
     frame: dict[str, object] = {
-        "type": "message", "topic": topic, "data": data,
-        "priority": priority.label, "timestamp": timestamp,
-    }  # fmt: skip
+        "type": "message",
+        "topic": topic,
+        "data": data,
+        "priority": priority.label,
+        "timestamp": timestamp,
+    }
     if key is not None:
         frame["key"] = key
     return encode(frame)
@@ -57,7 +54,9 @@ def control(kind: str, timestamp: float, data: Mapping[str, object] | None = Non
 def gap(entry: Gap, timestamp: float) -> bytes:
     """A hole in a lane, in its place."""
     data = {
-        "cause": "trimmed", "count": entry.count, "topics": entry.topics,
+        "cause": "trimmed",
+        "count": entry.count,
+        "topics": entry.topics,
         "priority": entry.priority.label,
-    }  # fmt: skip
+    }
     return control("gap", timestamp, data)

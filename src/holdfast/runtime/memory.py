@@ -6,26 +6,15 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from ..core.cursor import Cursor, Epoch
+from ..core.delivery import PageRequest
 from ..core.history import History, Page, Retention, Subscriptions, Survey
 from ..core.message import Message, Offset, UserId
-from ..core.tokens import (
-    ConnectionId,
-    Redemption,
-    Session,
-    Token,
-    TokenLimits,
-    TokenRegistry,
-)  # fmt: skip
+from ..core.tokens import ConnectionId, Redemption, Session, Token, TokenLimits, TokenRegistry
 from ..errors import NotRunning
 from .broker import Batch, Draft, Head
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..core.delivery import PageRequest
 
 FEED_MESSAGES = 4096
 """A node that falls farther behind than this reads from history instead."""
@@ -72,9 +61,12 @@ class MemoryBroker:
     """
 
     def __init__(
-        self, *, retention: Retention | None = None, tokens: TokenLimits | None = None,
+        self,
+        *,
+        retention: Retention | None = None,
+        tokens: TokenLimits | None = None,
         clock: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._clock = clock
         self._history = History(retention)
         self._tokens = MemoryTokens(tokens, clock)
@@ -123,10 +115,15 @@ class MemoryBroker:
             return Head(epoch, self._published[key])
         offset = Offset(self._history.head + 1)
         message = Message(
-            offset=offset, topic=draft.topic, priority=draft.priority, body=draft.body,
-            timestamp=draft.timestamp, key=draft.key, expires_at=draft.expires_at,
+            offset=offset,
+            topic=draft.topic,
+            priority=draft.priority,
+            body=draft.body,
+            timestamp=draft.timestamp,
+            key=draft.key,
+            expires_at=draft.expires_at,
             to_user=draft.to_user,
-        )  # fmt: skip
+        )
         self._history.append(message, self._clock())
         self._feed.append(message)
         self._feed_bytes += message.size
@@ -166,9 +163,14 @@ class MemoryBroker:
     ) -> Page:
         """See `Broker.read`."""
         return self._history.page(
-            request.lane, request.after, subscriptions, user,
-            limit=request.limit, max_bytes=request.max_bytes, now=self._clock(),
-        )  # fmt: skip
+            request.lane,
+            request.after,
+            subscriptions,
+            user,
+            limit=request.limit,
+            max_bytes=request.max_bytes,
+            now=self._clock(),
+        )
 
     async def survey(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None

@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import anyio
 
 from ..core.connection import CloseReason, Connection, Event
 from ..core.cursor import Epoch
+from ..core.delivery import PageRequest
 from ..core.message import Gap, Offset
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from .audit import AuditAction, AuditEvent, AuditHook
+from .broker import Batch, Broker, Head
+from .options import Options
+from .outbox import Outbox
 from .statistics import Counters
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..core.delivery import PageRequest
-    from .broker import Batch, Broker, Head
-    from .options import Options
-    from .outbox import Outbox
 
 _logger = logging.getLogger("holdfast")
 
@@ -39,9 +35,8 @@ class Node:
     """
 
     def __init__(
-        self, broker: Broker, options: Options, clock: Callable[[], float],
-        audit: AuditHook | None,
-    ) -> None:  # fmt: skip
+        self, broker: Broker, options: Options, clock: Callable[[], float], audit: AuditHook | None
+    ) -> None:
         self.broker = broker
         self.options = options
         self.clock = clock
@@ -159,16 +154,24 @@ class Node:
         return self.clock() + min(lifetimes)
 
     def note(
-        self, action: AuditAction, user: str | None = None, connection: str | None = None,
-        transport: str | None = None, detail: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        action: AuditAction,
+        user: str | None = None,
+        connection: str | None = None,
+        transport: str | None = None,
+        detail: str = "",
+    ) -> None:
         """Tell the audit hook, if there is one."""
         if self._audit is None:
             return
         event = AuditEvent(
-            action=action, at=self.clock(), user=user, connection=connection,
-            transport=transport, detail=detail,
-        )  # fmt: skip
+            action=action,
+            at=self.clock(),
+            user=user,
+            connection=connection,
+            transport=transport,
+            detail=detail,
+        )
         try:
             self._audit(event)
         except Exception:

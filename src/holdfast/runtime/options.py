@@ -66,11 +66,23 @@ class Options:
     max_topics: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("buffer_capacity", "buffer_bytes", "max_message_bytes", "max_connections",
-                     "max_connections_per_user", "max_topics"):  # fmt: skip
+        for name in (
+            "buffer_capacity",
+            "buffer_bytes",
+            "max_message_bytes",
+            "max_connections",
+            "max_connections_per_user",
+            "max_topics",
+        ):
             _check(name, getattr(self, name), whole=True)
-        for name in ("token_lifetime", "heartbeat_interval", "idle_timeout", "send_timeout",
-                     "flush_interval", "history_age"):  # fmt: skip
+        for name in (
+            "token_lifetime",
+            "heartbeat_interval",
+            "idle_timeout",
+            "send_timeout",
+            "flush_interval",
+            "history_age",
+        ):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), whole=False)
         _check("cleanup_interval", self.cleanup_interval, whole=False)
@@ -111,9 +123,10 @@ class Options:
     def connection_limits(self) -> ConnectionLimits:
         """For the registry."""
         return ConnectionLimits(
-            total=self.max_connections, per_user=self.max_connections_per_user,
+            total=self.max_connections,
+            per_user=self.max_connections_per_user,
             topics=self.max_topics,
-        )  # fmt: skip
+        )
 
 
 def _check(name: str, value: object, *, whole: bool, zero: bool = False) -> None:

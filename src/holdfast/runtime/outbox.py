@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.connection import CloseReason, Connection, Event, State
@@ -13,8 +14,6 @@ from ..core.tokens import Position, Token
 from . import frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .node import Node
     from .subscribing import MaySubscribe
 
@@ -28,8 +27,9 @@ CONTROL_FRAMES = 64
 
 
 class Frame(NamedTuple):
-    """One frame for a transport to write: a JSON object in UTF-8, and the event id that goes
-    with it (ASCII). The id is the true low-water cursor right after this frame.
+    """One frame for a transport to write: a JSON object in UTF-8, and its event id in ASCII.
+
+    The id is the true low-water cursor right after this frame.
     """
 
     body: bytes
@@ -47,20 +47,34 @@ class Outbox:
     """
 
     __slots__ = (
-        "_closing_sent", "_control", "_first", "_node", "_prefix", "_suffix", "_waiter", "abort",
-        "blocked_since", "connection", "handed_over", "handed_over_bytes", "last_sent",
-        "may_subscribe", "settled", "token",
-    )  # fmt: skip
+        "_closing_sent",
+        "_control",
+        "_first",
+        "_flushed",
+        "_node",
+        "_prefix",
+        "_suffix",
+        "_waiter",
+        "abort",
+        "blocked_since",
+        "connection",
+        "handed_over",
+        "handed_over_bytes",
+        "last_sent",
+        "may_subscribe",
+        "settled",
+        "token",
+    )
 
     def __init__(
-        self, node: Node, connection: Connection, token: Token,
-        may_subscribe: MaySubscribe | None,
-    ) -> None:  # fmt: skip
+        self, node: Node, connection: Connection, token: Token, may_subscribe: MaySubscribe | None
+    ) -> None:
         self._node = node
         self._control: deque[bytes] = deque()
         self._first: Frame | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closing_sent = False
+        self._flushed: asyncio.Event | None = None
         self._prefix = f"{node.epoch}~"
         self._suffix = f"~{token}"
         self.connection = connection
@@ -105,6 +119,8 @@ class Outbox:
     def lost(self) -> None:
         """The peer is gone, or a send failed."""
         self.connection.handle(Event.LOST)
+        if self._flushed is not None:
+            self._flushed.set()
         self.wake()
 
     def seen(self) -> None:
@@ -156,6 +172,15 @@ class Outbox:
         """The server took what `next` returned."""
         self.last_sent = self._node.monotonic()
         self.blocked_since = None
+        if self._flushed is not None and not self._control:
+            self._flushed.set()
+            self._flushed = None
+
+    async def flushed(self) -> None:
+        """Wait until the server has taken all control frames; ends too when the connection does."""
+        if self._flushed is None:
+            self._flushed = asyncio.Event()
+        await self._flushed.wait()
 
     def cursor(self) -> Cursor:
         """Where the connection stands, all that was handed over counted as settled."""

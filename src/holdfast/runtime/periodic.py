@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from .frames import Json
+from ..core.message import Priority
 
 if TYPE_CHECKING:
-    from ..core.message import Priority
     from .broadcaster import Broadcaster
 
-Source = Callable[[], Json] | Callable[[], Awaitable[Json]]
+Source = Callable[[], object]
 """Returns what to publish, or `None` for nothing this time. A plain function is called in a
-worker thread, because it may block; a coroutine function in the event loop."""
+worker thread, because it may block; a coroutine function is awaited in the event loop."""
 
 _logger = logging.getLogger("holdfast")
 
@@ -31,9 +30,16 @@ class PeriodicSource:
     """
 
     def __init__(
-        self, broadcaster: Broadcaster, topic: str, source: Source, *,
-        interval: float, priority: Priority, key: str | None, ttl: float | None,
-    ) -> None:  # fmt: skip
+        self,
+        broadcaster: Broadcaster,
+        topic: str,
+        source: Source,
+        *,
+        interval: float,
+        priority: Priority,
+        key: str | None,
+        ttl: float | None,
+    ) -> None:
         self.topic = topic
         self._broadcaster = broadcaster
         self._source = source
@@ -76,8 +82,7 @@ class PeriodicSource:
                 "the periodic source of %r failed; it will be called again", self.topic
             )
 
-    async def _call(self) -> Json:
+    async def _call(self) -> object:
         if inspect.iscoroutinefunction(self._source):
             return await self._source()
-        data = await anyio.to_thread.run_sync(self._source, abandon_on_cancel=True)
-        return await data if inspect.isawaitable(data) else data
+        return await anyio.to_thread.run_sync(self._source, abandon_on_cancel=True)

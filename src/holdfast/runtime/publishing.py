@@ -14,9 +14,17 @@ MAX_KEY_BYTES = 200
 
 
 def make_draft(
-    topic: str, data: object, *, priority: Priority, key: str | None, ttl: float | None,
-    to_user: str | None, idempotency_key: str | None, now: float, max_bytes: int,
-) -> Draft:  # fmt: skip
+    topic: str,
+    data: object,
+    *,
+    priority: Priority,
+    key: str | None,
+    ttl: float | None,
+    to_user: str | None,
+    idempotency_key: str | None,
+    now: float,
+    max_bytes: int,
+) -> Draft:
     """A message ready for the broker; raises `PublishError`.
 
     The data is encoded here, once: what happens to the object afterwards is of no consequence.
@@ -33,11 +41,15 @@ def make_draft(
     if len(body) > max_bytes:
         raise MessageTooLarge(len(body), max_bytes)
     return Draft(
-        topic=topic, priority=priority, body=body, timestamp=now, key=key,
+        topic=topic,
+        priority=priority,
+        body=body,
+        timestamp=now,
+        key=key,
         expires_at=None if ttl is None else now + _checked_ttl(ttl),
         to_user=None if to_user is None else UserId(to_user),
         idempotency_key=idempotency_key,
-    )  # fmt: skip
+    )
 
 
 def _checked_ttl(ttl: object) -> float:

@@ -6,17 +6,20 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..core.buffer import BufferStatistics
+from ..core.connection import Connection
+
 if TYPE_CHECKING:
-    from ..core.buffer import BufferStatistics
-    from ..core.connection import Connection
     from .node import Node
     from .outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatistics:
-    """One connection. `age` and `idle` are in seconds; `handed_over` counts frames given to the
-    server, which does not mean that they arrived.
+    """One connection.
+
+    `age` and `idle` are in seconds; `handed_over` counts frames given to the server, which does
+    not mean that they arrived.
     """
 
     connection_id: str
@@ -95,12 +98,18 @@ def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
     """A snapshot of one connection at `now` (monotonic seconds)."""
     connection = outbox.connection
     return ConnectionStatistics(
-        connection_id=connection.id, user=connection.user, transport=connection.transport,
-        state=connection.state.value, age=now - connection.opened_at,
-        idle=now - connection.last_seen, topics=len(connection.session.subscriptions),
-        live=connection.delivery.is_live, handed_over=outbox.handed_over,
-        handed_over_bytes=outbox.handed_over_bytes, buffer=connection.delivery.buffer.statistics(),
-    )  # fmt: skip
+        connection_id=connection.id,
+        user=connection.user,
+        transport=connection.transport,
+        state=connection.state.value,
+        age=now - connection.opened_at,
+        idle=now - connection.last_seen,
+        topics=len(connection.session.subscriptions),
+        live=connection.delivery.is_live,
+        handed_over=outbox.handed_over,
+        handed_over_bytes=outbox.handed_over_bytes,
+        buffer=connection.delivery.buffer.statistics(),
+    )
 
 
 def of_node(node: Node, state: str, uptime: float) -> Statistics:
@@ -110,6 +119,11 @@ def of_node(node: Node, state: str, uptime: float) -> Statistics:
         total.settle(connection, outbox)
     transports = Counter(connection.transport for connection in node.outboxes)
     return Statistics(
-        state=state, uptime=uptime, position=node.ingested, connections=len(node.registry),
-        users=node.registry.users, transports=dict(transports), **asdict(total),
-    )  # fmt: skip
+        state=state,
+        uptime=uptime,
+        position=node.ingested,
+        connections=len(node.registry),
+        users=node.registry.users,
+        transports=dict(transports),
+        **asdict(total),
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ..core.message import UserId
 from ..core.topics import USER_TOPIC, check_expression
 from ..errors import InvalidTopic, Refused
 from .audit import AuditAction
 
 if TYPE_CHECKING:
-    from ..core.message import UserId
     from .node import Node
     from .outbox import Outbox
 

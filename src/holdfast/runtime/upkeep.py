@@ -10,14 +10,13 @@ import asyncio
 import heapq
 import itertools
 import random
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..core.connection import CloseReason, State
 from . import frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .node import Node
     from .outbox import Outbox
 
@@ -37,7 +36,7 @@ class Upkeep:
         self._due: list[tuple[float, int, Outbox]] = []
         self._number = itertools.count()
         self._changed = asyncio.Event()
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311 - jitter
 
     def watch(self, outbox: Outbox) -> None:
         """Look after `outbox` from now on."""
