@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from starlette.requests import HTTPConnection, Request
@@ -120,7 +120,7 @@ def same_origin(request: Request) -> bool:
     """
     origin = request.headers.get("origin")
     if origin is not None:
-        return origin == f"{request.url.scheme}://{request.headers.get('host', '')}"
+        return urlsplit(origin).netloc == request.headers.get("host")
     return request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
 
 

@@ -41,9 +41,13 @@ class WatchedHost:
         self._memory = Threshold("memory", "Memory", raise_at=90.0, clear_at=80.0)
 
     async def collect(self) -> dict[str, Any]:
-        """Read the host in a thread, publish what is worth an alert, return the sample."""
+        """Read the host in a thread, publish what is worth an alert, return the sample.
+
+        The sample names the alerts that stand, for those who come after an alert was published.
+        """
         sample = await asyncio.to_thread(self._sampler.sample)
         for alert in (self._cpu.observe(sample.cpu), self._memory.observe(sample.memory)):
             if alert is not None:
                 await self._broadcaster.publish("alerts", asdict(alert), priority=Priority.CRITICAL)
-        return asdict(sample)
+        standing = [one.source for one in (self._cpu, self._memory) if one.raised]
+        return {**asdict(sample), "alerts": standing}

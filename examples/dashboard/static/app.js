@@ -62,10 +62,7 @@ const TAKE = {
   dashboard: ({ data, timestamp }) => host.show(data, timestamp),
   processes: ({ data }) => processes.show(data),
   users: ({ data }) => figures.show(data),
-  alerts({ data, timestamp }) {
-    alerts.show(data, timestamp);
-    if (data.state !== 'test') host.alert(data.source, data.state === 'raised');
-  },
+  alerts: ({ data, timestamp }) => alerts.show(data, timestamp),
 };
 
 function takeNumber({ data: { n }, timestamp }) {
@@ -124,6 +121,7 @@ function showState(state, seconds) {
   delete pill.dataset.news;
   $('state-text').textContent = state === 'away' ? `Away for ${seconds} s` : STATES[state];
   document.title = `${$('state-text').textContent} · holdfast dashboard`;
+  $('cut').disabled = state !== 'live';
   tape.setLive(state === 'live' || state === 'connecting');
 }
 

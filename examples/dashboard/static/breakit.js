@@ -10,6 +10,7 @@ const STEPS = ['stall', 'flood', 'alert', 'read'];
 const STATES = {
   closed: 'No second reader',
   opening: 'Connecting',
+  stalled: 'Stalled',
   reading: 'Reading what was waiting',
   live: 'Caught up, reading live',
 };
@@ -20,9 +21,7 @@ export function cutPanel(stream, log) {
     const seconds = Number($('away').querySelector(':checked').value);
     if (seconds) {
       log.add(`You hung up, for ${seconds} s`);
-      $('cut').disabled = true;
-      await stream.away(seconds);
-      $('cut').disabled = false;
+      stream.away(seconds);
     } else if (await post('/demo/cut', stream.connectionId)) {
       log.add('You had the server end the stream');
     } else {
@@ -90,7 +89,11 @@ export class StallPanel {
     const { state } = this.#reader;
     const stalled = state === 'stalled';
     const seconds = duration((performance.now() - this.#stalledAt) / 1000);
-    $('reader-state').textContent = stalled ? `Stalled for ${seconds}` : STATES[state];
+    // Beside the live region, or a screen reader would count the seconds aloud.
+    $('reader-time').textContent = stalled ? ` for ${seconds}` : '';
+    if ($('reader-state').textContent !== STATES[state]) {
+      $('reader-state').textContent = STATES[state];
+    }
     $('stall').disabled = state !== 'closed';
     $('reader-close').disabled = state === 'closed';
     $('read').disabled = !stalled;

@@ -47,7 +47,7 @@ export class Chart {
     return {
       width: box.clientWidth,
       height: box.clientHeight,
-      padding: [10, 6, 0, 0],
+      padding: [10, 16, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'host' } },
       scales: {
@@ -65,7 +65,7 @@ export class Chart {
         },
         {
           ...axis,
-          size: 52,
+          size: 56,
           gap: 4,
           space: 26,
           grid: { stroke: () => colour('--line'), width: 1 },

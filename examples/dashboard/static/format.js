@@ -8,7 +8,7 @@ export const count = (n) => whole.format(n);
 /** "1 message", "2 messages". */
 export const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? '' : 's'}`;
 
-/** Bytes as [number, unit], with about three digits. */
+/** Bytes as [number, unit], with two or three digits. */
 export function bytes(value) {
   let unit = 0;
   let size = value;
@@ -16,7 +16,7 @@ export function bytes(value) {
     size /= 1000;
     unit += 1;
   }
-  return [unit === 0 || size >= 99.95 ? size.toFixed(0) : size.toFixed(1), UNITS[unit]];
+  return [unit === 0 || size >= 9.95 ? size.toFixed(0) : size.toFixed(1), UNITS[unit]];
 }
 
 export const size = (value) => bytes(value).join(' ');

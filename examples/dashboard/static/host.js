@@ -49,17 +49,14 @@ export class Host {
     document.getElementById('memory-meter').style.width = `${now.memory}%`;
     document.getElementById('disk-meter').style.width = `${now.disk}%`;
     this.#showCores(now.cores);
+    for (const [source, card] of [['cpu', this.#cpu], ['memory', this.#memory]]) {
+      card.box.toggleAttribute('data-alert', now.alerts.includes(source));
+    }
 
     this.#cpu.chart.push(timestamp, [now.cpu]);
     this.#memory.chart.push(timestamp, [now.memory]);
     this.#disk.chart.push(timestamp, [now.disk_read, now.disk_write]);
     this.#network.chart.push(timestamp, [now.received, now.sent]);
-  }
-
-  /** Colour the number of a card while an alert about it stands. */
-  alert(source, raised) {
-    const card = { cpu: this.#cpu, memory: this.#memory }[source];
-    card?.box.toggleAttribute('data-alert', raised);
   }
 
   #showCores(cores) {

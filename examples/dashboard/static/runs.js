@@ -37,8 +37,9 @@ export class Runs {
   /** The server may not know any more how many a gap stands for; the numbers around it tell. */
   explainGap(from, to) {
     if (!this.#gap) return;
-    const text = `${this.#gap.text}: ${count(from)} to ${count(to)}`;
-    this.#paint({ ...this.#gap, text, size: to - from + 1 });
+    this.#gap.text += `: ${count(from)} to ${count(to)}`;
+    this.#gap.size = to - from + 1;
+    this.#paint(this.#gap);
     this.#gap = null;
   }
 

@@ -57,7 +57,7 @@ class LiveApp:
         self._streams = Streams(broadcaster, self._access)
         self._sockets = Sockets(broadcaster, self._access, self._commands, limits)
         self._signals = DrainAtSignal(broadcaster.begin_drain) if drain_at_signal else None
-        self._websocket_path = websocket_path
+        self._websocket_path = websocket_path and (websocket_path.rstrip("/") or "/")
         self._reports = Reports(
             broadcaster,
             {
@@ -191,7 +191,7 @@ def _path(scope: Scope) -> str:
     cut it off, and Litestar adds a slash.
     """
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
-    if root and path.startswith(root):
+    if root and (path == root or path.startswith(f"{root}/")):
         path = path[len(root) :]
     return path.rstrip("/") or "/"
 

@@ -39,12 +39,14 @@ class DrainAtSignal:
 
     def remove(self) -> None:
         """Put back what was there, unless somebody chained in after us."""
-        for number, previous in self._previous.items():
+        for number, previous in list(self._previous.items()):
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, previous)
-        self._previous.clear()
+                del self._previous[number]
+        self._loop = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Also after `remove`, if a handler above still calls us: then only what was before is left.
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
         previous = self._previous.get(number)

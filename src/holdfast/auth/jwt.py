@@ -100,17 +100,32 @@ class JWTAuthenticator:
 
 
 def _check_key(key: str | bytes, algorithms: Sequence[str]) -> None:
-    if not algorithms or any(name.lower() == "none" for name in algorithms):
-        raise ConfigurationError("algorithms must name at least one, and never 'none'")
-    raw = key.encode() if isinstance(key, str) else key
-    is_public_key = raw.lstrip().startswith((b"-----BEGIN", b"ssh-"))
+    if isinstance(algorithms, str) or not algorithms:
+        raise ConfigurationError("algorithms must be a list that names at least one")
+    for name in algorithms:
+        _check_algorithm(key, name)
     symmetric = [name for name in algorithms if name.startswith("HS")]
-    if symmetric and len(symmetric) < len(algorithms):
+    if not symmetric:
+        return
+    if len(symmetric) < len(algorithms):
         raise ConfigurationError("algorithms mixes HMAC and public-key ones: choose one kind")
-    if symmetric and is_public_key:
-        raise ConfigurationError("the key is a public key, and no HMAC secret")
-    if symmetric and len(raw) < MIN_SECRET_BYTES:
+    raw = key.encode() if isinstance(key, str) else key
+    if len(raw) < MIN_SECRET_BYTES:
         raise ConfigurationError(f"the HMAC secret needs at least {MIN_SECRET_BYTES} random bytes")
     text = raw.decode("latin-1").lower()
-    if symmetric and (len(set(raw)) < 8 or any(text.startswith(word) for word in _PLACEHOLDERS)):
+    if len(set(raw)) < 8 or any(text.startswith(word) for word in _PLACEHOLDERS):
         raise ConfigurationError("the HMAC secret looks like a placeholder: use random bytes")
+
+
+def _check_algorithm(key: str | bytes, name: str) -> None:
+    """Fail at start for what could never verify a token, a public key as HMAC secret included."""
+    if name.lower() == "none":
+        raise ConfigurationError("algorithms must not have 'none': it verifies nothing")
+    try:
+        jwt.get_algorithm_by_name(name).prepare_key(key)
+    except NotImplementedError:
+        raise ConfigurationError(
+            f"PyJWT has no algorithm {name!r} here; public-key ones need pyjwt[crypto]"
+        ) from None
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"the key does not fit {name}: {error}") from None

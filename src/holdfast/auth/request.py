@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -50,12 +49,13 @@ class Request:
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies (RFC 6265), empty if the header cannot be read."""
-        try:
-            parsed = SimpleCookie(self.headers.get("cookie", ""))
-        except CookieError:
-            return {}
-        return {name: morsel.value for name, morsel in parsed.items()}
+        """The cookies (RFC 6265, section 5.4); one that is malformed hides no other."""
+        found: dict[str, str] = {}
+        for pair in self.headers.get("cookie", "").split(";"):
+            name, separator, value = pair.partition("=")
+            if separator:
+                found.setdefault(name.strip(), value.strip().strip('"'))
+        return found
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.scope.get('path')!r}>"

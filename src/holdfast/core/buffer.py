@@ -68,7 +68,7 @@ class PriorityBuffer:
     - what is taken is the first of the best lane that holds anything;
     - what gives way is the oldest of the lowest lane, and never better than the newcomer;
     - of each subject (topic, user and key) at most the newest message is held;
-    - gaps are never evicted, and no two of them are taken one after the other.
+    - gaps are never evicted.
 
     All operations are O(1) amortised, except `discard` and `withdraw`, which are linear in what
     is held. Nothing waits and nothing raises for a full buffer.
@@ -134,8 +134,8 @@ class PriorityBuffer:
         """Hold `message` if there is, or can be made, room for it.
 
         Offsets are offered in ascending order within a lane. A message that supersedes a pending
-        one of its own lane takes over its place; at the tail, a key that changes faster than the
-        lane drains would never be sent.
+        one of its own lane takes over its place, if its bytes fit there; at the tail, a key that
+        changes faster than the lane drains would never be sent.
         """
         self._offered += 1
         subject = message.subject
@@ -255,15 +255,15 @@ class PriorityBuffer:
         self._conflated += 1
         if older.offset >= message.offset:
             return _SUPERSEDED
-        if lane is not message.priority:
-            # The older value is out of date whether or not the newer one finds room.
-            del entries[place]
-            self._forget(lane, older)
-            return self._append(message)
-        entries[place] = message
-        self._bytes[lane] += message.size - older.size
-        evicted = self._shrink(lane, self.capacity, self.max_bytes)
-        return Offered(Verdict.ACCEPTED, evicted) if evicted else ACCEPTED
+        grown = message.size - older.size
+        if lane is message.priority and self.held_bytes + grown <= self.max_bytes:
+            entries[place] = message
+            self._bytes[lane] += grown
+            return ACCEPTED
+        # The older value is out of date whether or not the newer one finds room.
+        del entries[place]
+        self._forget(lane, older)
+        return self._append(message)
 
     def _shrink(
         self, best: Priority, capacity: int, max_bytes: int

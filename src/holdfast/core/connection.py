@@ -21,7 +21,7 @@ from typing import Final
 
 from ..errors import IllegalTransition
 from .delivery import Delivery
-from .message import UserId
+from .message import Offset, UserId
 from .tokens import ConnectionId, Session
 
 
@@ -95,6 +95,7 @@ class Connection:
 
     `opened_at` and `last_seen` (the last sign of life from the client itself) are in seconds of
     the Broadcaster's monotonic clock, `expires_at` (of the credentials) since the Unix epoch.
+    `subscriptions` are its own; the session keeps a record of them for a resume.
     """
 
     __slots__ = (
@@ -107,6 +108,7 @@ class Connection:
         "opened_at",
         "session",
         "state",
+        "subscriptions",
         "transport",
     )
 
@@ -122,6 +124,7 @@ class Connection:
     ) -> None:
         self.id = id
         self.session = session
+        self.subscriptions: dict[str, Offset] = dict(session.subscriptions)
         self.delivery = delivery
         self.transport = transport
         self.opened_at = self.last_seen = now

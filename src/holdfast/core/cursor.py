@@ -53,6 +53,8 @@ class Cursor:
             return None
         if len(numbers) == 1:
             return cls.at(numbers[0])
+        if len(set(numbers)) == 1:
+            return None  # has a shorter form, and every position has one form only
         critical, high, normal, low = numbers
         return cls((low, normal, high, critical))
 

@@ -1,11 +1,12 @@
 """Delivery: what one connection is still owed, lane by lane, and its cursor.
 
 Each lane is *live* (the fan-out offers to its buffer) or *catching up* (it takes no offers and is
-filled from History, page by page, as it drains). `read_through` is the offset up to which a lane
-has seen everything: a page is read from there, and an offer at or below it is old news.
+filled from History, page by page, as it drains). `read_through` is how far a lane that catches up
+has read; it reads up to the position of its node and not beyond, so that what is read and what is
+live meet without a hole, a duplicate, or a value that was superseded in between.
 
-    catching up ── page that ends at the head, and not behind the node ──▶ live
-    live ── an eviction or a refusal in this lane: read_through moves back before it ──▶ catching up
+    catching up ── page that ends at the node's position ──▶ live
+    live ── an eviction or a refusal in this lane: read_through moves before it ──▶ catching up
 
 What is evicted is thereby re-read, and only what History has trimmed meanwhile is lost: its gap
 stands in the page. The cursor is the mark below everything that is pending, so a client passes a
@@ -30,10 +31,14 @@ PAGE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What to read next from History: `lane`, from `after`, at most `limit` and `max_bytes`."""
+    """What to read next from History: in `lane`, after `after`, up to and including `up_to`.
+
+    At most `limit` messages and `max_bytes`, but at least one message if there is any.
+    """
 
     lane: Priority
     after: Offset
+    up_to: Offset
     limit: int
     max_bytes: int
 
@@ -49,12 +54,14 @@ class Delivery:
     - memory: one buffer, whatever the length of the replay.
     """
 
-    __slots__ = ("_live", "_read_through", "_settled", "buffer")
+    __slots__ = ("_live", "_not_before", "_read_through", "_settled", "buffer")
 
     def __init__(self, buffer: PriorityBuffer, start: Cursor, *, live: bool) -> None:
         """Begin at `start`: live (a new session, `start` is now) or with all four to catch up."""
         self.buffer = buffer
         self._live = [live] * 4
+        # A node that is behind what the client has seen waits until it has come as far.
+        self._not_before = Offset(0) if live else start.highest
         self._read_through = list(start.marks)
         self._settled = list(start.marks)
 
@@ -65,8 +72,7 @@ class Delivery:
 
     def offer(self, message: Message) -> bool:
         """Take a message of the live feed; whether there may be something new to hand over."""
-        lane = message.priority
-        if not self._live[lane] or message.offset <= self._read_through[lane]:
+        if not self._live[message.priority]:
             return False
         self._offer(message)
         return True
@@ -78,9 +84,13 @@ class Delivery:
                 self._live[lane] = False
                 self._read_through[lane] = max(self._read_through[lane], position)
 
-    def request(self) -> PageRequest | None:
+    def waits_for(self, position: Offset) -> bool:
+        """Whether the client has seen more than its node, which is at `position`."""
+        return position < self._not_before
+
+    def request(self, position: Offset) -> PageRequest | None:
         """What must be read before anything may be taken, or `None`."""
-        if self.is_live:
+        if self.is_live or self.waits_for(position):
             return None
         for lane in BEST_FIRST:
             if self.buffer.first_place(lane) is not None:
@@ -88,7 +98,7 @@ class Delivery:
             if not self._live[lane]:
                 limit = min(PAGE_MESSAGES, self.buffer.capacity)
                 size = min(PAGE_BYTES, self.buffer.max_bytes)
-                return PageRequest(lane, self._read_through[lane], limit, size)
+                return PageRequest(lane, self._read_through[lane], position, limit, size)
         return None
 
     def fill(self, request: PageRequest, page: Page, position: Offset) -> None:
@@ -116,8 +126,8 @@ class Delivery:
         self._live[lane] = page.complete and page.through >= position
 
     def horizon(self, position: Offset) -> Offset:
-        """How far any lane has seen the log: where a new subscription begins."""
-        return max(position, *self._read_through)
+        """Where a new subscription begins: now, as the client or the node knows it."""
+        return max(position, self._not_before)
 
     def take(self, now: float) -> Message | Gap | None:
         """The next message or gap to hand over; call it only when `request` is `None`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, merge
 from itertools import islice
@@ -41,7 +41,7 @@ class Retention:
 class Page:
     """A stretch of one lane: everything after where it began, up to and including `through`.
 
-    `complete`: there is nothing beyond it yet, `through` is the head of the log.
+    `complete`: it ends where the reader wanted, and not because it is full.
     """
 
     lane: Priority
@@ -140,11 +140,14 @@ class _Log:
         begin = bisect_right(self.offsets, offset, self.start)
         return (m for m in islice(self.messages, begin, None) if m is not None)
 
-    def lost_after(self, offset: Offset) -> int | None:
-        """How many messages after `offset` were trimmed; `None` if that is forgotten."""
-        if offset < self.forgotten:
-            return None
-        return len(self.trimmed) - bisect_right(self.trimmed, offset)
+    def gap(self, lane: Priority, topic: str, after: Offset, up_to: Offset) -> Gap | None:
+        """The gap for what was trimmed after `after`, up to and including `up_to`, if any was."""
+        end = bisect_right(self.trimmed, up_to)
+        if after < self.forgotten:  # not even how many is known any more
+            through = self.trimmed[end - 1] if end else min(self.forgotten, up_to)
+            return Gap(lane, through, (topic,), None) if through > after else None
+        count = end - bisect_right(self.trimmed, after)
+        return Gap(lane, self.trimmed[end - 1], (topic,), count) if count > 0 else None
 
 
 Address = tuple[str, UserId | None]
@@ -222,30 +225,26 @@ class History:
         subscriptions: Subscriptions,
         user: UserId | None,
         *,
+        up_to: Offset,
         limit: int,
         max_bytes: int,
         now: float,
     ) -> Page:
-        """Read on in one lane: at most `limit` messages and `max_bytes`, but at least one.
+        """Read on in one lane, to `up_to` at most: `limit` messages, `max_bytes`, at least one.
 
         Gaps stand at the offset through which their log was trimmed, in order with the messages.
         """
-        gaps: list[Gap] = []
-        streams: list[Iterator[Message]] = []
-        for topic, log, since in self._read(lane, subscriptions, user):
-            begin = max(after, since)
-            if log.last <= begin:
-                continue
-            if log.trimmed_through > begin:
-                count = log.lost_after(begin)
-                gaps.append(Gap(lane, log.trimmed_through, (topic,), count))
-            streams.append(log.after(begin))
-        gaps.sort(key=lambda gap: gap.through)
+        end = min(up_to, self.head)
+        logs = [
+            (topic, log, max(after, since))
+            for topic, log, since in self._read(lane, subscriptions, user)
+            if log.last > max(after, since)
+        ]
+        streams = [log.after(begin) for _, log, begin in logs]
         messages, size, cut = list[Message](), 0, False
-        ordered = (
-            streams[0] if len(streams) == 1 else merge(*streams, key=lambda message: message.offset)
-        )
-        for message in ordered:
+        for message in streams[0] if len(streams) == 1 else merge(*streams, key=_offset):
+            if message.offset > end:
+                break
             if message.has_expired(now):
                 continue
             if messages and (len(messages) >= limit or size + message.size > max_bytes):
@@ -253,8 +252,9 @@ class History:
                 break
             messages.append(message)
             size += message.size
-        through = messages[-1].offset if cut else self.head
-        entries = _in_order(messages, (gap for gap in gaps if gap.through <= through))
+        through = messages[-1].offset if cut else max(end, after)
+        gaps = [log.gap(lane, topic, begin, through) for topic, log, begin in logs]
+        entries = _in_order(messages, [gap for gap in gaps if gap is not None])
         return Page(lane, entries, through, complete=not cut)
 
     def survey(
@@ -268,8 +268,8 @@ class History:
                 if log.last <= begin:
                     continue
                 replay += sum(not message.has_expired(now) for message in log.after(begin))
-                if log.trimmed_through > begin:
-                    gap = Gap(lane, log.trimmed_through, (topic,), log.lost_after(begin))
+                gap = log.gap(lane, topic, begin, self.head)
+                if gap is not None:
                     lost = gap if lost is None else lost.merged(gap)
         return Survey(replay, lost)
 
@@ -278,26 +278,37 @@ class History:
     def _read(
         self, lane: Priority, subscriptions: Subscriptions, user: UserId | None
     ) -> Iterator[tuple[str, _Log, Offset]]:
-        """Each log of `lane` that the subscriptions cover, once, with its `since`."""
-        for topic, since in self._topics(subscriptions).items():
-            for reader in (None, user) if user is not None else (None,):
+        """Each log of `lane` that the subscriptions cover, once, with its `since`.
+
+        For what was dropped altogether (`max_logs`) stands an empty log, trimmed to the floor;
+        for a pattern it has the pattern's name.
+        """
+        readers = (None,) if user is None else (None, user)
+        floor = self._floor[lane]
+        for topic, since in self._topics(subscriptions, readers).items():
+            complete = True
+            for reader in readers:
                 logs = self._logs.get((topic, reader))
                 log = logs[lane] if logs else None
                 if log is not None:
                     yield topic, log, since
-                elif logs is None and self._floor[lane] > since:
-                    yield topic, _Log(self._floor[lane]), since
+                else:
+                    complete = False
+            if not complete and floor > since:
+                yield topic, _Log(floor), since
 
-    def _topics(self, subscriptions: Subscriptions) -> Subscriptions:
+    def _topics(
+        self, subscriptions: Subscriptions, readers: tuple[UserId | None, ...]
+    ) -> Subscriptions:
+        """The subscriptions, and each topic that a pattern among them covers."""
         if not any(map(is_pattern, subscriptions)):
             return subscriptions
-        found: dict[str, Offset] = {}
+        found = dict(subscriptions)
         for expression, since in subscriptions.items():
-            topics: Iterable[str] = (expression,)
             if is_pattern(expression):
-                topics = {topic for topic, _ in self._logs if matches(expression, topic)}
-            for topic in topics:
-                found[topic] = min(since, found.get(topic, since))
+                for topic, reader in self._logs:
+                    if reader in readers and matches(expression, topic):
+                        found[topic] = min(since, found.get(topic, since))
         return found
 
     # -- trimming ----------------------------------------------------------------------------
@@ -359,11 +370,15 @@ class History:
             log.note_trimmed(message.offset, max(self.retention.limit, 16))
 
 
-def _in_order(messages: list[Message], gaps: Iterable[Gap]) -> tuple[Message | Gap, ...]:
-    """Both by offset; a gap stands behind everything up to the offset that it closes."""
+def _offset(message: Message) -> Offset:
+    return message.offset
+
+
+def _in_order(messages: list[Message], gaps: list[Gap]) -> tuple[Message | Gap, ...]:
+    """Both by offset; a gap stands at that of the last message it is for."""
     entries: list[Message | Gap] = []
     position = 0
-    for gap in gaps:
+    for gap in sorted(gaps, key=lambda gap: gap.through):
         while position < len(messages) and messages[position].offset < gap.through:
             entries.append(messages[position])
             position += 1

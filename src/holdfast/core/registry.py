@@ -24,9 +24,9 @@ class ConnectionRegistry:
     """Who is connected, and who may have a message.
 
     Invariants (the machine of tests/core/test_registry.py, beside plain sets): a connection is in
-    the index under exactly the topics of its session while it is registered, and nowhere after;
-    removal is by identity, so the late end of an old connection never removes a new one; the
-    limits hold at every step.
+    the index under exactly its topics while it is registered, and nowhere after;
+    removal is by identity, so the late end of an old connection never removes a new one; no user
+    has more than `per_user`. Whether there is room for one more at all says `is_full`.
     """
 
     def __init__(self, limits: ConnectionLimits | None = None) -> None:
@@ -75,7 +75,7 @@ class ConnectionRegistry:
                 self.remove(old)
             self._of_user.setdefault(connection.user, own)[connection] = None
         self._connections[connection.id] = connection
-        for expression in connection.session.subscriptions:
+        for expression in connection.subscriptions:
             self._topics.add(expression, connection)
         return replaced
 
@@ -89,21 +89,21 @@ class ConnectionRegistry:
             del own[connection]
             if not own:
                 del self._of_user[connection.user]
-        for expression in connection.session.subscriptions:
+        for expression in connection.subscriptions:
             self._topics.remove(expression, connection)
         return True
 
     def subscribe(self, connection: Connection, expressions: Iterable[str], since: Offset) -> None:
         """Add those that are new, each from `since`; a subscription that is there keeps its own."""
         for expression in expressions:
-            if expression not in connection.session.subscriptions:
-                connection.session.subscriptions[expression] = since
+            if expression not in connection.subscriptions:
+                connection.subscriptions[expression] = since
                 if self.get(connection.id) is connection:
                     self._topics.add(expression, connection)
 
     def unsubscribe(self, connection: Connection, expressions: Iterable[str]) -> None:
         """Remove them, and drop what is pending for topics that nothing else covers."""
-        held = connection.session.subscriptions
+        held = connection.subscriptions
         for expression in expressions:
             if held.pop(expression, None) is not None and self.get(connection.id) is connection:
                 self._topics.remove(expression, connection)
@@ -116,7 +116,7 @@ class ConnectionRegistry:
         return [
             connection
             for connection in self.of_user(message.to_user)
-            if any(covering(connection.session.subscriptions, message.topic))
+            if any(covering(connection.subscriptions, message.topic))
         ]
 
     def has_listeners(self, topic: str) -> bool:

@@ -68,13 +68,15 @@ class Session:
 
     `subscriptions` maps topic or pattern to its `since`. `requested` are the topics that the
     first request named: one that names the same again means "go on", whatever was subscribed
-    since. `position` is the stored resume point (the last acknowledged, or else what was handed
+    since; `refused` are topics that it may not have at present, to be asked for again.
+    `position` is the stored resume point (the last acknowledged, or else what was handed
     over), used when a token comes without an event id; `acknowledged` tells which.
     """
 
     user: UserId | None
     subscriptions: dict[str, Offset] = field(default_factory=dict[str, Offset])
     requested: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
     position: Position | None = None
     acknowledged: bool = False
     connection: ConnectionId | None = None

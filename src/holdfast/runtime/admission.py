@@ -20,6 +20,7 @@ from ..core.buffer import PriorityBuffer
 from ..core.connection import Connection
 from ..core.cursor import Cursor, EventId
 from ..core.delivery import Delivery
+from ..core.history import Survey
 from ..core.message import UserId
 from ..core.tokens import ConnectionId, Presented, Session, Token
 from ..core.topics import USER_TOPIC
@@ -27,7 +28,6 @@ from ..errors import Refused
 from . import frames
 from .audit import AuditAction
 from .broker import Head
-from .options import Options
 from .outbox import Outbox
 from .subscribing import MaySubscribe, Subscriber, check_topics
 
@@ -65,6 +65,8 @@ class _Start:
     token: Token
     cursor: Cursor | None = None
     cause: Cause | None = None
+    returns: bool = False
+    rights: int = 0
 
 
 class Admission:
@@ -81,8 +83,7 @@ class Admission:
         """
         node = self._node
         topics = check_topics(hello.topics, node.registry.limits.topics)
-        if node.registry.is_full:
-            raise Refused("over_capacity", "no more connections", status=503, close_code=4006)
+        node.check_open()
         id = ConnectionId(secrets.token_urlsafe(16))
         start = await self._present(hello, topics, id)
         try:
@@ -106,7 +107,7 @@ class Admission:
             if answer.verdict is Presented.ACCEPTED and answer.session and answer.token:
                 if answer.taken_over is not None:
                     node.take_over(answer.taken_over)
-                start = _Start(answer.session, answer.token)
+                start = _Start(answer.session, answer.token, returns=True)
                 self._position(start, event_id, await broker.head(), hello)
                 return start
             node.counters.tokens_refused += 1
@@ -139,58 +140,69 @@ class Admission:
     ) -> Outbox:
         node, session = self._node, start.session
         wanted: Iterable[str] = topics
-        if not topics or frozenset(topics) == session.requested:
+        if start.returns and (not topics or frozenset(topics) == session.requested):
             # The same request again, as a browser repeats it: whatever was subscribed since.
-            wanted = tuple(session.subscriptions) or topics
-        allowed, rejected = await self._subscriber.permitted(
-            wanted, hello.user, hello.transport, hello.may_subscribe
-        )
-        now = await node.broker.head()
-        kept = session.subscriptions if start.cursor is not None else {}
-        lost, replay = None, 0
-        if start.cursor is not None:
-            held = {t: s for t, s in kept.items() if t in allowed}
-            survey = await node.broker.survey(start.cursor, held, session.user)
-            lost, replay = survey.lost, survey.replay
-        if session.connection != id:
-            raise Refused("taken_over", "another connection took this session", status=409)
-
-        # From here to the return nothing waits.
-        since = max(node.ingested, now.offset)
-        cursor = start.cursor or Cursor.at(node.ingested)
-        delivery = Delivery(_buffer(node.options), cursor, live=start.cursor is None)
-        session.subscriptions = {t: kept.get(t, since) for t in allowed}
+            wanted = [*session.subscriptions, *session.refused]
         if topics:
             session.requested = frozenset(topics)
-        session.acknowledged = False
+        survey = await self._settle(hello, wanted, start)
+        while start.rights != node.rights:  # some were withdrawn while we asked
+            survey = await self._settle(hello, wanted, start)
+        # From here to the return nothing waits.
+        node.check_open()
+        if session.connection != id:
+            raise Refused("taken_over", "another connection took this session", status=409)
+        cursor = start.cursor or Cursor.at(node.ingested)
+        buffer = PriorityBuffer(node.options.buffer_capacity, max_bytes=node.options.buffer_bytes)
         connection = Connection(
             id,
             session,
-            delivery,
+            Delivery(buffer, cursor, live=start.cursor is None),
             transport=hello.transport,
             now=node.monotonic(),
             expires_at=hello.expires_at,
         )
         outbox = Outbox(node, connection, start.token, hello.may_subscribe)
-        data: dict[str, object] = {
-            "connectionId": id,
-            "reconnectToken": start.token,
-            "resumableUntil": node.resumable_until(),
-            "session": "fresh",
-            "topics": [t for t in allowed if t != USER_TOPIC],
-            "rejected": rejected,
-            "heartbeatInterval": node.options.heartbeat_interval,
-        }
-        if start.cursor is not None:
-            data |= {"session": "resumed", "replay": replay}
-        if lost is not None or start.cause is not None:
-            cause = start.cause or Cause.TRIMMED
-            count = lost.count if lost is not None and start.cause is None else None
-            data |= {"session": "gap", "gap": {"cause": cause.value, "count": count}}
+        data = self._first_frame(connection, start, survey)
         outbox.begin(frames.control("connection_established", node.clock(), data))
         node.register(outbox, resumed=start.cursor is not None)
         return outbox
 
+    async def _settle(self, hello: Hello, wanted: Iterable[str], start: _Start) -> Survey:
+        """Decide what the session may have, record it, and see what lies before it."""
+        node, session = self._node, start.session
+        start.rights = node.rights
+        allowed, rejected = await self._subscriber.permitted(
+            wanted, hello.user, hello.transport, hello.may_subscribe
+        )
+        since = max(node.ingested, (await node.broker.head()).offset)
+        held = session.subscriptions if start.cursor is not None else {}
+        session.subscriptions = {topic: held.get(topic, since) for topic in allowed}
+        session.refused = frozenset(rejected)
+        session.acknowledged = False
+        await node.broker.tokens.record(session)
+        if start.cursor is None:
+            return Survey(0, None)
+        return await node.broker.survey(start.cursor, session.subscriptions, session.user)
 
-def _buffer(options: Options) -> PriorityBuffer:
-    return PriorityBuffer(options.buffer_capacity, max_bytes=options.buffer_bytes)
+    def _first_frame(
+        self, connection: Connection, start: _Start, survey: Survey
+    ) -> dict[str, object]:
+        node, session = self._node, connection.session
+        data: dict[str, object] = {
+            "connectionId": connection.id,
+            "reconnectToken": start.token,
+            "resumableUntil": node.resumable_until(),
+            "session": "fresh",
+            "topics": [topic for topic in session.subscriptions if topic != USER_TOPIC],
+            "rejected": sorted(session.refused),
+            "heartbeatInterval": node.options.heartbeat_interval,
+        }
+        if start.cursor is not None:
+            data |= {"session": "resumed", "replay": survey.replay}
+        if start.cause is not None:
+            data |= {"session": "gap", "gap": {"cause": start.cause.value, "count": None}}
+        elif survey.lost is not None:
+            gap = {"cause": Cause.TRIMMED.value, "count": survey.lost.count}
+            data |= {"session": "gap", "gap": gap}
+        return data

@@ -20,7 +20,7 @@ from ..core.cursor import Cursor, EventId
 from ..core.message import Offset, Priority, UserId
 from ..core.tokens import Position, Session
 from ..core.topics import USER_TOPIC, check_topic
-from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, Refused, WrongThread
+from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, WrongThread
 from .admission import Admission, Hello
 from .audit import AuditHook
 from .broker import Broker, Head
@@ -140,6 +140,7 @@ class Broadcaster:
             self._failure = error
             self.state = BroadcasterState.FAILED
             _logger.exception("a task of the Broadcaster died; all connections are closed")
+            self.node.is_open = False
             self.node.close_all(CloseReason.FAILED)
 
     async def _follow(self) -> None:
@@ -158,6 +159,7 @@ class Broadcaster:
         """Let nobody in any more and tell every connection to end; callable at any time."""
         if self.state is BroadcasterState.RUNNING:
             self.state = BroadcasterState.DRAINING
+        self.node.is_open = False
         self.node.close_all(CloseReason.DRAIN)
         self._upkeep.hurry(self.node.outboxes.values())
 
@@ -191,12 +193,6 @@ class Broadcaster:
             running = None
         if running is not self._loop:
             raise WrongThread("call this in the Broadcaster's event loop, or publish_from_thread")
-
-    def check_admitting(self) -> None:
-        """Raise unless connections can begin."""
-        self.check_running()
-        if self.state is BroadcasterState.DRAINING:
-            raise Refused("draining", "shutting down", status=503, close_code=1012)
 
     # -- publishing ----------------------------------------------------------------------------
 
@@ -334,7 +330,7 @@ class Broadcaster:
             expires_at=expires_at,
             may_subscribe=may_subscribe,
         )
-        self.check_admitting()
+        self.check_running()
         outbox = await self._admission.admit(hello)
         try:
             yield outbox
@@ -354,7 +350,7 @@ class Broadcaster:
             None if user is None else UserId(user),
             dict.fromkeys(names, head.offset),
             frozenset(names),
-            Position(head.epoch, Cursor.at(head.offset)),
+            position=Position(head.epoch, Cursor.at(head.offset)),
             acknowledged=True,
         )
         if user is not None:
@@ -385,7 +381,11 @@ class Broadcaster:
         return True
 
     async def reauthorize(self, user: str | None = None) -> None:
-        """Ask again what a user (`None`: everybody) may see; drop what is no longer allowed."""
+        """Ask again what a user (`None`: everybody) may see; drop what is no longer allowed.
+
+        Connections that are just being opened ask again, too.
+        """
+        self.node.rights += 1
         for outbox in list(self.node.outboxes.values()):
             if user is None or outbox.connection.user == user:
                 await self._subscriber.reauthorize(outbox)

@@ -75,7 +75,7 @@ class MemoryBroker:
         self._feed_bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._published: OrderedDict[str, Offset] = OrderedDict()
-        self._closed = False
+        self._users = 0
 
     @property
     def tokens(self) -> MemoryTokens:
@@ -99,14 +99,15 @@ class MemoryBroker:
 
     async def start(self) -> None:
         """Name the epoch. It is made here, in the running loop, so that no fork inherits it."""
-        self._closed = False
+        self._users += 1
         if self._epoch is None:
             self._epoch = Epoch(secrets.token_urlsafe(9))
 
     async def close(self) -> None:
-        """Wake who waits; the log stays, and `start` goes on with it."""
-        self._closed = True
-        self._wake()
+        """The last one to close wakes who waits; the log stays, and `start` goes on with it."""
+        self._users = max(0, self._users - 1)
+        if not self._users:
+            self._wake()
 
     async def publish(self, draft: Draft) -> Head:
         """Append, without waiting."""
@@ -167,6 +168,7 @@ class MemoryBroker:
             request.after,
             subscriptions,
             user,
+            up_to=request.up_to,
             limit=request.limit,
             max_bytes=request.max_bytes,
             now=self._clock(),
@@ -185,7 +187,7 @@ class MemoryBroker:
         self._tokens.registry.expire(now)
 
     def _running(self) -> Epoch:
-        if self._epoch is None or self._closed:
+        if self._epoch is None or not self._users:
             raise NotRunning("the broker is not started, or closed")
         return self._epoch
 

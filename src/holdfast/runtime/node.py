@@ -17,6 +17,7 @@ from ..core.delivery import PageRequest
 from ..core.message import Gap, Offset
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
+from ..errors import Refused
 from .audit import AuditAction, AuditEvent, AuditHook
 from .broker import Batch, Broker, Head
 from .options import Options
@@ -29,9 +30,12 @@ _logger = logging.getLogger("holdfast")
 class Node:
     """The connections of this process and their outboxes.
 
-    Invariants (tests/runtime/test_node.py): `outboxes` holds exactly the connections of
-    `registry`; between the first and the last offer of a batch nothing waits, and `ingested`
-    moves to its end before any outbox can look.
+    `registry` holds the connections that take part in the fan-out, `outboxes` also those that were
+    told to end and whose transport has not returned.
+
+    Invariants (tests/runtime/test_node.py): every connection of `registry` has an outbox; one
+    that has left the fan-out keeps the cursor that it had then; between the first and the last
+    offer of a batch nothing waits, and `ingested` moves to its end before any outbox can look.
     """
 
     def __init__(
@@ -46,12 +50,17 @@ class Node:
         self.epoch = Epoch("")
         self.ingested = Offset(0)
         """The offset up to which the live feed has been fanned out."""
+        self.is_open = False
+        """Whether connections may begin."""
+        self.rights = 0
+        """Counts how often rights were withdrawn: what was asked before does not hold."""
         self.emptied = asyncio.Event()
         """Set whenever the last connection has gone."""
         self.on_listeners: Callable[[], None] = lambda: None
         """Called when somebody subscribed."""
         self.on_register: Callable[[Outbox], None] = lambda _: None
         self._audit = audit
+        self._ahead: set[Outbox] = set()
 
     def monotonic(self) -> float:
         """Seconds of the event loop's clock."""
@@ -60,6 +69,15 @@ class Node:
     def begin(self, head: Head) -> None:
         """Start to deliver what follows `head`."""
         self.epoch, self.ingested = head.epoch, head.offset
+        self.is_open = True
+        self.emptied = asyncio.Event()
+
+    def check_open(self) -> None:
+        """Raise `Refused` unless one more connection may begin."""
+        if not self.is_open:
+            raise Refused("draining", "shutting down", status=503, close_code=1012)
+        if self.registry.is_full:
+            raise Refused("over_capacity", "no more connections", status=503, close_code=4006)
 
     # -- fan-out -------------------------------------------------------------------------------
 
@@ -81,11 +99,19 @@ class Node:
                     if connection.delivery.offer(message):
                         outboxes[connection].wake()
         self.ingested = batch.head.offset
+        if self._ahead:
+            self._wake_those_ahead()
+
+    def _wake_those_ahead(self) -> None:
+        """Go on with clients that had seen more than this node; now it may have come as far."""
+        for outbox in list(self._ahead):
+            if not outbox.connection.delivery.waits_for(self.ingested):
+                self._ahead.discard(outbox)
+                outbox.wake()
 
     async def read_page(self, connection: Connection, request: PageRequest) -> None:
         """Fill a lane that catches up with its next page, by the subscriptions of now."""
-        session = connection.session
-        page = await self.broker.read(request, session.subscriptions, session.user)
+        page = await self.broker.read(request, connection.subscriptions, connection.user)
         connection.delivery.fill(request, page, self.ingested)
 
     # -- who is here ---------------------------------------------------------------------------
@@ -94,8 +120,11 @@ class Node:
         """From here on the fan-out knows the connection; the user's excess ones are closed."""
         connection = outbox.connection
         for old in self.registry.add(connection):
-            self.outboxes.pop(old).close(CloseReason.REPLACED)
+            self._leave_fan_out(old)
+            self.outboxes[old].close(CloseReason.REPLACED)
         self.outboxes[connection] = outbox
+        if connection.delivery.waits_for(self.ingested):
+            self._ahead.add(outbox)
         self.counters.opened += 1
         self.counters.resumed += resumed
         self.note_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
@@ -107,9 +136,11 @@ class Node:
         connection, session = outbox.connection, outbox.connection.session
         connection.handle(Event.FINISHED)
         outbox.wake()
+        self._ahead.discard(outbox)
         if session.connection == connection.id and not session.acknowledged:
             session.position = Position(self.epoch, outbox.cursor())
-        self.registry.remove(connection)
+        if self.registry.remove(connection):
+            self._leave_fan_out(connection)
         if self.outboxes.pop(connection, None) is not None:
             reason = connection.close_reason
             detail = reason.text if reason else "the client left"
@@ -129,10 +160,14 @@ class Node:
         """A newcomer has the session of this connection, which the client no longer uses."""
         connection = self.registry.get(id)
         if connection is not None:
-            outbox = self.outboxes.pop(connection)
             self.registry.remove(connection)
+            self._leave_fan_out(connection)
             self.note_connection(AuditAction.TAKEN_OVER, connection, "")
-            outbox.close(CloseReason.TAKEN_OVER)
+            self.outboxes[connection].close(CloseReason.TAKEN_OVER)
+
+    def _leave_fan_out(self, connection: Connection) -> None:
+        """Nothing is offered any more, so the cursor must not move with the node any more."""
+        connection.delivery.fall_behind(self.ingested)
 
     def close_all(self, reason: CloseReason) -> None:
         """Tell every connection to end."""

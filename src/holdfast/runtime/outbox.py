@@ -137,6 +137,8 @@ class Outbox:
         if parsed is None or parsed.epoch != self._node.epoch or parsed.token != self.token:
             return False
         self.seen()
+        if self.connection.session.connection != self.connection.id:
+            return False
         session, handed = self.connection.session, self.cursor()
         before = session.position.cursor if session.acknowledged and session.position else None
         marks = parsed.cursor.marks
@@ -160,7 +162,7 @@ class Outbox:
                 return frames_now
             if self.connection.state in (State.CLOSING, State.CLOSED):
                 return None
-            request = self.connection.delivery.request()
+            request = self.connection.delivery.request(self._node.ingested)
             if request is not None:
                 await self._node.read_page(self.connection, request)
                 continue
@@ -227,7 +229,7 @@ class Outbox:
                 body = entry.body
             out.append(Frame(body, self.event_id()))
             size += len(body)
-            if delivery.request() is not None:
+            if delivery.request(self._node.ingested) is not None:
                 break  # something better, or the next page, has to be read first
         self._count(out)
         return out

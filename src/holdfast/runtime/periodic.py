@@ -61,6 +61,7 @@ class PeriodicSource:
 
     async def run(self) -> None:
         """The task; it belongs to the Broadcaster."""
+        self._changed = asyncio.Event()  # of this loop, if another one ran before
         while not self._cancelled:
             self._changed.clear()
             if not self._broadcaster.node.registry.has_listeners(self.topic):

@@ -104,7 +104,7 @@ def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
         state=connection.state.value,
         age=now - connection.opened_at,
         idle=now - connection.last_seen,
-        topics=len(connection.session.subscriptions),
+        topics=len(connection.subscriptions),
         live=connection.delivery.is_live,
         handed_over=outbox.handed_over,
         handed_over_bytes=outbox.handed_over_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ..core.connection import Connection
 from ..core.message import UserId
 from ..core.topics import USER_TOPIC, check_expression
 from ..errors import InvalidTopic, Refused
@@ -62,36 +63,51 @@ class Subscriber:
         """
         node, connection = self._node, outbox.connection
         limit = node.registry.limits.topics
-        allowed, rejected = await self.permitted(
-            check_topics(names, limit), None, connection.transport, outbox.may_subscribe
-        )
-        held = connection.session.subscriptions
+        wanted, rights = check_topics(names, limit), -1
+        allowed, rejected = list[str](), list[str]()
+        while rights != node.rights:  # withdrawn while we asked: ask again
+            rights = node.rights
+            allowed, rejected = await self.permitted(
+                wanted, None, connection.transport, outbox.may_subscribe
+            )
+        held = connection.subscriptions
         if len({*held, *allowed} - {USER_TOPIC}) > limit:
             raise Refused("too_many_topics", f"at most {limit} topics", status=400)
         since = connection.delivery.horizon(node.ingested)
         node.registry.subscribe(connection, allowed, since)
         node.on_listeners()
-        await node.broker.tokens.record(connection.session)
+        await self._record(connection)
         node.note_connection(AuditAction.SUBSCRIBED, connection, " ".join(allowed))
         return allowed, rejected
 
     async def unsubscribe(self, outbox: Outbox, names: Iterable[str]) -> list[str]:
         """Remove topics, and drop what is pending for them; return those that were held."""
-        node, connection = self._node, outbox.connection
-        topics = check_topics(names, node.registry.limits.topics)
-        removed = [topic for topic in topics if topic in connection.session.subscriptions]
-        node.registry.unsubscribe(connection, removed)
-        await node.broker.tokens.record(connection.session)
-        node.note_connection(AuditAction.UNSUBSCRIBED, connection, " ".join(removed))
+        topics = check_topics(names, self._node.registry.limits.topics)
+        outbox.connection.session.refused -= frozenset(topics)
+        return await self._drop(outbox.connection, topics)
+
+    async def _drop(self, connection: Connection, topics: Iterable[str]) -> list[str]:
+        removed = [topic for topic in topics if topic in connection.subscriptions]
+        self._node.registry.unsubscribe(connection, removed)
+        await self._record(connection)
+        self._node.note_connection(AuditAction.UNSUBSCRIBED, connection, " ".join(removed))
         return removed
+
+    async def _record(self, connection: Connection) -> None:
+        """Keep the subscriptions of now for a resume, unless the session has moved on."""
+        session = connection.session
+        if session.connection == connection.id:
+            session.subscriptions = dict(connection.subscriptions)
+            await self._node.broker.tokens.record(session)
 
     async def reauthorize(self, outbox: Outbox) -> list[str]:
         """Ask again for every subscription, and drop what is no longer allowed; return that."""
         connection = outbox.connection
-        held = list(connection.session.subscriptions)
+        held = list(connection.subscriptions)
         _, rejected = await self.permitted(
             held, connection.user, connection.transport, outbox.may_subscribe
         )
         if rejected:
-            await self.unsubscribe(outbox, rejected)
+            connection.session.refused |= frozenset(rejected)
+            await self._drop(connection, rejected)
         return rejected

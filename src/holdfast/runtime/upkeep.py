@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 JITTER = 0.25
 """The part of a heartbeat interval by which each one may come earlier."""
 
+CLOSING_TIMEOUT = 1.0
+"""Seconds that a send may take when the connection is to end."""
+
 LOOK_AGAIN = 30.0
 """Seconds until a connection without any deadline is looked at again."""
 
@@ -43,14 +46,15 @@ class Upkeep:
         self._schedule(outbox, self._node.monotonic())
 
     def hurry(self, outboxes: Iterable[Outbox]) -> None:
-        """Look at each again in a second, because it was told to close."""
-        due = self._node.monotonic() + 1.0
+        """Look at each again soon, because it was told to close."""
+        due = self._node.monotonic() + CLOSING_TIMEOUT
         for outbox in outboxes:
             heapq.heappush(self._due, (due, next(self._number), outbox))
         self._changed.set()
 
     async def heartbeats(self) -> None:
         """Run for ever: heartbeats, send deadlines, idle clients, expired credentials."""
+        self._changed = asyncio.Event()  # of this loop, if another one ran before
         while True:
             now = self._node.monotonic()
             while self._due and self._due[0][0] <= now:
@@ -80,7 +84,7 @@ class Upkeep:
         if keep.idle_timeout is not None and connection.last_seen + keep.idle_timeout <= now:
             outbox.close(CloseReason.IDLE)
         if outbox.blocked_since is not None:
-            limit = 2.0 if connection.state is State.CLOSING else keep.send_timeout
+            limit = CLOSING_TIMEOUT if connection.state is State.CLOSING else keep.send_timeout
             if limit is not None and outbox.blocked_since + limit <= now:
                 outbox.close(CloseReason.SLOW)
                 outbox.lost()
@@ -105,7 +109,7 @@ class Upkeep:
         if outbox.blocked_since is not None and keep.send_timeout is not None:
             due = min(due, outbox.blocked_since + keep.send_timeout)
         if connection.state is State.CLOSING:
-            due = min(due, now + 2.0)
+            due = min(due, now + CLOSING_TIMEOUT)
         due = max(due, now + 0.01)
         if not self._due or due < self._due[0][0]:
             self._changed.set()

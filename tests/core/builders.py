@@ -1,0 +1,109 @@
+"""What the tests of the core build: messages, connections, and texts that nobody should send."""
+
+from __future__ import annotations
+
+from holdfast.core.buffer import PriorityBuffer
+from holdfast.core.connection import Connection
+from holdfast.core.cursor import Cursor
+from holdfast.core.delivery import Delivery
+from holdfast.core.message import Gap, Message, Offset, Priority, UserId
+from holdfast.core.tokens import ConnectionId, Session
+
+LOW, NORMAL, HIGH, CRITICAL = Priority
+
+
+def message(
+    offset: int,
+    topic: str = "a",
+    lane: Priority = Priority.NORMAL,
+    *,
+    key: str | None = None,
+    size: int = 1,
+    at: float = 0.0,
+    expires_at: float | None = None,
+    to_user: str | None = None,
+) -> Message:
+    """A message with a body of `size` bytes."""
+    return Message(
+        Offset(offset),
+        topic,
+        lane,
+        b"x" * size,
+        at,
+        key,
+        expires_at,
+        None if to_user is None else UserId(to_user),
+    )
+
+
+def gap(
+    through: int,
+    *topics: str,
+    lane: Priority = Priority.NORMAL,
+    count: int | None = 1,
+) -> Gap:
+    """A gap that ends at the offset `through`."""
+    return Gap(lane, Offset(through), topics, count)
+
+
+def connection(id: str, session: Session | None = None) -> Connection:
+    """A live connection with a buffer of the default size, for everything after offset 0."""
+    return Connection(
+        ConnectionId(id),
+        session or Session(None),
+        Delivery(PriorityBuffer(), Cursor.at(0), live=True),
+        transport="sse",
+        now=0.0,
+    )
+
+
+NASTY = [
+    "",
+    " ",
+    "\0",
+    "\r\n",
+    "\n",
+    "\x1b[2J",
+    "\ud800",
+    "\udcff\udc80",
+    "\ufeff",
+    "\u2028",
+    "\u2029",
+    "\u200b",
+    "\u202e",
+    "\u00a0",
+    "٥",
+    "５",
+    "²",
+    "Ⅷ",
+    "𝟗",
+    "+5",
+    "-1",
+    "-0",
+    "1_000",
+    " 5",
+    "5 ",
+    "5\n",
+    "05",
+    "0x10",
+    "5.0",
+    "1e3",
+    "NaN",
+    "inf",
+    "%35",
+    "%00",
+    "..",
+    "~~",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "9" * 19,
+    str(2**63),
+    str(2**64),
+    "9" * 5_000,
+    "x" * 10_240,
+    "é" * 10_240,
+    "\0" * 1_000_000,
+]
+"""Texts that a client may send where an offset, an id, a token or a name belongs."""

@@ -1,0 +1,142 @@
+"""Cursor and EventId: what is issued comes back, and nothing else is taken."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from holdfast.core.cursor import MAX_EVENT_ID, MAX_OFFSET, Cursor, Epoch, EventId
+from holdfast.core.message import Offset, Priority
+from tests.core.builders import CRITICAL, HIGH, LOW, NASTY, NORMAL
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+VALID = "AbC_-0123456~9.8.7.6~abcdefghijklmnopqrst_-"
+
+offsets = (st.integers(0, MAX_OFFSET) | st.integers(0, 20) | st.just(MAX_OFFSET)).map(Offset)
+cursors = st.builds(Cursor, st.tuples(offsets, offsets, offsets, offsets)) | offsets.map(Cursor.at)
+event_ids = st.builds(
+    EventId,
+    st.text(ALPHABET, min_size=12, max_size=12).map(Epoch),
+    cursors,
+    st.text(ALPHABET, min_size=22, max_size=22),
+)
+characters = st.characters() | st.sampled_from([*ALPHABET, *".~+-_ \0\r\n٥５\ud800"])
+ids_cut_and_changed = st.builds(
+    lambda id, start, end, insertion: str(id)[:start] + insertion + str(id)[end:],
+    event_ids,
+    st.integers(0, MAX_EVENT_ID),
+    st.integers(0, MAX_EVENT_ID),
+    st.text(characters, max_size=3),
+)
+anything = st.text(characters) | st.text(st.sampled_from("0123456789.~-"), max_size=130)
+
+
+@given(cursors)
+def test_cursor_comes_back(cursor: Cursor) -> None:
+    """What a cursor is written as is read as the same cursor."""
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@given(event_ids)
+def test_event_id_comes_back(id: EventId) -> None:
+    """What an event id is written as is read as the same event id."""
+    assert EventId.parse(str(id)) == id
+
+
+@given(event_ids)
+@example(
+    EventId(
+        Epoch("-" * 12),
+        Cursor((Offset(MAX_OFFSET),) * 3 + (Offset(MAX_OFFSET - 1),)),  # type: ignore[arg-type]
+        "_" * 22,
+    )
+)
+def test_event_id_is_short_and_plain(id: EventId) -> None:
+    """An event id has at most 128 bytes, all of `[A-Za-z0-9._~-]`."""
+    assert len(str(id).encode()) <= 128
+    assert re.fullmatch(r"[A-Za-z0-9._~-]+", str(id), re.ASCII)
+
+
+@given(offsets)
+def test_equal_marks_are_written_as_one_number(offset: Offset) -> None:
+    """The cursor of a client that keeps up is one plain number."""
+    assert str(Cursor.at(offset)) == str(int(offset))
+
+
+def test_marks_are_written_best_lane_first() -> None:
+    """Of four different marks the most urgent lane's comes first, as the protocol says."""
+    cursor = Cursor((Offset(1), Offset(2), Offset(3), Offset(4)))
+    assert str(cursor) == "4.3.2.1"
+    assert [cursor[lane] for lane in (LOW, NORMAL, HIGH, CRITICAL)] == [1, 2, 3, 4]
+
+
+@given(cursors)
+def test_highest_is_the_farthest_mark(cursor: Cursor) -> None:
+    """The highest offset of a cursor is that of its farthest lane."""
+    assert cursor.highest == max(cursor[lane] for lane in Priority)
+
+
+@given(anything | ids_cut_and_changed)
+@example("7.7.7.7")
+def test_only_what_is_issued_is_a_cursor(text: str) -> None:
+    """Any text is either the one way to write a cursor, or no cursor."""
+    cursor = Cursor.parse(text)
+    assert cursor is None or str(cursor) == text
+
+
+@given(anything | ids_cut_and_changed)
+@example(VALID.replace("9.8.7.6", "7.7.7.7"))
+def test_only_what_is_issued_is_an_event_id(text: str) -> None:
+    """Any text is either the one way to write an event id, or no event id."""
+    id = EventId.parse(text)
+    assert id is None or str(id) == text
+
+
+@given(anything)
+def test_parsed_marks_are_in_range(text: str) -> None:
+    """No text makes a mark below 0 or above 2^63-1."""
+    cursor = Cursor.parse(text)
+    assert cursor is None or all(0 <= mark <= MAX_OFFSET for mark in cursor.marks)
+
+
+@pytest.mark.parametrize("text", NASTY, ids=lambda text: ascii(text[:12]))
+def test_nasty_text_is_no_cursor(text: str) -> None:
+    """What `int()` would take, and what nobody should send, is no cursor, alone or as a part."""
+    assert Cursor.parse(text) is None
+    for parts in ((text, "1", "2", "3"), ("3", "2", "1", text), ("1", text)):
+        assert Cursor.parse(".".join(parts)) is None
+
+
+@pytest.mark.parametrize("text", NASTY, ids=lambda text: ascii(text[:12]))
+def test_nasty_text_is_no_event_id(text: str) -> None:
+    """What nobody should send is no event id, alone or in the place of one of its parts."""
+    assert EventId.parse(VALID) is not None
+    epoch, cursor, token = VALID.split("~")
+    for parts in ((text,), (text, cursor, token), (epoch, text, token), (epoch, cursor, text)):
+        assert EventId.parse("~".join(parts)) is None
+    assert EventId.parse(VALID + (text or " ")) is None
+    assert EventId.parse((text or " ") + VALID) is None
+
+
+@pytest.mark.parametrize("text", ["1.2", "1.2.3", "1.2.3.4.5", "1.2.3.", ".1.2.3", "1..2.3"])
+def test_cursor_of_another_number_of_lanes_is_none(text: str) -> None:
+    """A cursor has one number or four."""
+    assert Cursor.parse(text) is None
+
+
+@pytest.mark.parametrize(("offset", "taken"), [(MAX_OFFSET, True), (MAX_OFFSET + 1, False)])
+def test_largest_offset_is_the_largest_that_is_taken(offset: int, taken: bool) -> None:
+    """2^63-1 is an offset, and one more is none, alone or as a part."""
+    assert (Cursor.parse(str(offset)) is not None) is taken
+    assert (Cursor.parse(f"0.1.{offset}.2") is not None) is taken
+
+
+def test_repr_hides_the_token() -> None:
+    """A token never gets into a log through the repr of its event id."""
+    id = EventId.parse(VALID)
+    assert id is not None
+    assert id.token in str(id)
+    assert id.token not in repr(id)

@@ -1,0 +1,177 @@
+"""The oracle: what one client was owed, and what it got.
+
+It knows the published messages and the rules, and nothing of how holdfast works.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+
+class Violation(AssertionError):
+    """A promise was broken; the first word says which kind of breach it is."""
+
+
+@dataclass(frozen=True)
+class Published:
+    offset: int
+    topic: str
+    lane: str
+    key: str | None
+    to_user: str | None
+
+    @property
+    def subject(self):
+        return None if self.key is None else (self.topic, self.to_user, self.key)
+
+    @property
+    def log(self):
+        return self.topic, self.to_user, self.lane
+
+
+@dataclass
+class Log:
+    """Everything published, and which of it a store with this retention may have trimmed."""
+
+    limit: int
+    messages: list[Published] = field(default_factory=list)
+    superseded: set[int] = field(default_factory=set)
+    trimmable: set[int] = field(default_factory=set)
+
+    def publish(self, message: Published) -> None:
+        if message.subject is not None:
+            for older in self.messages:
+                if older.subject == message.subject:
+                    self.superseded.add(older.offset)
+        self.messages.append(message)
+        kept = [
+            m.offset
+            for m in self.messages
+            if m.log == message.log and m.offset not in self.superseded | self.trimmable
+        ]
+        if len(kept) > self.limit:
+            self.trimmable.update(kept[: -self.limit])
+
+
+@dataclass
+class Client:
+    """The account of one client, over all its connections."""
+
+    name: str
+    log: Log
+    subscribed: dict[str, int] = field(default_factory=dict)
+    """Topic → the offset that the node had delivered when the subscription was acquired."""
+    owed: dict[int, Published] = field(default_factory=dict)
+    delivered: list[Published] = field(default_factory=list)
+    newest: dict[object, int] = field(default_factory=dict)
+    optional: set[int] = field(default_factory=set)
+    """Published before a subscription, but not yet delivered by the node at that time."""
+    excused: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    covered: set[int] = field(default_factory=set)
+    gap_open: set[tuple[str, str]] = field(default_factory=set)
+    gap_counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    gap_unknown: set[str] = field(default_factory=set)
+
+    def published(self, message: Published) -> None:
+        if message.topic in self.subscribed and message.to_user in (None, self.name):
+            self.owed[message.offset] = message
+
+    def subscribe(self, topic: str, since: int) -> None:
+        if topic in self.subscribed:
+            return
+        self.subscribed[topic] = since
+        for message in self.log.messages:
+            mine = message.topic == topic and message.to_user in (None, self.name)
+            if mine and message.offset > since:
+                self.optional.add(message.offset)
+                self.owed[message.offset] = message
+
+    def unsubscribe(self, topic: str) -> None:
+        self.subscribed.pop(topic, None)
+        for offset in [o for o, m in self.owed.items() if m.topic == topic]:
+            self.excuse(offset)
+
+    def restart(self) -> None:
+        """The client has never learnt of a session, so it is owed nothing yet."""
+        self.owed.clear()
+        self.covered.clear()
+        self.subscribed.clear()
+
+    def excuse(self, offset: int) -> None:
+        """Not owed any more; a gap may have counted it."""
+        message = self.owed.pop(offset)
+        if offset in self.log.trimmable:
+            self.excused[message.lane] += 1
+        self.covered.discard(offset)
+
+    def receive(self, message: Published) -> None:
+        since = self.subscribed.get(message.topic)
+        if since is None or message.to_user not in (None, self.name):
+            raise Violation(f"private: {message} to {self.name}, who has {self.subscribed}")
+        if message.offset <= since:
+            raise Violation(f"private: {message} is older than the subscription of {since}")
+        again = message in self.delivered
+        if again and message.key is None:
+            raise Violation(f"duplicated: {message}")
+        if message.offset in self.covered:
+            raise Violation(f"contradicted: {message} was declared lost before")
+        self._check_order(message)
+        self.delivered.append(message)
+        self.owed.pop(message.offset, None)
+        if message.key is None:
+            self._settle(message)
+
+    def _check_order(self, message: Published) -> None:
+        if message.subject is not None:
+            if message.offset < self.newest.get(message.subject, 0):
+                raise Violation(f"stale: {message} after {self.newest[message.subject]}")
+            self.newest[message.subject] = message.offset
+            return
+        before = [m.offset for m in self.delivered if m.lane == message.lane and m.key is None]
+        if before and message.offset < before[-1]:
+            raise Violation(f"reordered: {message} after {before[-1]} in its lane")
+
+    def _settle(self, message: Published) -> None:
+        """Everything of this log below `message` must have been settled or declared by now."""
+        for other in list(self.owed.values()):
+            if other.log != message.log or other.offset > message.offset:
+                continue
+            self._cover(other)
+
+    def _cover(self, message: Published) -> None:
+        if message.offset in self.covered or message.offset in self.log.superseded:
+            return
+        if (message.lane, message.topic) not in self.gap_open:
+            if message.offset in self.optional:
+                return
+            raise Violation(f"lost: {message} of {self.name} was passed over without a word")
+        if message.offset not in self.log.trimmable:
+            if message.offset in self.optional:
+                return
+            raise Violation(f"unjustified: {message} is declared lost, but had to be kept")
+        self.covered.add(message.offset)
+
+    def gap(self, lane: str, topics: list[str], count: int | None) -> None:
+        undelivered = [m for m in self.owed.values() if m.lane == lane and m.topic in topics]
+        if not any(m.offset in self.log.trimmable for m in undelivered):
+            raise Violation(f"spurious: a gap in {lane} of {topics}, where nothing is missing")
+        if count is None:
+            self.gap_unknown.add(lane)
+        else:
+            self.gap_counts[lane] += count
+        self.gap_open.update((lane, topic) for topic in topics)
+
+    def finish(self) -> None:
+        """Nothing more comes: whatever is still owed is lost."""
+        for message in list(self.owed.values()):
+            self._cover(message)
+        for lane, count in self.gap_counts.items():
+            trimmed = [
+                m for m in self.owed.values() if m.lane == lane and m.offset in self.log.trimmable
+            ]
+            missing = sum(m.offset in self.covered - self.optional for m in trimmed)
+            excused = self.excused[lane]
+            excused += sum(m.offset in self.log.superseded | self.optional for m in trimmed)
+            if lane not in self.gap_unknown and not missing <= count <= missing + excused:
+                raise Violation(f"miscounted: {lane} told {count}, missing {missing} (+{excused})")

@@ -1,0 +1,310 @@
+"""The world: two nodes on one broker, clients that come and go, every step taken by a script.
+
+Real Broadcaster parts (Node, Admission, Subscriber, Outbox, MemoryBroker) run in an event loop
+that only turns when a step says so. No task of holdfast runs: the world decides when a node reads
+its feed, when an outbox is pumped, what arrives, and when a link is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from holdfast.core.cursor import EventId
+from holdfast.core.history import Retention
+from holdfast.core.message import Priority, UserId
+from holdfast.runtime.admission import Admission, Hello
+from holdfast.runtime.broker import Batch, Head
+from holdfast.runtime.memory import MemoryBroker
+from holdfast.runtime.node import Node
+from holdfast.runtime.options import Options
+from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.publishing import make_draft
+from holdfast.runtime.subscribing import Subscriber
+
+from .oracle import Client, Log, Published, Violation
+
+TOPICS = ("a", "b")
+KEYS = (None, None, "k")
+LIMIT = 4
+CAPACITY = 3
+
+
+@dataclass
+class Seat:
+    """A client with its link: what was sent but has not arrived, and its last event id."""
+
+    account: Client
+    rights: set[str] = field(default_factory=lambda: set(TOPICS))
+    last_event_id: str | None = None
+    requested: tuple[str, ...] = ("a",)
+    node: int = 0
+    outbox: Outbox | None = None
+    pipe: list[Frame] = field(default_factory=list)
+    hello_seen: bool = False
+    refused: set[str] = field(default_factory=set)
+
+
+class World:
+    """Interprets a script of numbers; raises `Violation` when a promise breaks."""
+
+    def __init__(self, script: list[int]) -> None:
+        self._script: Iterator[int] = iter(script)
+        self.loop = asyncio.new_event_loop()
+        self.now = 1000.0
+        self.log = Log(LIMIT)
+        self.by_offset: dict[int, Published] = {}
+        self.broker = MemoryBroker(retention=Retention(limit=LIMIT), clock=lambda: self.now)
+        self.run(self.broker.start())
+        options = Options(buffer_capacity=CAPACITY)
+        self.nodes = [Node(self.broker, options, lambda: self.now, None) for _ in range(2)]
+        self.subscribers = [Subscriber(node) for node in self.nodes]
+        self.admissions = [
+            Admission(node, subscriber)
+            for node, subscriber in zip(self.nodes, self.subscribers, strict=True)
+        ]
+        self.head = self.run(self.broker.head())
+        for node in self.nodes:
+            node.begin(self.head)
+        self.ghosts: list[tuple[Node, Outbox]] = []
+        self.seats = [Seat(Client(name, self.log)) for name in ("u", "v")]
+
+    def close(self) -> None:
+        self.loop.close()
+
+    # -- the script ----------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """Take steps until the script ends, then let everything arrive and settle the accounts."""
+        steps = (
+            self.publish, self.publish, self.publish, self.ingest, self.ingest, self.pump,
+            self.pump, self.arrive, self.arrive, self.connect, self.cut, self.resubscribe,
+            self.notice, self.change_rights,
+        )  # fmt: skip
+        try:
+            while True:
+                steps[self.choose(len(steps))]()
+        except StopIteration:
+            pass
+        self.settle()
+
+    def choose(self, count: int) -> int:
+        return next(self._script) % count
+
+    def run(self, awaitable):
+        return self.loop.run_until_complete(awaitable)
+
+    def seat(self) -> Seat:
+        return self.seats[self.choose(len(self.seats))]
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        topic = TOPICS[self.choose(2)]
+        lane = (Priority.NORMAL, Priority.LOW, Priority.CRITICAL)[self.choose(3)]
+        key = KEYS[self.choose(len(KEYS))]
+        to_user = (None, None, "u")[self.choose(3)]
+        draft = make_draft(
+            topic, self.log.messages[-1].offset + 1 if self.log.messages else 1,
+            priority=lane, key=key, ttl=None, to_user=to_user, idempotency_key=None,
+            now=self.now, max_bytes=10_000,
+        )  # fmt: skip
+        self.head = self.run(self.broker.publish(draft))
+        message = Published(self.head.offset, topic, lane.label, key, to_user)
+        self.log.publish(message)
+        self.by_offset[message.offset] = message
+        for seat in self.seats:
+            seat.account.published(message)
+
+    def ingest(self) -> None:
+        self._ingest(self.nodes[self.choose(2)], 1 + self.choose(4))
+
+    def _ingest(self, node: Node, count: int) -> None:
+        if node.ingested >= self.head.offset:
+            return
+        batch = self.run(self.broker.follow(Head(node.epoch, node.ingested)))
+        part = batch.messages[:count]
+        node.deliver(Batch(Head(node.epoch, part[-1].offset), part))
+
+    def connect(self) -> None:
+        seat = self.seat()
+        if seat.outbox is not None:
+            return
+        seat.node = self.choose(2)
+        self._connect(seat)
+
+    def _connect(self, seat: Seat) -> None:
+        async def may_subscribe(topic: str) -> bool:
+            return topic in seat.rights
+
+        account, node = seat.account, self.nodes[seat.node]
+        hello = Hello(
+            user=UserId(account.name), topics=seat.requested, last_event_id=seat.last_event_id,
+            may_subscribe=may_subscribe, transport="model",
+        )  # fmt: skip
+        outbox = self.run(self.admissions[seat.node].admit(hello))
+        self.ghosts = [g for g in self.ghosts if g[1].connection in g[0].outboxes]
+        seat.outbox, seat.hello_seen = outbox, False
+        # By the rules, not by what holdfast did: a revoked topic ends, a new session begins now.
+        for topic in set(account.subscribed) - seat.rights:
+            account.unsubscribe(topic)
+            seat.refused.add(topic)
+        for topic in seat.refused & seat.rights:
+            account.subscribe(topic, node.ingested)
+            seat.refused.discard(topic)
+        if seat.last_event_id is None:
+            account.restart()
+            seat.refused = set(seat.requested) - seat.rights
+            for topic in seat.requested:
+                if topic in seat.rights:
+                    account.subscribe(topic, node.ingested)
+
+    def pump(self) -> None:
+        self._pump(self.seat())
+
+    def _pump(self, seat: Seat) -> bool:
+        """Hand over what the outbox has now; whether that was anything."""
+        if seat.outbox is None:
+            return False
+
+        async def step() -> list[Frame] | None:
+            task = asyncio.ensure_future(seat.outbox.next())
+            for _ in range(20):
+                if task.done():
+                    return task.result()
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            return None
+
+        frames = self.run(step())
+        if frames is None:
+            return False
+        self._check_priorities(frames)
+        self._check_cursors(seat, frames)
+        seat.pipe.extend(frames)
+        return True
+
+    def arrive(self) -> None:
+        seat = self.seat()
+        for _ in range(1 + self.choose(3)):
+            self._arrive(seat)
+
+    def _arrive(self, seat: Seat) -> None:
+        if not seat.pipe:
+            return
+        frame = seat.pipe.pop(0)
+        body = json.loads(frame.body)
+        match body["type"]:
+            case "message":
+                seat.account.receive(self.by_offset[body["data"]])
+            case "gap":
+                gap = body["data"]
+                seat.account.gap(gap["priority"], gap["topics"], gap["count"])
+            case "connection_established":
+                self._greet(seat, body["data"])
+            case kind:
+                raise Violation(f"spurious: a frame of type {kind}")
+        if frame.id:
+            seat.last_event_id = frame.id
+
+    def _greet(self, seat: Seat, hello) -> None:
+        seat.hello_seen = True
+        returning = seat.last_event_id is not None
+        if hello["session"] == "fresh" and returning:
+            raise Violation("unjustified: a fresh session for a client that came back")
+        if hello["session"] == "gap" and hello["gap"]["cause"] != "trimmed":
+            raise Violation(f"unjustified: a reset, {hello['gap']}")
+
+    def cut(self) -> None:
+        seat = self.seat()
+        noticed = bool(self.choose(2))
+        if seat.outbox is None:
+            return
+        arrived = self.choose(len(seat.pipe) + 1)
+        for _ in range(arrived):
+            self._arrive(seat)
+        # A client that never got the answer presents its old token again; that is refused while
+        # the connection which got the new one looks alive (see tests/core/test_tokens.py).
+        self._drop(seat, noticed or not seat.hello_seen)
+
+    def _drop(self, seat: Seat, noticed: bool) -> None:
+        ghost = (self.nodes[seat.node], seat.outbox)
+        seat.outbox, seat.pipe = None, []
+        if noticed:
+            self._notice(*ghost)
+        else:
+            self.ghosts.append(ghost)
+
+    def notice(self) -> None:
+        if self.ghosts:
+            self._notice(*self.ghosts.pop(self.choose(len(self.ghosts))))
+
+    def _notice(self, node: Node, outbox: Outbox) -> None:
+        async def leave() -> None:
+            node.unregister(outbox)
+            await node.detach(outbox.connection.session, outbox.connection.id)
+
+        self.run(leave())
+
+    def resubscribe(self) -> None:
+        seat = self.seat()
+        topic, add = TOPICS[self.choose(2)], bool(self.choose(3))
+        if seat.outbox is None or not seat.hello_seen:
+            return
+        node, subscriber = self.nodes[seat.node], self.subscribers[seat.node]
+        if add:
+            allowed, _ = self.run(subscriber.subscribe(seat.outbox, [topic]))
+            if topic in allowed:
+                seat.account.subscribe(topic, node.ingested)
+        else:
+            self.run(subscriber.unsubscribe(seat.outbox, [topic]))
+            # What was sent before the answer may still arrive.
+            while seat.pipe:
+                self._arrive(seat)
+            seat.account.unsubscribe(topic)
+            seat.refused.discard(topic)
+
+    def change_rights(self) -> None:
+        seat = self.seat()
+        topic = TOPICS[self.choose(2)]
+        if seat.outbox is None:
+            seat.rights ^= {topic}
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check_priorities(self, frames: list[Frame]) -> None:
+        lanes = [
+            Priority[body["priority"].upper()]
+            for body in map(json.loads, (frame.body for frame in frames))
+            if body["type"] == "message"
+        ]
+        if lanes != sorted(lanes, reverse=True):
+            raise Violation(f"reordered: lanes {lanes} in one chunk")
+
+    def _check_cursors(self, seat: Seat, frames: list[Frame]) -> None:
+        ids = [EventId.parse(frame.id) for frame in [*seat.pipe, *frames] if frame.id]
+        for before, after in itertools.pairwise(ids):
+            if any(b > a for b, a in zip(before.cursor.marks, after.cursor.marks, strict=True)):
+                raise Violation(f"cursor went back: {before} then {after}")
+
+    def settle(self) -> None:
+        """Everybody comes back, everything arrives, and the accounts must balance."""
+        for seat in self.seats:
+            if seat.outbox is None:
+                self._connect(seat)
+        for node in self.nodes:
+            while node.ingested < self.head.offset:
+                self._ingest(node, 3)
+        for seat in self.seats:
+            for _ in range(10_000):
+                if not self._pump(seat):
+                    break
+            else:
+                raise Violation("stuck: an outbox that never runs dry")
+            while seat.pipe:
+                self._arrive(seat)
+            seat.account.finish()

@@ -1,0 +1,227 @@
+"""Drives an ASGI application in the same loop: a scope, and two queues where a server would be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from tests.support.clients import Response
+from tests.support.eventstream import Event, EventStreamDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from types import TracebackType
+
+    App = Callable[[Any, Any, Any], Awaitable[None]]
+
+PATIENCE = 30.0
+
+
+def scope(
+    kind: str,
+    path: str,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """An ASGI scope of HTTP/1.1, as a server makes it; ``more`` replaces any of its members."""
+    parts = urlsplit(path)
+    pairs = headers.items() if hasattr(headers, "items") else headers
+    made = {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "scheme": "http" if kind == "http" else "ws",
+        "path": parts.path,
+        "raw_path": parts.path.encode(),
+        "query_string": parts.query.encode("latin-1"),
+        "root_path": "",
+        "headers": [
+            (b"host", b"example.test"),
+            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs),
+        ],
+        "client": ("192.0.2.1", 1234),
+        "server": ("192.0.2.2", 80),
+    }
+    return made | more
+
+
+class Conversation:
+    """An application at work on one scope, for the length of an ``async with`` block.
+
+    The block ends with the client gone, and fails if the application does not end then.
+    """
+
+    def __init__(self, app: App, scope_: dict[str, Any]) -> None:
+        self.scope = scope_
+        self.to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._app = app
+        self.task: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        self.task = asyncio.ensure_future(self._run())
+        return self
+
+    async def _run(self) -> None:
+        await self._app(self.scope, self.to_app.get, self.from_app.put)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.leave()
+            await self.ended()
+        else:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    def leave(self) -> None:
+        """The client is gone."""
+        if self.scope["type"] == "lifespan":
+            self.to_app.put_nowait({"type": "lifespan.shutdown"})
+        else:
+            self.to_app.put_nowait({"type": f"{self.scope['type']}.disconnect", "code": 1006})
+
+    async def ended(self) -> None:
+        """Wait until the application has returned; what it raised is raised here."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait([self.task])
+        self.task.result()
+
+    async def receive(self) -> dict[str, Any]:
+        """What the application sends next; if it raises instead, that is raised here."""
+        getting = asyncio.ensure_future(self.from_app.get())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.wait([getting, self.task], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not getting.done():
+                getting.cancel()
+        if getting.done() and not getting.cancelled():
+            return getting.result()
+        self.task.result()
+        raise EOFError("the application has returned")
+
+
+class Http(Conversation):
+    """A request and the response to it."""
+
+    def __init__(
+        self,
+        app: App,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        **more: Any,
+    ) -> None:
+        super().__init__(app, scope("http", path, headers, method=method, **more))
+        self.to_app.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self.decoder = EventStreamDecoder()
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.over = False
+        self._events: list[Event] = []
+
+    async def start(self) -> int:
+        """Read the response's start; its status."""
+        message = await self.receive()
+        assert message["type"] == "http.response.start"
+        self.status = message["status"]
+        for name, value in message["headers"]:
+            assert name == name.lower()
+            self.headers[name.decode("latin-1")] = value.decode("latin-1")
+        return self.status
+
+    async def chunk(self) -> bytes:
+        """The next piece of the body; `over` says whether it was the last."""
+        message = await self.receive()
+        assert message["type"] == "http.response.body"
+        self.over = not message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    async def whole(self) -> Response:
+        """The whole response."""
+        await self.start()
+        body = b""
+        while not self.over:
+            body += await self.chunk()
+        await self.ended()
+        return Response(self.status, self.headers, body)
+
+    async def event(self) -> Event | None:
+        """The next event of an event stream; ``None`` at its clean end."""
+        while not self._events:
+            if self.over:
+                return None
+            self._events += self.decoder.feed(await self.chunk())
+        return self._events.pop(0)
+
+    async def frame(self) -> Any:
+        """The JSON of the next event."""
+        event = await self.event()
+        assert event is not None, "the stream ended"
+        return event.json()
+
+
+class Socket(Conversation):
+    """A WebSocket."""
+
+    def __init__(
+        self,
+        app: App,
+        path: str = "/websocket",
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        **more: Any,
+    ) -> None:
+        super().__init__(app, scope("websocket", path, headers, subprotocols=[], **more))
+        self.to_app.put_nowait({"type": "websocket.connect"})
+        self.code = 0
+
+    async def accepted(self) -> None:
+        """The handshake is answered."""
+        assert (await self.receive())["type"] == "websocket.accept"
+
+    async def frame(self) -> Any:
+        """The JSON of the next text message."""
+        message = await self.receive()
+        assert message["type"] == "websocket.send", message
+        return json.loads(message["text"])
+
+    def send(self, value: Any) -> None:
+        """Send a client's message: an object as JSON, text or bytes as they are."""
+        kind = "bytes" if isinstance(value, bytes) else "text"
+        content = value if isinstance(value, str | bytes) else json.dumps(value)
+        self.to_app.put_nowait({"type": "websocket.receive", kind: content})
+
+    async def closed(self) -> int:
+        """Read on until the application closes; its close code."""
+        while (message := await self.receive())["type"] != "websocket.close":
+            pass
+        self.code = message["code"]
+        with contextlib.suppress(asyncio.QueueFull):
+            self.leave()
+        return self.code
+
+
+async def fetch(
+    app: App,
+    method: str,
+    path: str,
+    *,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Response:
+    """A whole request, its body as JSON, and its whole response."""
+    content = b"" if body is None else json.dumps(body).encode()
+    async with Http(app, path, method=method, headers=headers or {}, body=content, **more) as call:
+        return await call.whole()

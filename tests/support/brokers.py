@@ -1,0 +1,146 @@
+"""Brokers of the Protocol that behave badly: late, restarted, or dying. Each keeps a real log."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from holdfast import MemoryBroker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast import Cursor
+    from holdfast.core.delivery import PageRequest
+    from holdfast.core.history import Page, Subscriptions, Survey
+    from holdfast.core.message import UserId
+    from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
+    from holdfast.runtime.broker import Batch, Draft, Head
+
+
+class LateTokens:
+    """Tokens behind a slow line: every call waits before and after it happens."""
+
+    def __init__(self, broker: LateBroker) -> None:
+        self._broker = broker
+
+    async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
+        await self._broker.pause()
+        token = await self._broker.log.tokens.issue(session, connection)
+        await self._broker.pause()
+        return token
+
+    async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
+        await self._broker.pause()
+        answer = await self._broker.log.tokens.redeem(token, user, connection)
+        await self._broker.pause()
+        return answer
+
+    async def record(self, session: Session) -> None:
+        await self._broker.pause()
+        await self._broker.log.tokens.record(session)
+
+    async def detach(self, session: Session, connection: ConnectionId) -> None:
+        await self._broker.pause()
+        await self._broker.log.tokens.detach(session, connection)
+
+    async def forget(self, user: UserId) -> int:
+        await self._broker.pause()
+        return await self._broker.log.tokens.forget(user)
+
+
+class LateBroker:
+    """A broker behind a slow line: every call waits before and after it happens.
+
+    What a broker over a network does in effect. ``hold`` makes the answers wait until it is
+    released; ``die`` makes `follow` raise, ``restart`` puts another log in place of this one.
+    """
+
+    def __init__(self, *, rounds: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
+        self.log = make()
+        self.released = asyncio.Event()
+        self.released.set()
+        self._make = make
+        self._rounds = rounds
+        self._error: Exception | None = None
+        self._tokens = LateTokens(self)
+
+    async def pause(self) -> None:
+        for _ in range(self._rounds):
+            await asyncio.sleep(0)
+        await self.released.wait()
+
+    async def die(self, error: Exception) -> None:
+        """Let every `follow` raise ``error``, the one under way too."""
+        self._error = error
+        await self.log.close()
+
+    async def restart(self) -> None:
+        """Lose the log: from here on there is another, empty one."""
+        lost, self.log = self.log, self._make()
+        await self.log.start()
+        await lost.close()
+
+    @property
+    def tokens(self) -> LateTokens:
+        return self._tokens
+
+    @property
+    def history_age(self) -> float | None:
+        return self.log.history_age
+
+    @property
+    def token_lifetime(self) -> float:
+        return self.log.token_lifetime
+
+    async def start(self) -> None:
+        await self.log.start()
+
+    async def close(self) -> None:
+        await self.log.close()
+
+    async def publish(self, draft: Draft) -> Head:
+        await self.pause()
+        head = await self.log.publish(draft)
+        await self.pause()
+        return head
+
+    async def head(self) -> Head:
+        await self.pause()
+        head = await self.log.head()
+        await self.pause()
+        return head
+
+    async def follow(self, after: Head) -> Batch:
+        while True:
+            await self.pause()
+            log = self.log
+            try:
+                batch = await log.follow(after)
+            except Exception:
+                if self._error is not None:
+                    raise self._error from None
+                if log is self.log:
+                    raise
+                continue
+            await self.pause()
+            return batch
+
+    async def read(
+        self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
+    ) -> Page:
+        await self.pause()
+        page = await self.log.read(request, dict(subscriptions), user)
+        await self.pause()
+        return page
+
+    async def survey(
+        self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
+    ) -> Survey:
+        await self.pause()
+        survey = await self.log.survey(cursor, dict(subscriptions), user)
+        await self.pause()
+        return survey
+
+    async def sweep(self) -> None:
+        await self.log.sweep()

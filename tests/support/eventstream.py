@@ -1,0 +1,92 @@
+"""A decoder of event streams, written from WHATWG HTML, section 9.2.6, and from nothing of ours."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """One dispatched event, and how it was written: its field names, in order."""
+
+    type: str
+    data: str
+    last_event_id: str
+    fields: tuple[str, ...]
+
+    def json(self) -> Any:
+        """The data as the JSON that it holds."""
+        return json.loads(self.data)
+
+
+class EventStreamDecoder:
+    """Feed it bytes as they come; it returns the events that they complete.
+
+    ``last_event_id`` and ``retry`` (milliseconds) are as the specification's event source has
+    them. An event that is cut off before its blank line is never dispatched.
+    """
+
+    def __init__(self) -> None:
+        self.last_event_id = ""
+        self.retry: int | None = None
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = False
+        self._line = ""
+        self._after_cr = False
+        self._id = ""
+        self._clear()
+
+    def _clear(self) -> None:
+        self._data: list[str] = []
+        self._type = ""
+        self._fields: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that ``chunk`` completes."""
+        text = self._decode.decode(chunk)
+        if text and not self._begun:
+            self._begun = True
+            text = text.removeprefix("\ufeff")
+        events: list[Event] = []
+        for char in text:
+            if char == "\n" and self._after_cr:
+                self._after_cr = False
+                continue
+            self._after_cr = char == "\r"
+            if char not in "\r\n":
+                self._line += char
+                continue
+            line, self._line = self._line, ""
+            if line:
+                self._field(line)
+            elif (event := self._dispatch()) is not None:
+                events.append(event)
+        return events
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        if not name:
+            return
+        value = value.removeprefix(" ")
+        self._fields.append(name)
+        match name:
+            case "event":
+                self._type = value
+            case "data":
+                self._data.append(value)
+            case "id" if "\0" not in value:
+                self._id = value
+            case "retry" if value and all(char in "0123456789" for char in value):
+                self.retry = int(value)
+
+    def _dispatch(self) -> Event | None:
+        self.last_event_id = self._id
+        data, kind, fields = self._data, self._type, tuple(self._fields)
+        self._clear()
+        # The data buffer of one empty line is "\n" and dispatched; only no data line at all is not.
+        if not data:
+            return None
+        return Event(kind or "message", "\n".join(data), self.last_event_id, fields)

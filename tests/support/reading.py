@@ -1,0 +1,81 @@
+"""A client without a transport: it reads an outbox as a transport does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from holdfast.runtime.outbox import Outbox
+
+
+class Seen(NamedTuple):
+    """A frame as the client sees it: the JSON, and the event id."""
+
+    body: dict[str, Any]
+    id: str
+
+    @property
+    def type(self) -> str:
+        return str(self.body["type"])
+
+    @property
+    def data(self) -> Any:
+        return self.body.get("data")
+
+
+class Reader:
+    """Reads the frames of one outbox, one at a time; each wait is bounded by ``patience``."""
+
+    def __init__(self, outbox: Outbox, *, patience: float = 5.0) -> None:
+        self.outbox = outbox
+        self.last_id = ""
+        self._patience = patience
+        self._waiting: list[Seen] = []
+
+    async def frame(self) -> Seen | None:
+        """The next frame; ``None`` when the connection is over."""
+        if not self._waiting:
+            async with asyncio.timeout(self._patience):
+                found = await self.outbox.next()
+            if found is None:
+                return None
+            self.outbox.sent()
+            self._waiting = [Seen(json.loads(frame.body), frame.id) for frame in found]
+        seen = self._waiting.pop(0)
+        self.last_id = seen.id
+        return seen
+
+    async def hello(self) -> Seen:
+        """The first frame."""
+        seen = await self.frame()
+        assert seen is not None
+        assert seen.type == "connection_established"
+        return seen
+
+    async def take(self, count: int) -> list[Any]:
+        """The data of the next ``count`` messages; nothing else may stand between them."""
+        found = []
+        for _ in range(count):
+            seen = await self.frame()
+            assert seen is not None, f"the connection ended after {found}"
+            assert seen.type == "message", seen.body
+            found.append(seen.data)
+        return found
+
+    async def nothing(self) -> None:
+        """Fails if a frame comes within half a second (of a virtual loop: at no cost)."""
+        found: list[object] = list(self._waiting)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                found += await self.outbox.next() or []
+        assert found == []
+
+    async def rest(self) -> list[Seen]:
+        """All frames until the connection is over."""
+        found = []
+        while (seen := await self.frame()) is not None:
+            found.append(seen)
+        return found
