@@ -20,11 +20,11 @@ def decode(stream: bytes) -> list[tuple[str, str, str]]:
         # The examples of the specification itself.
         (b"data: YHOO\ndata: +2\ndata: 10\n\n", [("message", "YHOO\n+2\n10", "")]),
         (
-            b": test stream\n\ndata: first event\nid: 1\n\ndata:second\nid\n\ndata:  third event\n\n",
+            b": test stream\n\ndata: first event\nid: 1\n\ndata:second\nid\n\ndata:  third\n\n",
             [
                 ("message", "first event", "1"),
                 ("message", "second", ""),
-                ("message", " third event", ""),
+                ("message", " third", ""),
             ],
         ),
         (b"data\n\ndata\ndata\n\ndata:", [("message", "", ""), ("message", "\n", "")]),

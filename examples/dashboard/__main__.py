@@ -23,6 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         settings = Settings.from_env()
+        app = create_app(settings)
         # Its small send buffer is what keeps a low-priority flood from piling up below us.
         sock = listening_socket(options.host, options.port)
     except (OSError, ValueError) as error:
@@ -34,7 +35,7 @@ def main() -> int:
     print(f"dashboard  http://{f'[{host}]' if ':' in host else host}:{port}")
     print(f"user       {USER}")
     print(f"password   {password}{hint}", flush=True)
-    config = uvicorn.Config(create_app(settings), log_level="warning")
+    config = uvicorn.Config(app, log_level="warning")
     with suppress(KeyboardInterrupt):  # uvicorn has stopped by then, and raises it again
         uvicorn.Server(config).run(sockets=[sock])
     return 0

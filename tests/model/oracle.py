@@ -69,7 +69,7 @@ class Client:
     """Published before a subscription, but not yet delivered by the node at that time."""
     excused: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     covered: set[int] = field(default_factory=set)
-    gap_open: set[tuple[str, str]] = field(default_factory=set)
+    gap_open: set[tuple[str, str | None, str]] = field(default_factory=set)
     gap_counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     gap_unknown: set[str] = field(default_factory=set)
 
@@ -138,11 +138,13 @@ class Client:
             if other.log != message.log or other.offset > message.offset:
                 continue
             self._cover(other)
+        # What a gap said is used up: the next hole in this log needs a word of its own.
+        self.gap_open.discard(message.log)
 
     def _cover(self, message: Published) -> None:
         if message.offset in self.covered or message.offset in self.log.superseded:
             return
-        if (message.lane, message.topic) not in self.gap_open:
+        if message.log not in self.gap_open:
             if message.offset in self.optional:
                 return
             raise Violation(f"lost: {message} of {self.name} was passed over without a word")
@@ -160,7 +162,8 @@ class Client:
             self.gap_unknown.add(lane)
         else:
             self.gap_counts[lane] += count
-        self.gap_open.update((lane, topic) for topic in topics)
+        for topic in topics:
+            self.gap_open |= {(topic, None, lane), (topic, self.name, lane)}
 
     def finish(self) -> None:
         """Nothing more comes: whatever is still owed is lost."""

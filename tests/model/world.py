@@ -29,7 +29,8 @@ from .oracle import Client, Log, Published, Violation
 
 TOPICS = ("a", "b")
 KEYS = (None, None, "k")
-LIMIT = 4
+LANES = (Priority.NORMAL, Priority.NORMAL, Priority.LOW, Priority.CRITICAL)
+LIMIT = 2
 CAPACITY = 3
 
 
@@ -70,7 +71,10 @@ class World:
         for node in self.nodes:
             node.begin(self.head)
         self.ghosts: list[tuple[Node, Outbox]] = []
-        self.seats = [Seat(Client(name, self.log)) for name in ("u", "v")]
+        self.seats = [
+            Seat(Client("u", self.log)),
+            Seat(Client("v", self.log), requested=("a", "b")),
+        ]
 
     def close(self) -> None:
         self.loop.close()
@@ -80,10 +84,12 @@ class World:
     def play(self) -> None:
         """Take steps until the script ends, then let everything arrive and settle the accounts."""
         steps = (
-            self.publish, self.publish, self.publish, self.ingest, self.ingest, self.pump,
-            self.pump, self.arrive, self.arrive, self.connect, self.cut, self.resubscribe,
-            self.notice, self.change_rights,
-        )  # fmt: skip
+            *(self.publish, self.burst, self.burst),
+            *(self.ingest, self.ingest, self.ingest_all),
+            *(self.pump, self.pump, self.arrive, self.arrive),
+            *(self.connect, self.connect, self.cut, self.cut),
+            *(self.resubscribe, self.notice, self.change_rights),
+        )
         try:
             while True:
                 steps[self.choose(len(steps))]()
@@ -104,7 +110,7 @@ class World:
 
     def publish(self) -> None:
         topic = TOPICS[self.choose(2)]
-        lane = (Priority.NORMAL, Priority.LOW, Priority.CRITICAL)[self.choose(3)]
+        lane = LANES[self.choose(len(LANES))]
         key = KEYS[self.choose(len(KEYS))]
         to_user = (None, None, "u")[self.choose(3)]
         draft = make_draft(
@@ -119,8 +125,17 @@ class World:
         for seat in self.seats:
             seat.account.published(message)
 
+    def burst(self) -> None:
+        for _ in range(1 + self.choose(6)):
+            self.publish()
+
     def ingest(self) -> None:
         self._ingest(self.nodes[self.choose(2)], 1 + self.choose(4))
+
+    def ingest_all(self) -> None:
+        node = self.nodes[self.choose(2)]
+        while node.ingested < self.head.offset:
+            self._ingest(node, 10)
 
     def _ingest(self, node: Node, count: int) -> None:
         if node.ingested >= self.head.offset:

@@ -26,27 +26,27 @@ class LateTokens:
 
     async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
         await self._broker.pause()
-        token = await self._broker.log.tokens.issue(session, connection)
+        token = await self._broker.sessions.issue(session, connection)
         await self._broker.pause()
         return token
 
     async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
         await self._broker.pause()
-        answer = await self._broker.log.tokens.redeem(token, user, connection)
+        answer = await self._broker.sessions.redeem(token, user, connection)
         await self._broker.pause()
         return answer
 
     async def record(self, session: Session) -> None:
         await self._broker.pause()
-        await self._broker.log.tokens.record(session)
+        await self._broker.sessions.record(session)
 
     async def detach(self, session: Session, connection: ConnectionId) -> None:
         await self._broker.pause()
-        await self._broker.log.tokens.detach(session, connection)
+        await self._broker.sessions.detach(session, connection)
 
     async def forget(self, user: UserId) -> int:
         await self._broker.pause()
-        return await self._broker.log.tokens.forget(user)
+        return await self._broker.sessions.forget(user)
 
 
 class LateBroker:
@@ -58,6 +58,7 @@ class LateBroker:
 
     def __init__(self, *, rounds: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
         self.log = make()
+        self.sessions = self.log.tokens
         self.released = asyncio.Event()
         self.released.set()
         self._make = make
@@ -76,7 +77,7 @@ class LateBroker:
         await self.log.close()
 
     async def restart(self) -> None:
-        """Lose the log: from here on there is another, empty one."""
+        """Lose the log, and no session: from here on there is another log, an empty one."""
         lost, self.log = self.log, self._make()
         await self.log.start()
         await lost.close()

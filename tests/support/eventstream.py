@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
+
+_LINE_END = re.compile("\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,16 @@ class EventStreamDecoder:
         if text and not self._begun:
             self._begun = True
             text = text.removeprefix("\ufeff")
+        if text and self._after_cr:
+            text = text.removeprefix("\n")
+            self._after_cr = False
+        if not text:
+            return []
+        self._after_cr = text.endswith("\r")
+        lines = _LINE_END.split(self._line + text)
+        self._line = lines.pop()
         events: list[Event] = []
-        for char in text:
-            if char == "\n" and self._after_cr:
-                self._after_cr = False
-                continue
-            self._after_cr = char == "\r"
-            if char not in "\r\n":
-                self._line += char
-                continue
-            line, self._line = self._line, ""
+        for line in lines:
             if line:
                 self._field(line)
             elif (event := self._dispatch()) is not None:

@@ -54,7 +54,9 @@ const stream = new LiveStream('/live', TOPICS, {
   session: startSession,
   message: (frame) => TAKE[frame.topic]?.(frame),
   gap: declareGap,
-  closing: ({ reason }) => log.add(`The server ended the stream: ${REASONS[reason] ?? reason}`, 'warn'),
+  closing({ reason }) {
+    log.add(`The server ended the stream: ${REASONS[reason] ?? reason}`, 'warn');
+  },
 });
 
 const TAKE = {
@@ -122,7 +124,7 @@ function showState(state, seconds) {
   $('state-text').textContent = state === 'away' ? `Away for ${seconds} s` : STATES[state];
   document.title = `${$('state-text').textContent} · holdfast dashboard`;
   $('cut').disabled = state !== 'live';
-  tape.setLive(state === 'live' || state === 'connecting');
+  tape.setLive(!['away', 'reconnecting'].includes(state));
 }
 
 function showNews(text, news) {

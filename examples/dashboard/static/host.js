@@ -3,8 +3,16 @@
 import { Chart } from './charts.js';
 import { bytes, duration, rate, size } from './format.js';
 
-const percent = { range: () => 100, format: (value) => `${Math.round(value)} %` };
-const perSecond = { range: (high) => Math.max(high * 1.15, 10000), format: rate };
+const percent = (label) => ({
+  series: [[label, '--accent']],
+  range: () => 100,
+  format: (value) => `${Math.round(value)} %`,
+});
+const perSecond = (...labels) => ({
+  series: labels.map((label, index) => [label, ['--accent', '--second'][index]]),
+  range: (high) => Math.max(high * 1.15, 10000),
+  format: rate,
+});
 
 class Card {
   constructor(name, chart) {
@@ -24,10 +32,10 @@ class Card {
 }
 
 export class Host {
-  #cpu = new Card('cpu', { series: [['busy', '--accent']], ...percent });
-  #memory = new Card('memory', { series: [['used', '--accent']], ...percent });
-  #disk = new Card('disk', { series: [['read', '--accent'], ['write', '--second']], ...perSecond });
-  #network = new Card('network', { series: [['in', '--accent'], ['out', '--second']], ...perSecond });
+  #cpu = new Card('cpu', percent('busy'));
+  #memory = new Card('memory', percent('used'));
+  #disk = new Card('disk', perSecond('read', 'write'));
+  #network = new Card('network', perSecond('in', 'out'));
   #cores = document.getElementById('cores');
 
   show(now, timestamp) {

@@ -58,8 +58,9 @@ class BufferStatistics:
 class PriorityBuffer:
     """Four first-in-first-out lanes behind one bound.
 
-    A message stands at a *place*: its offset, or the offset of the message it superseded. Places
-    ascend within a lane, so the first one is the lane's low-water mark.
+    A message stands at a *place*: its offset, or that of the message it superseded; a gap at the
+    first offset that it may be for. Places ascend within a lane, so what lies below the first one
+    is settled.
 
     Invariants, each held by the state machine in tests/core/test_buffer.py:
 
@@ -153,7 +154,7 @@ class PriorityBuffer:
             if isinstance(last, Gap):
                 entries[place] = last.merged(gap)
                 return
-        entries[gap.through] = gap
+        entries[gap.first] = gap
 
     def take(self, now: float) -> Message | Gap | None:
         """Remove and return the next message or gap, or `None`; what has expired is dropped."""

@@ -56,12 +56,22 @@ class Delivery:
 
     __slots__ = ("_live", "_not_before", "_read_through", "_settled", "buffer")
 
-    def __init__(self, buffer: PriorityBuffer, start: Cursor, *, live: bool) -> None:
-        """Begin at `start`: live (a new session, `start` is now) or with all four to catch up."""
+    def __init__(
+        self,
+        buffer: PriorityBuffer,
+        start: Cursor,
+        *,
+        live: bool,
+        not_before: Offset = Offset(0),  # noqa: B008 - an int
+    ) -> None:
+        """Begin at `start`: live (a new session, `start` is now) or with all four to catch up.
+
+        A node that is behind what the client has seen on another one waits until it has come to
+        `not_before`: the farthest of `start` and of the `since` of all subscriptions.
+        """
         self.buffer = buffer
         self._live = [live] * 4
-        # A node that is behind what the client has seen waits until it has come as far.
-        self._not_before = Offset(0) if live else start.highest
+        self._not_before = not_before
         self._read_through = list(start.marks)
         self._settled = list(start.marks)
 
@@ -155,7 +165,7 @@ class Delivery:
             return entry
         if entry.size <= self.buffer.max_bytes:
             return None
-        return Gap(entry.priority, entry.offset, (entry.topic,), 1)
+        return Gap(entry.priority, entry.offset, entry.offset, (entry.topic,), 1)
 
     def _offer(self, message: Message) -> None:
         outcome = self.buffer.offer(message)

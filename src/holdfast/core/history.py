@@ -7,7 +7,7 @@ What is trimmed otherwise is: each log knows through which offset, and how many 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,9 @@ from itertools import islice
 from .cursor import Cursor
 from .message import BEST_FIRST, Gap, Message, Offset, Priority, UserId
 from .topics import is_pattern, matches
+
+REMEMBERED = 4096
+"""Of how many trimmed messages the offset is kept, so that gaps can say exactly what is lost."""
 
 Subscriptions = Mapping[str, Offset]
 """Topic or pattern → `since`: what was published up to that offset is not disclosed."""
@@ -140,14 +143,37 @@ class _Log:
         begin = bisect_right(self.offsets, offset, self.start)
         return (m for m in islice(self.messages, begin, None) if m is not None)
 
-    def gap(self, lane: Priority, topic: str, after: Offset, up_to: Offset) -> Gap | None:
-        """The gap for what was trimmed after `after`, up to and including `up_to`, if any was."""
+    def lost(self, after: Offset, up_to: Offset) -> int | None:
+        """How many were trimmed after `after`, up to `up_to`; `None` if that is forgotten."""
+        if after < min(self.forgotten, up_to):
+            return None
+        return max(0, bisect_right(self.trimmed, up_to) - bisect_right(self.trimmed, after))
+
+    def runs(
+        self, after: Offset, up_to: Offset, between: list[Offset]
+    ) -> Iterator[tuple[Offset, Offset, int | None]]:
+        """What was trimmed after `after`, up to `up_to`, as (first, last, how many).
+
+        No run reaches over one of the offsets `between`, so that a reader who is cut off between
+        two messages has been told exactly of what lies before the first.
+        """
+        forgotten = min(self.forgotten, up_to)
+        if after < forgotten:
+            first = after + 1
+            taken = bisect_left(between, first)
+            while taken < len(between) and between[taken] == first:
+                first, taken = first + 1, taken + 1
+            if first <= forgotten:
+                yield Offset(first), forgotten, None
+        start = bisect_right(self.trimmed, after)
         end = bisect_right(self.trimmed, up_to)
-        if after < self.forgotten:  # not even how many is known any more
-            through = self.trimmed[end - 1] if end else min(self.forgotten, up_to)
-            return Gap(lane, through, (topic,), None) if through > after else None
-        count = end - bisect_right(self.trimmed, after)
-        return Gap(lane, self.trimmed[end - 1], (topic,), count) if count > 0 else None
+        while start < end:
+            following = bisect_right(between, self.trimmed[start])
+            stop = end
+            if following < len(between):
+                stop = bisect_right(self.trimmed, between[following], start, end)
+            yield self.trimmed[start], self.trimmed[stop - 1], stop - start
+            start = stop
 
 
 Address = tuple[str, UserId | None]
@@ -161,9 +187,9 @@ class History:
 
     - every log is within its `Retention`, and what is held in all within `total_bytes`;
     - between a position and the head, each message of a log is in `page`, superseded by a newer
-      one that is, expired, or at or below the offset of a gap in `page`;
+      one that is, expired, or within a gap in `page`;
     - a gap is in `page` only if a message after the position was trimmed, and its count, if
-      known, is exact.
+      known, is exact, wherever the reading is cut off and begun again.
 
     A read costs the logs that the subscriptions name (for a pattern: a scan of all topics).
     """
@@ -232,7 +258,7 @@ class History:
     ) -> Page:
         """Read on in one lane, to `up_to` at most: `limit` messages, `max_bytes`, at least one.
 
-        Gaps stand at the offset through which their log was trimmed, in order with the messages.
+        Gaps stand among the messages, each for what was trimmed between its neighbours.
         """
         end = min(up_to, self.head)
         logs = [
@@ -253,9 +279,17 @@ class History:
             messages.append(message)
             size += message.size
         through = messages[-1].offset if cut else max(end, after)
-        gaps = [log.gap(lane, topic, begin, through) for topic, log, begin in logs]
-        entries = _in_order(messages, [gap for gap in gaps if gap is not None])
-        return Page(lane, entries, through, complete=not cut)
+        gaps: dict[int, Gap] = {}
+        offsets = [message.offset for message in messages]
+        for topic, log, begin in logs:
+            for first, last, count in log.runs(begin, through, offsets):
+                gap, place = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
+                gaps[place] = gaps[place].merged(gap) if place in gaps else gap
+        entries: list[Message | Gap] = []
+        for place in range(len(messages) + 1):
+            entries += [gaps[place]] if place in gaps else []
+            entries += messages[place : place + 1]
+        return Page(lane, tuple(entries), through, complete=not cut)
 
     def survey(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None, now: float
@@ -268,8 +302,9 @@ class History:
                 if log.last <= begin:
                     continue
                 replay += sum(not message.has_expired(now) for message in log.after(begin))
-                gap = log.gap(lane, topic, begin, self.head)
-                if gap is not None:
+                count = log.lost(begin, self.head)
+                if count != 0:
+                    gap = Gap(lane, begin, log.trimmed_through, (topic,), count)
                     lost = gap if lost is None else lost.merged(gap)
         return Survey(replay, lost)
 
@@ -367,21 +402,8 @@ class History:
         if subject is not None and self._subjects.get(subject, (None, 0))[1] == message.offset:
             del self._subjects[subject]
         if not message.has_expired(now):
-            log.note_trimmed(message.offset, max(self.retention.limit, 16))
+            log.note_trimmed(message.offset, max(self.retention.limit, REMEMBERED))
 
 
 def _offset(message: Message) -> Offset:
     return message.offset
-
-
-def _in_order(messages: list[Message], gaps: list[Gap]) -> tuple[Message | Gap, ...]:
-    """Both by offset; a gap stands at that of the last message it is for."""
-    entries: list[Message | Gap] = []
-    position = 0
-    for gap in sorted(gaps, key=lambda gap: gap.through):
-        while position < len(messages) and messages[position].offset < gap.through:
-            entries.append(messages[position])
-            position += 1
-        entries.append(gap)
-    entries.extend(messages[position:])
-    return tuple(entries)

@@ -71,11 +71,12 @@ GAP_TOPICS_LIMIT = 100
 class Gap:
     """Messages that a client will not get, standing in a lane where they would have stood.
 
-    `through` is the offset up to which the log was trimmed, `count` how many messages are
-    missing (`None`: not known any more), `topics` where (empty: in too many to name).
+    They lie between the offsets `first` and `through`, and nothing else of the lane does. `count`
+    is how many they are (`None`: not known any more), `topics` where (empty: too many to name).
     """
 
     priority: Priority
+    first: Offset
     through: Offset
     topics: tuple[str, ...]
     count: int | None
@@ -87,4 +88,5 @@ class Gap:
             topics = ()
         unknown = self.count is None or other.count is None
         count = None if unknown else (self.count or 0) + (other.count or 0)
-        return Gap(self.priority, Offset(max(self.through, other.through)), topics, count)
+        first, through = min(self.first, other.first), max(self.through, other.through)
+        return Gap(self.priority, first, through, topics, count)

@@ -21,7 +21,7 @@ from ..core.connection import Connection
 from ..core.cursor import Cursor, EventId
 from ..core.delivery import Delivery
 from ..core.history import Survey
-from ..core.message import UserId
+from ..core.message import Offset, UserId
 from ..core.tokens import ConnectionId, Presented, Session, Token
 from ..core.topics import USER_TOPIC
 from ..errors import Refused
@@ -67,6 +67,7 @@ class _Start:
     cause: Cause | None = None
     returns: bool = False
     rights: int = 0
+    newest: Offset = Offset(0)  # noqa: RUF009 - an int
 
 
 class Admission:
@@ -157,7 +158,7 @@ class Admission:
         connection = Connection(
             id,
             session,
-            Delivery(buffer, cursor, live=start.cursor is None),
+            Delivery(buffer, cursor, live=start.cursor is None, not_before=start.newest),
             transport=hello.transport,
             now=node.monotonic(),
             expires_at=hello.expires_at,
@@ -175,8 +176,10 @@ class Admission:
         allowed, rejected = await self._subscriber.permitted(
             wanted, hello.user, hello.transport, hello.may_subscribe
         )
-        since = max(node.ingested, (await node.broker.head()).offset)
         held = session.subscriptions if start.cursor is not None else {}
+        seen = start.cursor.highest if start.cursor is not None else Offset(0)
+        start.newest = max([seen, *held.values()])
+        since = max(node.ingested, start.newest)
         session.subscriptions = {topic: held.get(topic, since) for topic in allowed}
         session.refused = frozenset(rejected)
         session.acknowledged = False

@@ -291,7 +291,11 @@ class Broadcaster:
         key: str | None = None,
         ttl: float | None = None,
     ) -> PeriodicSource:
-        """Publish what `source` returns every `interval` seconds, while somebody listens."""
+        """Publish what `source` returns every `interval` seconds, while somebody listens.
+
+        A plain function is called in a worker thread; one that looks at this Broadcaster, or at
+        anything else of the event loop, must therefore be a coroutine function.
+        """
         if not interval > 0:
             raise ConfigurationError(f"interval={interval!r}: it must be a number over 0")
         made = PeriodicSource(

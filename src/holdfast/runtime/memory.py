@@ -21,6 +21,9 @@ FEED_MESSAGES = 4096
 
 FEED_BYTES = 4 * 1024 * 1024
 
+YIELD_EVERY = 64
+"""After so many messages that nobody has read yet, `publish` lets the event loop turn."""
+
 IDEMPOTENCY_KEYS = 10_000
 
 
@@ -73,6 +76,7 @@ class MemoryBroker:
         self._epoch: Epoch | None = None
         self._feed: deque[Message] = deque()
         self._feed_bytes = 0
+        self._unread = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._published: OrderedDict[str, Offset] = OrderedDict()
         self._users = 0
@@ -110,7 +114,9 @@ class MemoryBroker:
             self._wake()
 
     async def publish(self, draft: Draft) -> Head:
-        """Append, without waiting."""
+        """Append; a publisher that never pauses gives way to the readers now and then."""
+        if self._unread >= YIELD_EVERY:
+            await asyncio.sleep(0)
         epoch, key = self._running(), draft.idempotency_key
         if key is not None and key in self._published:
             return Head(epoch, self._published[key])
@@ -126,6 +132,7 @@ class MemoryBroker:
             to_user=draft.to_user,
         )
         self._history.append(message, self._clock())
+        self._unread += 1
         self._feed.append(message)
         self._feed_bytes += message.size
         while len(self._feed) > FEED_MESSAGES or self._feed_bytes > FEED_BYTES:
@@ -150,6 +157,7 @@ class MemoryBroker:
                 await waiter
             finally:
                 self._waiters.discard(waiter)
+        self._unread = 0
         messages: list[Message] = []
         for message in reversed(self._feed):
             if message.offset <= after.offset:

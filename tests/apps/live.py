@@ -1,0 +1,46 @@
+"""The application that real servers serve in the tests.
+
+Beside LiveApp's endpoints: POST /publish takes a list of messages, GET /pid says which process
+answers. ``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from holdfast import Broadcaster, Priority
+from holdfast.asgi import LiveApp
+from holdfast.asgi.http import answer, read_json
+from holdfast.auth import Action, Request, User
+from holdfast.runtime.broadcaster import BroadcasterState
+
+
+def authenticate(request: Request) -> User:
+    """Whoever says a name has it."""
+    return User(id=request.headers.get("x-user"))
+
+
+def authorize(user: User, action: Action, topic: str | None) -> bool:
+    """Everything, the statistics too."""
+    return True
+
+
+broadcaster = Broadcaster(**json.loads(os.environ.get("HOLDFAST_OPTIONS", "{}")))
+live = LiveApp(broadcaster, authenticate=authenticate, authorize=authorize)
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """LiveApp, and what the tests need besides."""
+    if scope["type"] in ("http", "websocket") and broadcaster.state is BroadcasterState.NEW:
+        await broadcaster.__aenter__()  # daphne knows no lifespan
+    if scope["type"] != "http" or scope["path"] != "/publish":
+        await live(scope, receive, send)
+        return
+    for message in (await read_json(receive))["messages"]:  # type: ignore[attr-defined]
+        priority = Priority[message.pop("priority", "NORMAL")]
+        await broadcaster.publish(
+            message.pop("topic", "t"), message.pop("data"), priority=priority, **message
+        )
+    await answer(send, 200, {})

@@ -1,0 +1,128 @@
+"""A connection's lifecycle: the table, over all that can happen in every state."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.core import connection as module
+from holdfast.core.connection import TRANSITIONS, CloseReason, Connection, Event, State
+from holdfast.core.message import Offset, UserId
+from holdfast.core.tokens import Session
+from holdfast.errors import IllegalTransition
+from tests.core.builders import connection
+
+events = st.sampled_from(Event)
+reasons = st.none() | st.sampled_from(CloseReason)
+
+
+def in_state(state: State) -> Connection:
+    """A connection in that state, by the shortest way."""
+    connected = connection("c")
+    for event in {
+        State.OPENING: [],
+        State.OPEN: [Event.READY],
+        State.CLOSING: [Event.CLOSE],
+        State.CLOSED: [Event.LOST],
+    }[state]:
+        connected.handle(event)
+    assert connected.state is state
+    return connected
+
+
+def table_in_docstring() -> dict[tuple[State, Event], State]:
+    """The transitions that the module's documentation draws."""
+    rows = re.findall(r"^ +(\w+) +([A-Z]+) +→ (\w+)", module.__doc__ or "", re.MULTILINE)
+    return {
+        (state, Event[event]): State[following]
+        for before, event, following in rows
+        for state in (State if before == "any" else [State[before]])
+    }
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event)
+@given(reason=reasons)
+def test_every_event_in_every_state(state: State, event: Event, reason: CloseReason | None) -> None:
+    """An event leads where the table says, or is illegal, raises and changes nothing."""
+    connected = in_state(state)
+    following = TRANSITIONS.get((state, event))
+    if following is None:
+        with pytest.raises(IllegalTransition, match=f"{event.name}.*{state.name}"):
+            connected.handle(event, reason)
+        assert (connected.state, connected.close_reason) == (state, None)
+    else:
+        assert connected.handle(event, reason) is connected.state is following
+
+
+def test_documented_table_is_the_table() -> None:
+    """The table in the module's docstring has exactly the transitions of the code."""
+    assert table_in_docstring() == TRANSITIONS
+
+
+@given(st.lists(st.tuples(events, reasons)))
+def test_first_reason_stays(script: list[tuple[Event, CloseReason | None]]) -> None:
+    """Whatever happens, the reason of a connection is the first with which this side ended it."""
+    connected, first = connection("c"), None
+    for event, reason in script:
+        if (connected.state, event) in TRANSITIONS:
+            following = connected.handle(event, reason)
+            first = first or (reason if following is State.CLOSING else None)
+        assert connected.close_reason is first
+
+
+@given(st.lists(events))
+def test_closed_is_the_end(script: list[Event]) -> None:
+    """No event brings a connection back once it is closing or closed."""
+    connected = connection("c")
+    order = [State.OPENING, State.OPEN, State.CLOSING, State.CLOSED]
+    reached = 0
+    for event in script:
+        if (connected.state, event) in TRANSITIONS:
+            connected.handle(event)
+        assert order.index(connected.state) >= reached
+        reached = order.index(connected.state)
+
+
+@pytest.mark.parametrize("state", State)
+def test_lost_peer_is_never_illegal(state: State) -> None:
+    """A peer may vanish and a transport may return in any state: that closes."""
+    assert in_state(state).handle(Event.LOST) is State.CLOSED
+    assert in_state(state).handle(Event.FINISHED) is State.CLOSED
+
+
+def test_lost_peer_is_no_reason_of_this_side() -> None:
+    """A connection that the client left has no close reason."""
+    connected = in_state(State.OPEN)
+    connected.handle(Event.LOST, CloseReason.IDLE)
+    assert connected.close_reason is None
+
+
+@pytest.mark.parametrize("reason", CloseReason)
+def test_close_code_says_whether_to_come_back(reason: CloseReason) -> None:
+    """1012 and 4000 to 4399 ask the client to reconnect, 4400 to 4499 tell it not to."""
+    assert reason.code == 1012 or 4000 <= reason.code < 4500
+    assert reason.may_reconnect is (reason.code == 1012 or 4000 <= reason.code < 4400)
+
+
+def test_close_codes_are_distinct() -> None:
+    """Each reason has its own code and text."""
+    assert len({reason.code for reason in CloseReason}) == len(CloseReason.__members__)
+    assert len({reason.text for reason in CloseReason}) == len(CloseReason.__members__)
+
+
+def test_connection_is_its_users() -> None:
+    """A connection belongs to the user of its session, or to nobody."""
+    assert connection("c", Session(UserId("u"))).user == "u"
+    assert connection("c").user is None
+
+
+def test_subscriptions_are_the_connections_own() -> None:
+    """What a connection subscribes to does not change another with the same session."""
+    session = Session(UserId("u"), {"a": Offset(7)})
+    first, second = connection("c", session), connection("d", session)
+    del first.subscriptions["a"]
+    assert second.subscriptions == session.subscriptions == {"a": 7}

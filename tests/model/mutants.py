@@ -1,0 +1,334 @@
+"""Every rule of the cursor broken on purpose, to see the model find it.
+
+python -m tests.model.mutants            all of them, a line each
+python -m tests.model.mutants NAME       one, with the violation that finds it
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from holdfast.core import history
+from holdfast.core.buffer import PriorityBuffer
+from holdfast.core.cursor import Cursor
+from holdfast.core.delivery import Delivery
+from holdfast.core.history import History
+from holdfast.core.message import Gap, Message, Offset, Priority
+from holdfast.runtime.admission import Admission
+from holdfast.runtime.node import Node
+from holdfast.runtime.outbox import Frame, Outbox
+
+from .oracle import Violation
+from .world import World
+
+Patch = tuple[Any, str, Any]
+MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
+
+SCRIPT_LENGTH = 400
+MOST_SCRIPTS = 4000
+
+
+def mutant(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
+    """Register a mutant by the name of the function that makes it."""
+    MUTANTS[make.__name__] = make
+    return make
+
+
+@mutant
+def cursor_is_the_last_delivered() -> list[Patch]:
+    """The id names the newest message that was sent, as everybody's first version does."""
+    take, last = Delivery.take, dict[int, int]()
+
+    def taken(self, now):
+        entry = take(self, now)
+        if isinstance(entry, Message):
+            last[id(self)] = max(last.get(id(self), 0), entry.offset)
+        return entry
+
+    cursor = Delivery.cursor
+
+    def of_last(self, position):
+        return Cursor.at(last[id(self)]) if id(self) in last else cursor(self, position)
+
+    return [(Delivery, "take", taken), (Delivery, "cursor", of_last)]
+
+
+@mutant
+def a_marker_is_not_pending() -> list[Patch]:
+    """The cursor passes a gap that has not been told yet."""
+    cursor = Delivery.cursor
+
+    def without_gaps(self, position):
+        first_place = PriorityBuffer.first_place
+
+        def first_message(buffer, lane):
+            entries = buffer._lanes[lane] or {}
+            return next((p for p, e in entries.items() if isinstance(e, Message)), None)
+
+        PriorityBuffer.first_place = first_message
+        try:
+            return cursor(self, position)
+        finally:
+            PriorityBuffer.first_place = first_place
+
+    return [(Delivery, "cursor", without_gaps)]
+
+
+@mutant
+def a_gap_outside_its_lane() -> list[Patch]:
+    """A gap is announced at once, by the best lane, and not where the messages are missing."""
+    mark = PriorityBuffer.mark
+
+    def in_the_best_lane(self, gap):
+        mark(self, replace(gap, priority=Priority.CRITICAL))
+
+    return [(PriorityBuffer, "mark", in_the_best_lane)]
+
+
+@mutant
+def no_id_on_the_first_frame() -> list[Patch]:
+    """A client that is cut before its first message has nothing to resume from."""
+
+    def begin(self, hello):
+        self._first = Frame(hello, "")
+
+    return [(Outbox, "begin", begin)]
+
+
+@mutant
+def a_replay_through_the_bounded_buffer() -> list[Patch]:
+    """A replay is offered like live messages, and evicts itself."""
+    request = Delivery.request
+
+    def everything(self, position):
+        wanted = request(self, position)
+        return wanted and replace(wanted, limit=10_000)
+
+    def fill(self, wanted, page, position):
+        for entry in page.entries:
+            self.buffer.mark(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
+        self._read_through[wanted.lane] = page.through
+        self._live[wanted.lane] = True
+
+    return [(Delivery, "request", everything), (Delivery, "fill", fill)]
+
+
+@mutant
+def no_since() -> list[Patch]:
+    """A subscription acquired today shows yesterday."""
+    page = History.page
+
+    def from_the_beginning(self, lane, after, subscriptions, *rest, **options):
+        return page(self, lane, after, dict.fromkeys(subscriptions, 0), *rest, **options)
+
+    return [(History, "page", from_the_beginning)]
+
+
+@mutant
+def subscriptions_as_of_connect_time() -> list[Patch]:
+    """The session restores what was subscribed when the connection began."""
+    register, at_first = Node.register, dict[str, dict[str, Offset]]()
+
+    def remembering(self, outbox, *, resumed):
+        at_first[outbox.connection.id] = dict(outbox.connection.subscriptions)
+        register(self, outbox, resumed=resumed)
+
+    unregister = Node.unregister
+
+    def forgetting(self, outbox):
+        outbox.connection.session.subscriptions = at_first[outbox.connection.id]
+        unregister(self, outbox)
+
+    return [(Node, "register", remembering), (Node, "unregister", forgetting)]
+
+
+@mutant
+def the_future_judged_by_this_node() -> list[Patch]:
+    """A cursor beyond this node's position is taken for one beyond the log."""
+    position = Admission._position
+
+    def by_the_node(self, start, event_id, head, hello):
+        position(self, start, event_id, replace(head, offset=self._node.ingested), hello)
+
+    return [(Admission, "_position", by_the_node)]
+
+
+@mutant
+def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
+    """A node that is behind its client goes live at once, and repeats what the client has."""
+    fill = Delivery.fill
+
+    def ready_at_once(self, wanted, page, position):
+        fill(self, wanted, page, position)
+        if page.complete:
+            self._live[wanted.lane] = True
+
+    return [
+        (Delivery, "waits_for", lambda self, position: False),
+        (Delivery, "fill", ready_at_once),
+    ]
+
+
+@mutant
+def a_cursor_that_goes_back() -> list[Patch]:
+    """A lane that lost something is read again from where the connection began."""
+    init = Delivery.__init__
+    reread = Delivery._reread
+
+    def remembering(self, buffer, start, **options):
+        init(self, buffer, start, **options)
+        STARTS[self.buffer] = start
+
+    def from_the_start(self, lane, after):
+        reread(self, lane, STARTS[self.buffer][lane])
+        self._settled[lane] = STARTS[self.buffer][lane]
+
+    return [(Delivery, "__init__", remembering), (Delivery, "_reread", from_the_start)]
+
+
+STARTS: dict[PriorityBuffer, Cursor] = {}
+
+
+@mutant
+def one_retention_for_all_lanes() -> list[Patch]:
+    """LOW pushes out CRITICAL."""
+    append = History.append
+
+    def over_all_lanes(self, message, now):
+        append(self, message, now)
+        logs = [log for log in self._logs[message.topic, message.to_user] if log]
+        while sum(log.live for log in logs) > self.retention.limit:
+            oldest = min((log for log in logs if log.live), key=lambda log: log.oldest().offset)
+            self._drop_oldest(oldest, now)
+
+    return [(History, "append", over_all_lanes)]
+
+
+@mutant
+def conflation_per_lane() -> list[Patch]:
+    """A key is conflated in its own lane only, so an old value follows a newer one."""
+    offer = PriorityBuffer.offer
+
+    def in_its_own_lane(self, message):
+        pending = self._subjects.get(message.subject)
+        if pending is not None and pending[0] is not message.priority:
+            del self._subjects[message.subject]
+        return offer(self, message)
+
+    def forget(self, lane, message):
+        self._held[lane] -= 1
+        self._bytes[lane] -= message.size
+        self._subjects.pop(message.subject, None)
+
+    return [(PriorityBuffer, "offer", in_its_own_lane), (PriorityBuffer, "_forget", forget)]
+
+
+@mutant
+def superseded_values_replayed() -> list[Patch]:
+    """History keeps what a newer value of the key has replaced."""
+    return [(History, "_supersede", lambda self, message, logs: None)]
+
+
+@mutant
+def an_eviction_is_not_read_again() -> list[Patch]:
+    """What leaves the buffer is gone, as in every queue with a drop policy."""
+    return [(Delivery, "_reread", lambda self, lane, after: None)]
+
+
+@mutant
+def reading_beyond_the_node() -> list[Patch]:
+    """A lane that catches up reads to the head of the log, ahead of its node's live feed."""
+    page = History.page
+
+    def to_the_head(self, *args, up_to, **options):
+        return page(self, *args, up_to=self.head, **options)
+
+    return [(History, "page", to_the_head)]
+
+
+@mutant
+def gaps_are_not_counted_exactly() -> list[Patch]:
+    """A gap counts everything that was ever trimmed in its topic."""
+    runs = history._Log.runs
+
+    def all_of_it(self, after, up_to, between):
+        return (
+            (first, last, len(self.trimmed)) for first, last, _ in runs(self, after, up_to, between)
+        )
+
+    return [(history._Log, "runs", all_of_it)]
+
+
+@mutant
+def one_gap_for_what_lies_apart() -> list[Patch]:
+    """A gap stands at the last offset that it is for, so messages pass what it has not told."""
+    runs = history._Log.runs
+
+    def joined(self, after, up_to, between):
+        found = list(runs(self, after, up_to, between))
+        if not found or any(count is None for _, _, count in found):
+            return iter(found)
+        return iter([(found[-1][1], found[-1][1], sum(count for _, _, count in found))])
+
+    return [(history._Log, "runs", joined)]
+
+
+@contextmanager
+def applied(patches: list[Patch]) -> Iterator[None]:
+    """Replace the attributes, and put them back."""
+    before = [(target, name, getattr(target, name)) for target, name, _ in patches]
+    for target, name, value in patches:
+        setattr(target, name, value)
+    try:
+        yield
+    finally:
+        for target, name, value in before:
+            setattr(target, name, value)
+
+
+def script(seed: int) -> list[int]:
+    """A random trace, always the same for a seed."""
+    generator = random.Random(seed)
+    return [generator.randrange(1 << 16) for _ in range(SCRIPT_LENGTH)]
+
+
+def play(seed: int) -> None:
+    """One random trace of the world; raises `Violation`."""
+    world = World(script(seed))
+    try:
+        world.play()
+    finally:
+        world.close()
+
+
+def hunt(name: str, most: int = MOST_SCRIPTS) -> tuple[int, BaseException] | None:
+    """How many traces it took to kill a mutant, and what killed it; `None` if it lives."""
+    with applied(MUTANTS[name]()):
+        for seed in range(most):
+            try:
+                play(seed)
+            except (Violation, AssertionError, LookupError, ValueError) as error:
+                return seed + 1, error
+    return None
+
+
+def main(names: list[str]) -> int:
+    """Hunt the mutants of these names, or all; the exit status is how many live."""
+    alive = 0
+    for name in names or MUTANTS:
+        found = hunt(name)
+        if found is None:
+            alive += 1
+            print(f"ALIVE   {name}: {MOST_SCRIPTS} traces did not find it")
+        else:
+            print(f"killed  {name} by trace {found[0]}: {found[1]}")
+    return alive
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
