@@ -7,6 +7,7 @@ RFC 6455. Each frame is one text message, the same JSON as over SSE with the eve
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
@@ -50,9 +51,7 @@ def parse(message: Message, limit: int) -> dict[str, object]:
     if text is None:
         raise Refused("not_text", "send text messages, not binary ones", status=400)
     if len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
-        raise Refused(
-            "too_large", f"a message has at most {limit} bytes", status=413, close_code=1009
-        )
+        raise Refused("too_large", f"a message has at most {limit} bytes", status=413)
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -145,11 +144,11 @@ async def _read(
             answer = await command(str(value["type"]), value)
         except Refused as error:
             first = False
-            answer = refusal(error)
+            answer = refusal(error, time.time())
         if answer is not None:
             outbox.put(answer)
 
 
-def refusal(error: Refused) -> bytes:
+def refusal(error: Refused, timestamp: float) -> bytes:
     """The error frame that answers a message that was not carried out."""
-    return frames.encode({"type": "error", "data": {"code": error.code, "detail": error.detail}})
+    return frames.control("error", timestamp, {"code": error.code, "detail": error.detail})

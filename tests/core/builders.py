@@ -37,13 +37,14 @@ def message(
 
 
 def gap(
-    through: int,
+    first: int,
     *topics: str,
     lane: Priority = Priority.NORMAL,
+    through: int | None = None,
     count: int | None = 1,
 ) -> Gap:
-    """A gap that ends at the offset `through`."""
-    return Gap(lane, Offset(through), topics, count)
+    """A gap from the offset `first` to `through`, or of that one offset."""
+    return Gap(lane, Offset(first), Offset(first if through is None else through), topics, count)
 
 
 def connection(id: str, session: Session | None = None) -> Connection:

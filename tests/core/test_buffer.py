@@ -94,7 +94,7 @@ class Model:
         if entries and isinstance(last := entries[-1][1], Gap):
             entries[-1] = (entries[-1][0], last.merged(newcomer))
         else:
-            entries.append((newcomer.through, newcomer))
+            entries.append((newcomer.first, newcomer))
 
     def take(self, now: float) -> Message | Gap | None:
         for lane in BEST_FIRST:
@@ -199,7 +199,8 @@ class BufferMachine(RuleBasedStateMachine):
     )
     def mark(self, lane: Priority, skipped: int, topics: tuple[str, ...], count: int) -> None:
         """A gap in any lane, at its tail."""
-        newcomer = gap(self.next_offset(lane, skipped), *topics, lane=lane, count=count)
+        first, through = self.offsets[lane] + 1, self.next_offset(lane, skipped)
+        newcomer = gap(first, *topics, lane=lane, through=through, count=count)
         self.buffer.mark(newcomer)
         self.model.mark(newcomer)
 
@@ -454,7 +455,7 @@ def test_neighbouring_gaps_are_taken_as_one() -> None:
     buffer.offer(message(2))
     buffer.mark(gap(3, "b", count=2))
     buffer.discard(lambda each: True)
-    assert drain(buffer) == [gap(3, "a", "b", count=3)]
+    assert drain(buffer) == [gap(1, "a", "b", through=3, count=3)]
 
 
 def test_gap_outlives_the_messages_around_it() -> None:

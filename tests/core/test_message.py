@@ -13,9 +13,12 @@ from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 
 names = st.integers(0, GAP_TOPICS_LIMIT + 20).map("t{}".format)
 gaps = st.builds(
-    lambda lane, through, topics, count: gap(through, *topics, lane=lane, count=count),
+    lambda lane, first, length, topics, count: gap(
+        first, *topics, lane=lane, through=first + length, count=count
+    ),
     st.sampled_from(Priority),
     st.integers(1, 100),
+    st.integers(0, 10),
     st.lists(names, max_size=70, unique=True).map(sorted),
     st.none() | st.integers(1, 100),
 )
@@ -89,8 +92,9 @@ def test_merging_gaps_is_associative(left: Gap, middle: Gap, right: Gap) -> None
 
 @given(gaps, gaps)
 def test_merged_gap_covers_both(left: Gap, right: Gap) -> None:
-    """A merged gap reaches as far as both, and its lane is that of the left one."""
+    """A merged gap reaches as far as both, either way, and its lane is that of the left one."""
     merged = left.merged(right)
+    assert merged.first == min(left.first, right.first)
     assert merged.through == max(left.through, right.through)
     assert merged.priority == left.priority
 

@@ -148,7 +148,9 @@ TestRegistry = RegistryMachine.TestCase
 TestRegistry.settings = settings(stateful_step_count=100)
 
 
-def registered(id: str, registry: ConnectionRegistry, user: UserId | None, *held: str) -> Connection:
+def registered(
+    id: str, registry: ConnectionRegistry, user: UserId | None, *held: str
+) -> Connection:
     """A connection that is here."""
     newcomer = connection(id, Session(user, dict.fromkeys(held, Offset(0))))
     registry.add(newcomer)

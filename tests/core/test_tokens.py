@@ -54,9 +54,7 @@ class TokenMachine(RuleBasedStateMachine):
         total=st.integers(1, 5),
         sessions=st.lists(st.tuples(users, st.booleans()), min_size=1, max_size=4),
     )
-    def begin(
-        self, per_user: int, total: int, sessions: list[tuple[UserId | None, bool]]
-    ) -> None:
+    def begin(self, per_user: int, total: int, sessions: list[tuple[UserId | None, bool]]) -> None:
         self.limits = TokenLimits(lifetime=LIFETIME, grace=GRACE, per_user=per_user, total=total)
         self.registry = TokenRegistry(self.limits)
         self.now = 0.0

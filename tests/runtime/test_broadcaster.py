@@ -304,12 +304,12 @@ class TestThreads:
         """If the broker does not answer, the thread gets TimeoutError instead of hanging."""
         broker = LateBroker()
         async with Broadcaster(broker=broker) as broadcaster:
-            broker.released.clear()
+            broker.hold()
             with pytest.raises(TimeoutError):
                 await anyio.to_thread.run_sync(
                     lambda: broadcaster.publish_from_thread("t", 1, timeout=0.05)
                 )
-            broker.released.set()
+            broker.release()
 
 
 class TestDrain:
@@ -519,15 +519,15 @@ class TestTwoNodes:
 
     async def test_client_that_is_ahead_of_a_lagging_node(self) -> None:
         """Resumed on a node whose feed lags, a client gets each message once, none before."""
-        broker, lagging = MemoryBroker(), LateBroker()
-        lagging.log = broker
+        broker = MemoryBroker()
+        lagging = LateBroker(make=lambda: broker)
         async with Broadcaster(broker=broker) as ahead, Broadcaster(broker=lagging) as behind:
             await settle()
             async with ahead.connect(user="ann", topics=["t"]) as outbox:
                 reader = Reader(outbox)
                 await reader.hello()
                 await settle()
-                lagging.released.clear()
+                lagging.hold()
                 for n in range(10):
                     await ahead.publish("t", n, priority=Priority(n % 4))
                 await settle()
@@ -538,7 +538,7 @@ class TestTwoNodes:
                 self.collect(behind, at, 2)  # the node learns of all that only now
             )
             await settle()
-            lagging.released.set()
+            lagging.release()
             await settle()
             await ahead.publish("t", 11)
             assert await asyncio.wait_for(connecting, 5.0) == [10, 11]

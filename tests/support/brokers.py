@@ -25,51 +25,68 @@ class LateTokens:
         self._broker = broker
 
     async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
-        await self._broker.pause()
+        await self._broker.ask()
         token = await self._broker.sessions.issue(session, connection)
-        await self._broker.pause()
+        await self._broker.answer()
         return token
 
     async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
-        await self._broker.pause()
+        await self._broker.ask()
         answer = await self._broker.sessions.redeem(token, user, connection)
-        await self._broker.pause()
+        await self._broker.answer()
         return answer
 
     async def record(self, session: Session) -> None:
-        await self._broker.pause()
+        await self._broker.ask()
         await self._broker.sessions.record(session)
 
     async def detach(self, session: Session, connection: ConnectionId) -> None:
-        await self._broker.pause()
+        await self._broker.ask()
         await self._broker.sessions.detach(session, connection)
 
     async def forget(self, user: UserId) -> int:
-        await self._broker.pause()
+        await self._broker.ask()
         return await self._broker.sessions.forget(user)
 
 
 class LateBroker:
     """A broker behind a slow line: every call waits before and after it happens.
 
-    What a broker over a network does in effect. ``hold`` makes the answers wait until it is
-    released; ``die`` makes `follow` raise, ``restart`` puts another log in place of this one.
+    That is what a broker over a network does in effect. While ``asking`` is cleared no call
+    happens, and while ``answering`` is, none returns.
     """
 
     def __init__(self, *, rounds: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
         self.log = make()
         self.sessions = self.log.tokens
-        self.released = asyncio.Event()
-        self.released.set()
+        self.asking, self.answering = asyncio.Event(), asyncio.Event()
+        self.release()
         self._make = make
         self._rounds = rounds
         self._error: Exception | None = None
         self._tokens = LateTokens(self)
 
-    async def pause(self) -> None:
+    def hold(self) -> None:
+        """Let nothing happen until `release`."""
+        self.asking.clear()
+        self.answering.clear()
+
+    def release(self) -> None:
+        """Let everything happen."""
+        self.asking.set()
+        self.answering.set()
+
+    async def ask(self) -> None:
+        """The way to the log."""
         for _ in range(self._rounds):
             await asyncio.sleep(0)
-        await self.released.wait()
+        await self.asking.wait()
+
+    async def answer(self) -> None:
+        """The way back."""
+        for _ in range(self._rounds):
+            await asyncio.sleep(0)
+        await self.answering.wait()
 
     async def die(self, error: Exception) -> None:
         """Let every `follow` raise ``error``, the one under way too."""
@@ -101,20 +118,20 @@ class LateBroker:
         await self.log.close()
 
     async def publish(self, draft: Draft) -> Head:
-        await self.pause()
+        await self.ask()
         head = await self.log.publish(draft)
-        await self.pause()
+        await self.answer()
         return head
 
     async def head(self) -> Head:
-        await self.pause()
+        await self.ask()
         head = await self.log.head()
-        await self.pause()
+        await self.answer()
         return head
 
     async def follow(self, after: Head) -> Batch:
         while True:
-            await self.pause()
+            await self.ask()
             log = self.log
             try:
                 batch = await log.follow(after)
@@ -124,23 +141,23 @@ class LateBroker:
                 if log is self.log:
                     raise
                 continue
-            await self.pause()
+            await self.answer()
             return batch
 
     async def read(
         self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
     ) -> Page:
-        await self.pause()
+        await self.ask()
         page = await self.log.read(request, dict(subscriptions), user)
-        await self.pause()
+        await self.answer()
         return page
 
     async def survey(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
     ) -> Survey:
-        await self.pause()
+        await self.ask()
         survey = await self.log.survey(cursor, dict(subscriptions), user)
-        await self.pause()
+        await self.answer()
         return survey
 
     async def sweep(self) -> None:

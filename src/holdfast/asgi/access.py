@@ -13,6 +13,7 @@ from ..errors import Refused
 from ..runtime.audit import AuditAction
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.subscribing import MaySubscribe
+from .http import Header
 
 _logger = logging.getLogger("holdfast")
 
@@ -75,6 +76,18 @@ class Access:
         if not await self.may(user, action, None):
             self._broadcaster.node.note(AuditAction.ACCESS_REFUSED, user.id, detail=action.value)
             raise Refused("forbidden", "not allowed", status=403, close_code=4403)
+
+    def cors(self, request: Request) -> list[Header]:
+        """The answer's headers for a page of an allowed foreign origin; raises `Refused`."""
+        origin = self.check_origin(request)
+        if origin is None:
+            return []
+        return [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-credentials", b"true"),
+            (b"access-control-expose-headers", b"x-reconnect-token"),
+            (b"vary", b"origin"),
+        ]
 
     def check_origin(self, request: Request) -> str | None:
         """The foreign origin that is allowed, `None` for our own; raises `Refused` for another.

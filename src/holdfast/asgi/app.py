@@ -13,11 +13,21 @@ from ..runtime.transport import Receive, Scope, Send
 from ..websocket import InboundLimits
 from .access import Access
 from .commands import Commands
-from .http import ClientGone, answer, error_body, read_json
+from .http import ClientGone, Header, answer, error_body, read_json
 from .reports import Reports
 from .shutdown import DrainAtSignal
 from .socket import Sockets
 from .stream import Streams
+
+PREFLIGHT: list[Header] = [
+    (b"access-control-allow-methods", b"GET, HEAD, POST"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, content-type, last-event-id, x-reconnect-token",
+    ),
+    (b"access-control-max-age", b"600"),
+]
+"""What a page of an allowed foreign origin may send (Fetch standard, section 3.3.3)."""
 
 Handler = Callable[[User, dict[str, object]], Awaitable[dict[str, object]]]
 
@@ -101,12 +111,13 @@ class LiveApp:
             await send({"type": "websocket.close", "code": 4404, "reason": "no such path"})
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = scope["method"] == "HEAD"
+        head, cors = scope["method"] == "HEAD", list[Header]()
         try:
-            await self._route(_path(scope), scope, receive, send)
+            cors = self._access.cors(Request(scope))
+            await self._route(_path(scope), scope, receive, send, cors)
         except Refused as error:
             headers = [(b"allow", error.detail.encode())] if error.status == 405 else []
-            await answer(send, error.status, error_body(error), headers, head=head)
+            await answer(send, error.status, error_body(error), [*headers, *cors], head=head)
         except HoldfastError:
             body = error_body(Refused("unavailable", "not running", status=503))
             await answer(send, 503, body, head=head)
@@ -114,9 +125,13 @@ class LiveApp:
         except (ClientGone, OSError):
             pass
 
-    async def _route(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _route(
+        self, path: str, scope: Scope, receive: Receive, send: Send, cors: list[Header]
+    ) -> None:
         request, head = Request(scope), scope["method"] == "HEAD"
-        if path in ("/stream", "/reconnect"):
+        if request.method == "OPTIONS" and cors:
+            await answer(send, 204, None, [*cors, *PREFLIGHT])
+        elif path in ("/stream", "/reconnect"):
             _require_method(request, "GET", "HEAD")
             if not self._enabled:
                 await answer(send, 204, None)
@@ -125,20 +140,19 @@ class LiveApp:
         elif path == "/health":
             _require_method(request, "GET", "HEAD")
             status, body = self._reports.health()
-            await answer(send, status, body, head=head)
+            await answer(send, status, body, cors, head=head)
         elif path in self._gets or path == "/websocket-info":
             _require_method(request, "GET", "HEAD")
             user = await self._access.user(request, "http")
             if path in self._gets:
                 await self._access.require(user, Action.READ_STATISTICS)
             report = self._gets.get(path, self._reports.websocket_info)
-            await answer(send, 200, report(), head=head)
+            await answer(send, 200, report(), cors, head=head)
         elif path in self._posts:
             _require_method(request, "POST")
-            self._access.check_origin(request)
             user = await self._access.user(request, "http")
             value = await read_json(receive)
-            await answer(send, 200, await self._posts[path](user, value))
+            await answer(send, 200, await self._posts[path](user, value), cors)
         else:
             raise Refused("not_found", "there is nothing here", status=404)
 

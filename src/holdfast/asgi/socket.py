@@ -41,12 +41,18 @@ class Sockets:
         await send({"type": "websocket.accept"})
         try:
             request = Request(scope)
+            request.check_query()
             self._access.check_origin(request)
             user = await self._access.user(request, "websocket")
             await self._run(request, user, receive, send)
         except Refused as error:
             with suppress(OSError, RuntimeError):  # the client may have left in between
-                await send({"type": "websocket.send", "text": websocket.refusal(error).decode()})
+                await send(
+                    {
+                        "type": "websocket.send",
+                        "text": websocket.refusal(error, self._broadcaster.node.clock()).decode(),
+                    }
+                )
                 await websocket.close(send, error.close_code, error.code)
 
     async def _run(self, request: Request, user: User, receive: Receive, send: Send) -> None:

@@ -6,7 +6,8 @@ import random
 
 from .. import sse
 from ..auth import Request
-from ..errors import Refused
+from ..core.cursor import EventId
+from ..errors import BroadcasterFailed, Refused
 from ..runtime import frames
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.transport import Receive, Scope, Send
@@ -23,10 +24,18 @@ def named_topics(request: Request) -> list[str]:
 
 
 def presented(request: Request) -> tuple[str | None, str | None]:
-    """The event id and the token that a client presents; headers count before the query."""
-    last_event_id = request.headers.get("last-event-id") or request.query.get("last_event_id")
-    token = request.headers.get("x-reconnect-token") or request.query.get("token")
-    return last_event_id or None, token or None
+    """The event id and the token that a client presents; headers count before the query.
+
+    The token inside an id that came as a header is newer than one in the URL, which the browser
+    repeats at every reconnect.
+    """
+    header_id, header_token = (
+        request.headers.get(name) or None for name in ("last-event-id", "x-reconnect-token")
+    )
+    query_id, query_token = (request.query.get(name) or None for name in ("last_event_id", "token"))
+    if header_id is not None and EventId.parse(header_id) is not None:
+        query_token = None
+    return header_id or query_id, header_token or query_token
 
 
 class Streams:
@@ -39,15 +48,8 @@ class Streams:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate, open the connection, stream until either side ends it."""
         request = Request(scope)
-        origin = self._access.check_origin(request)
-        cors: list[Header] = []
-        if origin is not None:
-            cors = [
-                (b"access-control-allow-origin", origin.encode("latin-1")),
-                (b"access-control-allow-credentials", b"true"),
-                (b"access-control-expose-headers", b"x-reconnect-token"),
-                (b"vary", b"origin"),
-            ]
+        request.check_query()
+        cors = self._access.cors(request)
         if not _takes_event_streams(request):
             raise Refused("not_acceptable", "this is a text/event-stream", status=406)
         user = await self._access.user(request, "sse")
@@ -72,13 +74,13 @@ class Streams:
         except Refused as error:
             if error.status != 503:
                 raise
-            await self._come_back(error, scope, send, cors)
+            await self._come_back(error.code, scope, send, cors)
+        except BroadcasterFailed:
+            await self._come_back("failed", scope, send, cors)
 
-    async def _come_back(
-        self, error: Refused, scope: Scope, send: Send, cors: list[Header]
-    ) -> None:
+    async def _come_back(self, reason: str, scope: Scope, send: Send, cors: list[Header]) -> None:
         """Answer with a stream that ends at once: at a 503, EventSource would give up for good."""
-        data = {"reason": error.code.replace("_", " "), "reconnect": True}
+        data = {"reason": reason.replace("_", " "), "reconnect": True}
         body = frames.control("closing", self._broadcaster.node.clock(), data)
         wait = int(random.uniform(2.0, 10.0) * 1000)  # noqa: S311 - jitter
         headers = [*sse.headers(scope), *cors]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ..errors import Refused
+
 MAX_QUERY_BYTES = 64 * 1024
 MAX_QUERY_FIELDS = 100
 
@@ -17,7 +19,7 @@ class Request:
     field that comes several times, the first counts.
     """
 
-    __slots__ = ("headers", "query", "scope")
+    __slots__ = ("_query_is_readable", "headers", "query", "scope")
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
@@ -25,16 +27,25 @@ class Request:
         for name, value in scope.get("headers", ()):
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
         self.query: dict[str, str] = {}
+        self._query_is_readable = True
         raw: bytes = scope.get("query_string", b"")
-        if len(raw) <= MAX_QUERY_BYTES:
-            try:
-                fields = parse_qsl(
-                    raw.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
-                )
-            except ValueError:
-                fields = []
-            for name, value in fields:
-                self.query.setdefault(name, value)
+        try:
+            if len(raw) > MAX_QUERY_BYTES:
+                raise ValueError
+            fields = parse_qsl(
+                raw.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+            )
+        except ValueError:
+            self._query_is_readable = False
+            return
+        for name, value in fields:
+            self.query.setdefault(name, value)
+
+    def check_query(self) -> None:
+        """Raise `Refused` if the query was too long, and therefore read as empty."""
+        if not self._query_is_readable:
+            limits = f"{MAX_QUERY_BYTES} bytes, {MAX_QUERY_FIELDS} fields"
+            raise Refused("invalid_query", f"the query is too long: at most {limits}", status=400)
 
     @property
     def method(self) -> str:

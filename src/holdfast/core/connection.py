@@ -71,13 +71,13 @@ class CloseReason(Enum):
     DRAIN = ("drain", 1012)
     IDLE = ("idle", 4000)
     SLOW = ("slow", 4001)
-    REPLACED = ("replaced", 4002)
     TAKEN_OVER = ("taken over", 4003)
     REQUESTED = ("requested", 4004)
     FAILED = ("failed", 4005)
     OVER_CAPACITY = ("over capacity", 4006)
     EXPIRED = ("credentials expired", 4401)
     FORBIDDEN = ("forbidden", 4403)
+    REPLACED = ("replaced", 4409)
     ABUSE = ("too many messages", 4429)
 
     def __init__(self, text: str, code: int) -> None:

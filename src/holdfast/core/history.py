@@ -7,6 +7,7 @@ What is trimmed otherwise is: each log knows through which offset, and how many 
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from .cursor import Cursor
 from .message import BEST_FIRST, Gap, Message, Offset, Priority, UserId
 from .topics import is_pattern, matches
 
-REMEMBERED = 4096
+REMEMBERED = 1024
 """Of how many trimmed messages the offset is kept, so that gaps can say exactly what is lost."""
 
 Subscriptions = Mapping[str, Offset]
@@ -79,12 +80,12 @@ class _Log:
         self.start = 0
         self.live = 0
         self.bytes = 0
-        self.trimmed: list[Offset] = []
+        self.trimmed = array("q")
         self.forgotten = forgotten  # how far not even the number of lost messages is known
 
     @property
     def trimmed_through(self) -> Offset:
-        return self.trimmed[-1] if self.trimmed else self.forgotten
+        return Offset(self.trimmed[-1]) if self.trimmed else self.forgotten
 
     @property
     def last(self) -> Offset:
@@ -136,7 +137,7 @@ class _Log:
         self.trimmed.append(offset)
         if len(self.trimmed) > 2 * limit:
             cut = len(self.trimmed) - limit
-            self.forgotten = self.trimmed[cut - 1]
+            self.forgotten = Offset(self.trimmed[cut - 1])
             del self.trimmed[:cut]
 
     def after(self, offset: Offset) -> Iterator[Message]:
@@ -172,7 +173,7 @@ class _Log:
             stop = end
             if following < len(between):
                 stop = bisect_right(self.trimmed, between[following], start, end)
-            yield self.trimmed[start], self.trimmed[stop - 1], stop - start
+            yield Offset(self.trimmed[start]), Offset(self.trimmed[stop - 1]), stop - start
             start = stop
 
 

@@ -127,7 +127,11 @@ class Admission:
                 start.cause = Cause.UNKNOWN  # the log's head decides, not how far this node is
             else:
                 start.cursor = event_id.cursor
-        elif stored is not None and stored.epoch == head.epoch:
+        elif (
+            stored is not None
+            and stored.epoch == head.epoch
+            and stored.cursor.highest <= head.offset
+        ):
             start.cursor = stored.cursor
             if not start.session.acknowledged or hello.last_event_id:
                 start.cause = Cause.UNKNOWN
@@ -152,7 +156,8 @@ class Admission:
         # From here to the return nothing waits.
         node.check_open()
         if session.connection != id:
-            raise Refused("taken_over", "another connection took this session", status=409)
+            raise Refused("taken_over", "another has the session", status=503, close_code=4003)
+        session.acknowledged = False
         cursor = start.cursor or Cursor.at(node.ingested)
         buffer = PriorityBuffer(node.options.buffer_capacity, max_bytes=node.options.buffer_bytes)
         connection = Connection(
@@ -174,15 +179,16 @@ class Admission:
         node, session = self._node, start.session
         start.rights = node.rights
         allowed, rejected = await self._subscriber.permitted(
-            wanted, hello.user, hello.transport, hello.may_subscribe
+            wanted, hello.may_subscribe, hello.user, hello.transport
         )
+        if hello.user is not None:
+            allowed.append(USER_TOPIC)
         held = session.subscriptions if start.cursor is not None else {}
         seen = start.cursor.highest if start.cursor is not None else Offset(0)
         start.newest = max([seen, *held.values()])
         since = max(node.ingested, start.newest)
         session.subscriptions = {topic: held.get(topic, since) for topic in allowed}
         session.refused = frozenset(rejected)
-        session.acknowledged = False
         await node.broker.tokens.record(session)
         if start.cursor is None:
             return Survey(0, None)

@@ -397,8 +397,7 @@ class Broadcaster:
     async def logout(self, user: str) -> None:
         """End all connections of a user, and make the tokens of those that were there useless."""
         for outbox in self.outboxes_of(user):
-            outbox.close(CloseReason.FORBIDDEN)
-            self.node.unregister(outbox)
+            self.node.end(outbox, CloseReason.FORBIDDEN)
             await self.node.detach(outbox.connection.session, outbox.connection.id)
         await self.node.broker.tokens.forget(UserId(user))
 

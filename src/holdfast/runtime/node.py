@@ -69,13 +69,13 @@ class Node:
     def begin(self, head: Head) -> None:
         """Start to deliver what follows `head`."""
         self.epoch, self.ingested = head.epoch, head.offset
-        self.is_open = True
         self.emptied = asyncio.Event()
+        self.is_open = True
 
     def check_open(self) -> None:
         """Raise `Refused` unless one more connection may begin."""
         if not self.is_open:
-            raise Refused("draining", "shutting down", status=503, close_code=1012)
+            raise Refused("drain", "shutting down", status=503, close_code=1012)
         if self.registry.is_full:
             raise Refused("over_capacity", "no more connections", status=503, close_code=4006)
 
@@ -85,7 +85,7 @@ class Node:
         """Offer each message to whoever may have it, and wake those who have something new."""
         if batch.head.epoch != self.epoch:
             # Another log: everybody comes back, and is told that the old one is gone.
-            self.begin(batch.head)
+            self.epoch, self.ingested = batch.head.epoch, batch.head.offset
             self.close_all(CloseReason.FAILED)
             return
         if batch.missed:
@@ -120,8 +120,7 @@ class Node:
         """From here on the fan-out knows the connection; the user's excess ones are closed."""
         connection = outbox.connection
         for old in self.registry.add(connection):
-            self._leave_fan_out(old)
-            self.outboxes[old].close(CloseReason.REPLACED)
+            self.end(self.outboxes[old], CloseReason.REPLACED)
         self.outboxes[connection] = outbox
         if connection.delivery.waits_for(self.ingested):
             self._ahead.add(outbox)
@@ -138,9 +137,8 @@ class Node:
         outbox.wake()
         self._ahead.discard(outbox)
         if session.connection == connection.id and not session.acknowledged:
-            session.position = Position(self.epoch, outbox.cursor())
-        if self.registry.remove(connection):
-            self._leave_fan_out(connection)
+            session.position = Position(outbox.epoch, outbox.cursor())
+        self._leave_fan_out(connection)
         if self.outboxes.pop(connection, None) is not None:
             reason = connection.close_reason
             detail = reason.text if reason else "the client left"
@@ -160,13 +158,17 @@ class Node:
         """A newcomer has the session of this connection, which the client no longer uses."""
         connection = self.registry.get(id)
         if connection is not None:
-            self.registry.remove(connection)
-            self._leave_fan_out(connection)
             self.note_connection(AuditAction.TAKEN_OVER, connection, "")
-            self.outboxes[connection].close(CloseReason.TAKEN_OVER)
+            self.end(self.outboxes[connection], CloseReason.TAKEN_OVER)
+
+    def end(self, outbox: Outbox, reason: CloseReason) -> None:
+        """Take a connection out of the fan-out at once, and tell it to end."""
+        self._leave_fan_out(outbox.connection)
+        outbox.close(reason)
 
     def _leave_fan_out(self, connection: Connection) -> None:
         """Nothing is offered any more, so the cursor must not move with the node any more."""
+        self.registry.remove(connection)
         connection.delivery.fall_behind(self.ingested)
 
     def close_all(self, reason: CloseReason) -> None:

@@ -58,6 +58,7 @@ class Outbox:
         "abort",
         "blocked_since",
         "connection",
+        "epoch",
         "handed_over",
         "handed_over_bytes",
         "last_sent",
@@ -75,6 +76,7 @@ class Outbox:
         self._waiter: asyncio.Future[None] | None = None
         self._closing_sent = False
         self._flushed: asyncio.Event | None = None
+        self.epoch = node.epoch
         self._prefix = f"{node.epoch}~"
         self._suffix = f"~{token}"
         self.connection = connection
@@ -134,7 +136,7 @@ class Outbox:
         and returns `False`.
         """
         parsed = EventId.parse(text)
-        if parsed is None or parsed.epoch != self._node.epoch or parsed.token != self.token:
+        if parsed is None or parsed.epoch != self.epoch or parsed.token != self.token:
             return False
         self.seen()
         if self.connection.session.connection != self.connection.id:

@@ -9,6 +9,7 @@ from ..core.connection import Connection
 from ..core.message import UserId
 from ..core.topics import USER_TOPIC, check_expression
 from ..errors import InvalidTopic, Refused
+from . import frames
 from .audit import AuditAction
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ class Subscriber:
         self._node = node
 
     async def permitted(
-        self, wanted: Iterable[str], user: UserId | None, transport: str, may: MaySubscribe | None
+        self, wanted: Iterable[str], may: MaySubscribe | None, user: UserId | None, transport: str
     ) -> tuple[list[str], list[str]]:
-        """Split `wanted` into what the client may have, its own topic added, and the rest."""
+        """Split `wanted` into what the client may have and what not."""
         allowed: list[str] = []
         rejected: list[str] = []
         for topic in wanted:
@@ -52,8 +53,6 @@ class Subscriber:
             else:
                 rejected.append(topic)
                 self._node.note(AuditAction.SUBSCRIPTION_REFUSED, user, None, transport, topic)
-        if user is not None:
-            allowed.append(USER_TOPIC)
         return allowed, rejected
 
     async def subscribe(self, outbox: Outbox, names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -68,7 +67,7 @@ class Subscriber:
         while rights != node.rights:  # withdrawn while we asked: ask again
             rights = node.rights
             allowed, rejected = await self.permitted(
-                wanted, None, connection.transport, outbox.may_subscribe
+                wanted, outbox.may_subscribe, connection.user, connection.transport
             )
         held = connection.subscriptions
         if len({*held, *allowed} - {USER_TOPIC}) > limit:
@@ -105,9 +104,11 @@ class Subscriber:
         connection = outbox.connection
         held = list(connection.subscriptions)
         _, rejected = await self.permitted(
-            held, connection.user, connection.transport, outbox.may_subscribe
+            held, outbox.may_subscribe, connection.user, connection.transport
         )
         if rejected:
             connection.session.refused |= frozenset(rejected)
             await self._drop(connection, rejected)
+            data = {"topics": rejected}
+            outbox.put(frames.control("unsubscribed", self._node.clock(), data))
         return rejected

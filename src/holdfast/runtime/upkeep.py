@@ -101,7 +101,8 @@ class Upkeep:
         due = now + LOOK_AGAIN
         if keep.heartbeat_interval is not None:
             pause = keep.heartbeat_interval * (1 - JITTER * self._random.random())
-            due = min(due, max(outbox.last_sent, now - pause / 2) + pause)
+            next_one = outbox.last_sent + pause
+            due = min(due, next_one if next_one > now else now + pause)
         if connection.expires_at is not None:
             due = min(due, now + connection.expires_at - self._node.clock())
         if keep.idle_timeout is not None:
