@@ -23,7 +23,7 @@ event_ids = st.builds(
     cursors,
     st.text(ALPHABET, min_size=22, max_size=22),
 )
-characters = st.characters() | st.sampled_from([*ALPHABET, *".~+-_ \0\r\n٥５\ud800"])
+characters = st.characters() | st.sampled_from([*ALPHABET, *".~+-_ \0\r\n٥\uff15\ud800"])
 ids_cut_and_changed = st.builds(
     lambda id, start, end, insertion: str(id)[:start] + insertion + str(id)[end:],
     event_ids,

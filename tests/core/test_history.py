@@ -198,7 +198,7 @@ class HistoryMachine(RuleBasedStateMachine):
             self.squeeze()
 
     def squeeze(self) -> None:
-        """Too much in all: which logs pay is left open, but it is their oldest, lowest lane first."""
+        """Too much in all: which logs pay is left open, but their oldest do, lowest lane first."""
         for log in list(self.held):
             self.drop(log, len(self.held[log]) - len(self.actual(log)))
         assert self.size() <= self.keep.total_bytes
@@ -245,14 +245,10 @@ class HistoryMachine(RuleBasedStateMachine):
         max_bytes: int,
     ) -> None:
         """One page of one lane, from anywhere, to anywhere, for anybody."""
-        self.read_by(
-            Reader(held, user), lane, after, up_to=up_to, limit=limit, max_bytes=max_bytes
-        )
+        self.read_by(Reader(held, user), lane, after, up_to=up_to, limit=limit, max_bytes=max_bytes)
 
     def read_by(self, reader: Reader, lane: Priority, after: int = 0, **bounds: int) -> None:
-        got = page(
-            self.history, lane, after, reader.held, reader.user, now=self.now, **bounds
-        )
+        got = page(self.history, lane, after, reader.held, reader.user, now=self.now, **bounds)
         assert got.lane is lane
         self.check_extent(got, reader, after, **bounds)
         self.check_messages(got, reader, after)
@@ -327,7 +323,7 @@ class HistoryMachine(RuleBasedStateMachine):
         raise AssertionError(gap)
 
     def check_nothing_is_missing(self, got: Page, reader: Reader, after: int) -> None:
-        """Each message is in the page, superseded, expired, or within a gap that names its topic."""
+        """Each is in the page, superseded, expired, or within a gap that names its topic."""
         for each in self.published[after : got.through]:
             if each.priority is got.lane and reader.may_have(each):
                 assert (
@@ -453,3 +449,257 @@ TestHistory = HistoryMachine.TestCase
 TestHistory.settings = settings(stateful_step_count=40)
 TestForgetfulHistory = ForgetfulHistoryMachine.TestCase
 TestForgetfulHistory.settings = settings(stateful_step_count=40)
+
+
+def published(
+    *drafts: Message, keep: Retention | None = None, times: list[float] | None = None
+) -> History:
+    """A history of these messages, appended at time 0 or at the given ones."""
+    history = History(keep)
+    for number, each in enumerate(drafts):
+        history.append(each, times[number] if times else 0.0)
+    return history
+
+
+def row(*drafts: tuple[str, Priority], **same: str | float | None) -> list[Message]:
+    """Messages with the offsets 1, 2, 3 … of these topics and lanes."""
+    return [
+        message(offset, topic, lane, **same)  # type: ignore[arg-type]
+        for offset, (topic, lane) in enumerate(drafts, 1)
+    ]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, -1])
+def test_offset_that_does_not_follow_is_refused(offset: int) -> None:
+    """A log has no holes and no repetitions, and a mistake leaves it as it was."""
+    history = published(message(1))
+    with pytest.raises(ValueError, match="does not follow"):
+        history.append(message(offset), 0.0)
+    assert (history.head, len(history)) == (1, 1)
+
+
+def test_busy_topic_does_not_push_out_a_quiet_one() -> None:
+    """The bounds are those of each topic by itself."""
+    quiet, *busy = row(("quiet", NORMAL), *[("busy", NORMAL)] * 9)
+    history = published(quiet, *busy, keep=Retention(limit=2))
+    assert page(history, held={"quiet": 0}).entries == (quiet,)
+
+
+def test_low_does_not_push_out_critical() -> None:
+    """The bounds are those of each lane by itself."""
+    urgent, *rest = row(("a", CRITICAL), *[("a", LOW)] * 9)
+    history = published(urgent, *rest, keep=Retention(limit=2))
+    assert page(history, CRITICAL).entries == (urgent,)
+
+
+def test_low_pays_first_when_all_together_are_too_large() -> None:
+    """The bound on all of it costs the lowest lane, whatever is older."""
+    history = published(
+        message(1, lane=CRITICAL, size=50),
+        message(2, "b", LOW, size=40),
+        message(3, "c", HIGH, size=50),
+        keep=Retention(total_bytes=120),
+    )
+    assert history.held_bytes == 100
+    assert page(history, LOW, held={"b": 0}).entries == (Gap(LOW, *offsets(2, 2), ("b",), 1),)
+
+
+def offsets(*numbers: int) -> tuple[Offset, ...]:
+    """Those numbers as offsets."""
+    return tuple(map(Offset, numbers))
+
+
+def test_newer_value_in_another_lane_supersedes() -> None:
+    """A key has one value in the log, in whichever lane it came."""
+    newer = message(2, lane=LOW, key="k")
+    history = published(message(1, lane=HIGH, key="k"), newer)
+    assert page(history, HIGH).entries == ()
+    assert page(history, LOW).entries == (newer,)
+
+
+def test_superseded_values_are_no_loss() -> None:
+    """However often a key changes, nobody is told of a gap."""
+    values = [message(offset, key="k") for offset in range(1, 100)]
+    history = published(*values, keep=Retention(limit=2))
+    assert page(history).entries == (values[-1],)
+    assert history.survey(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is None
+
+
+def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
+    """What was trimmed while it was the newest of its key is told, even if a newer one came."""
+    history = published(
+        message(1, key="k"), message(2), last := message(3, key="k"), keep=Retention(limit=1)
+    )
+    assert page(history).entries == (Gap(NORMAL, *offsets(1, 2), ("a",), 2), last)
+
+
+def test_expired_message_is_neither_replayed_nor_lost() -> None:
+    """A message whose ttl has passed is left out, before and after it was trimmed."""
+    history = published(message(1, expires_at=5.0), keep=Retention(limit=1))
+    assert page(history, now=5.0).entries == ()
+    history.append(last := message(2), 5.0)
+    assert page(history, now=5.0).entries == (last,)
+
+
+def test_message_trimmed_before_it_expired_is_a_loss() -> None:
+    """What was pushed out while it was good is told, even to those who come later."""
+    history = published(message(1, expires_at=5.0), last := message(2), keep=Retention(limit=1))
+    assert page(history, now=9.0).entries == (Gap(NORMAL, *offsets(1, 1), ("a",), 1), last)
+
+
+@pytest.mark.parametrize(("now", "held"), [(9.9, 1), (10.0, 0)])
+def test_bound_by_age(now: float, held: int) -> None:
+    """A message is kept until its age reaches the bound."""
+    history = published(message(1, at=0.0), keep=Retention(age=10.0))
+    history.trim(now)
+    assert len(history) == held
+
+
+def test_no_bound_by_age() -> None:
+    """Without an age nothing is too old."""
+    history = published(message(1, at=0.0), keep=Retention(age=None))
+    history.trim(inf)
+    assert len(history) == 1
+
+
+def test_page_has_at_least_one_message() -> None:
+    """A message larger than the reader's page is read nevertheless, by itself."""
+    history = published(message(1, size=100), message(2))
+    got = page(history, max_bytes=10, limit=5)
+    assert [each.offset for each in messages(got.entries)] == [1]
+    assert not got.complete
+
+
+def test_page_ends_where_the_reader_is() -> None:
+    """What was published after `up_to` is left for the live feed."""
+    history = published(*row(("a", NORMAL), ("a", NORMAL), ("a", NORMAL)))
+    got = page(history, up_to=2)
+    assert [each.offset for each in messages(got.entries)] == [1, 2]
+    assert got.complete
+    assert got.through == 2
+
+
+def test_page_beyond_the_head_does_not_go_back() -> None:
+    """A reader that is ahead of this log is given nothing, and stays where it is."""
+    got = page(published(message(1)), after=7)
+    assert got == Page(NORMAL, (), Offset(7), complete=True)
+
+
+def test_personal_messages_are_for_their_user() -> None:
+    """Everybody gets what is for all, and only its user what is for one."""
+    shared, anns, bobs = message(1), message(2, to_user=ANN), message(3, to_user=BOB)
+    history = published(shared, anns, bobs)
+    for user, expected in ((None, (shared,)), (ANN, (shared, anns)), (BOB, (shared, bobs))):
+        assert page(history, held={"**": 0}, user=user).entries == expected
+
+
+def test_since_hides_what_was_before() -> None:
+    """A subscription discloses nothing up to its since, neither messages nor that any are lost."""
+    history = published(*row(*[("a", NORMAL)] * 4), keep=Retention(limit=2))
+    assert [each.offset for each in messages(page(history, held={"a": 3}).entries)] == [4]
+    assert gaps(page(history, held={"a": 2}).entries) == []
+    assert history.survey(Cursor.at(0), {"a": Offset(3)}, None, 0.0).replay == 1
+
+
+def test_earliest_since_counts() -> None:
+    """A topic that two subscriptions cover is disclosed from the earlier one."""
+    history = published(*row(*[("a", NORMAL)] * 4))
+    read = page(history, held={"a": 3, "*": 1, "**": 2}).entries
+    assert [each.offset for each in messages(read)] == [2, 3, 4]
+
+
+def test_messages_of_several_topics_are_in_order() -> None:
+    """Whatever the topics, a lane is read in the order of publishing, each message once."""
+    drafts = row(*[(topic, NORMAL) for topic in "abcab"])
+    assert page(published(*drafts), held={"a": 0, "*": 0, "**": 0}).entries == tuple(drafts)
+
+
+def test_gap_stands_before_the_message_that_follows_it() -> None:
+    """What is missing is told between its neighbours, so no reader passes it unknowing."""
+    drafts = row(("a", NORMAL), ("b", NORMAL), ("a", NORMAL), ("a", NORMAL))
+    history = published(*drafts, keep=Retention(limit=1))
+    assert page(history, held={"a": 0, "b": 0}).entries == (
+        Gap(NORMAL, *offsets(1, 1), ("a",), 1),
+        drafts[1],
+        Gap(NORMAL, *offsets(3, 3), ("a",), 1),
+        drafts[3],
+    )
+
+
+def test_count_is_known_for_the_last_thousands() -> None:
+    """The number of lost messages is exact for those that came back in time, else unknown."""
+    history = published(
+        *row(*[("a", NORMAL)] * (2 * module.REMEMBERED + 2)), keep=Retention(limit=1)
+    )
+    late, early = Cursor.at(module.REMEMBERED + 1), Cursor.at(0)
+    for cursor, count in ((late, module.REMEMBERED), (early, None)):
+        told = history.survey(cursor, {"a": Offset(0)}, None, 0.0).lost
+        assert told is not None
+        assert told.count == count
+
+
+def test_unknown_gap_reaches_over_no_message() -> None:
+    """Where it is forgotten what was lost, the messages of other topics still stand apart."""
+    quiet = message(2, "b")
+    busy = [message(offset) for offset in range(3, 2 * module.REMEMBERED + 5)]
+    history = published(message(1), quiet, *busy, keep=Retention(limit=1))
+    before, found, after, last = page(history, held={"a": 0, "b": 0}).entries
+    assert (found, last) == (quiet, busy[-1])
+    assert isinstance(before, Gap)
+    assert isinstance(after, Gap)
+    assert (before.first, before.through, before.count) == (1, 1, None)
+    assert (after.first, after.through, after.count) == (3, last.offset - 1, None)
+
+
+def test_dropped_topic_is_told() -> None:
+    """Who comes back to a topic that was dropped, because of too many, is told of a gap."""
+    history = published(*row(("a", NORMAL), ("b", NORMAL)), keep=Retention(max_logs=1))
+    for held in ({"a": 0}, {"*": 0}, {"**": 0}):
+        (gap,) = page(history, held=held).entries[:1]
+        assert isinstance(gap, Gap)
+        assert (gap.first, gap.through, gap.count) == (1, 1, None)
+
+
+def test_topic_that_was_dropped_and_came_back_is_told() -> None:
+    """A new message in one lane of a dropped topic does not hide what its other lanes lost."""
+    history = published(*row(("a", LOW), ("b", NORMAL), ("a", HIGH)), keep=Retention(max_logs=1))
+    (gap,) = page(history, LOW).entries
+    assert isinstance(gap, Gap)
+    assert gap.through == history.trimmed_through("a", LOW) == 1
+    assert history.survey(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is not None
+
+
+def test_dropping_one_topic_is_no_gap_in_another() -> None:
+    """A topic that was there all the time, and lost nothing, has no gap."""
+    history = published(
+        *row(("a", NORMAL), ("b", LOW), ("a", NORMAL), ("c", NORMAL)), keep=Retention(max_logs=2)
+    )
+    assert page(history, LOW).entries == ()
+
+
+def test_gap_does_not_name_what_others_got() -> None:
+    """A topic that exists only as another user's personal one is named to nobody."""
+    history = published(
+        message(1, "z"), message(2, "m.secret", to_user=BOB), keep=Retention(max_logs=1)
+    )
+    for gap in gaps(page(history, held={"m.*": 0}, user=ANN).entries):
+        assert "m.secret" not in gap.topics
+
+
+def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is that of what is kept, however much was published, superseded or trimmed."""
+    monkeypatch.setattr(module, "REMEMBERED", 16)
+    history = History(Retention(limit=10, max_logs=6))
+
+    def size_after(count: int) -> int:
+        for offset in range(history.head + 1, history.head + 1 + count):
+            topic, key = f"t{offset % 7}", f"{offset % 5}" if offset % 2 else None
+            history.append(message(offset, topic, Priority(offset % 3), key=key), 0.0)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = size_after(5_000)
+        assert size_after(20_000) - before < 50_000
+    finally:
+        tracemalloc.stop()

@@ -201,7 +201,7 @@ def one_retention_for_all_lanes() -> list[Patch]:
 
     def over_all_lanes(self, message, now):
         append(self, message, now)
-        logs = [log for log in self._logs[message.topic, message.to_user] if log]
+        logs = self._logs[message.topic, message.to_user]
         while sum(log.live for log in logs) > self.retention.limit:
             oldest = min((log for log in logs if log.live), key=lambda log: log.oldest().offset)
             self._drop_oldest(oldest, now)

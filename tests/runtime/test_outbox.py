@@ -207,8 +207,8 @@ class TestNext:
         async with Broadcaster(broker=broker) as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t", "u"]) as outbox:
                 at = (await Reader(outbox).hello()).id
-            await broadcaster.publish("t", "secret")
-            await broadcaster.publish("u", "open")
+            await broadcaster.publish("t", "secret", priority=Priority.CRITICAL)
+            await broadcaster.publish("u", "open", priority=Priority.CRITICAL)
             await settle()
             async with broadcaster.connect(
                 user="ann", topics=["t", "u"], last_event_id=at

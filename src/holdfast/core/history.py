@@ -159,13 +159,15 @@ class _Log:
         two messages has been told exactly of what lies before the first.
         """
         forgotten = min(self.forgotten, up_to)
-        if after < forgotten:
-            first = after + 1
-            taken = bisect_left(between, first)
-            while taken < len(between) and between[taken] == first:
-                first, taken = first + 1, taken + 1
-            if first <= forgotten:
-                yield Offset(first), forgotten, None
+        first = after + 1
+        for offset in between[bisect_left(between, first) :]:
+            if offset > forgotten:
+                break
+            if first < offset:
+                yield Offset(first), Offset(offset - 1), None
+            first = offset + 1
+        if first <= forgotten:
+            yield Offset(first), forgotten, None
         start = bisect_right(self.trimmed, after)
         end = bisect_right(self.trimmed, up_to)
         while start < end:
@@ -178,7 +180,7 @@ class _Log:
 
 
 Address = tuple[str, UserId | None]
-_Logs = list[_Log | None]
+_Logs = tuple[_Log, ...]
 
 
 class History:
@@ -209,7 +211,7 @@ class History:
         return self._bytes
 
     def __len__(self) -> int:
-        return sum(log.live for logs in self._logs.values() for log in logs if log)
+        return sum(log.live for logs in self._logs.values() for log in logs)
 
     def append(self, message: Message, now: float) -> None:
         """Add the next message; its offset is `head + 1`."""
@@ -219,14 +221,12 @@ class History:
         address, lane = (message.topic, message.to_user), message.priority
         logs = self._logs.get(address)
         if logs is None:
-            logs = self._logs[address] = [None, None, None, None]
+            logs = self._logs[address] = tuple(map(_Log, self._floor))
         else:
             self._logs.move_to_end(address)
         if message.subject is not None:
             self._supersede(message, logs)
         log = logs[lane]
-        if log is None:
-            log = logs[lane] = _Log(self._floor[lane])
         log.append(message)
         self._bytes += message.size
         self._trim(log, now)
@@ -236,14 +236,12 @@ class History:
         """Apply the bound by age to every log; the sweep calls it."""
         for logs in self._logs.values():
             for log in logs:
-                if log:
-                    self._trim(log, now)
+                self._trim(log, now)
 
     def trimmed_through(self, topic: str, lane: Priority, user: UserId | None = None) -> Offset:
         """The offset up to which messages of this log are gone; 0 when none is."""
         logs = self._logs.get((topic, user))
-        log = logs[lane] if logs else None
-        return log.trimmed_through if log else self._floor[lane]
+        return logs[lane].trimmed_through if logs else self._floor[lane]
 
     def page(
         self,
@@ -320,18 +318,16 @@ class History:
         for a pattern it has the pattern's name.
         """
         readers = (None,) if user is None else (None, user)
-        floor = self._floor[lane]
         for topic, since in self._topics(subscriptions, readers).items():
             complete = True
             for reader in readers:
                 logs = self._logs.get((topic, reader))
-                log = logs[lane] if logs else None
-                if log is not None:
-                    yield topic, log, since
+                if logs is not None:
+                    yield topic, logs[lane], since
                 else:
                     complete = False
-            if not complete and floor > since:
-                yield topic, _Log(floor), since
+            if not complete and self._floor[lane] > since:
+                yield topic, _Log(self._floor[lane]), since
 
     def _topics(
         self, subscriptions: Subscriptions, readers: tuple[UserId | None, ...]
@@ -355,10 +351,9 @@ class History:
         if older is not None:
             lane, offset = older
             log = logs[lane]
-            if log is not None:
-                self._bytes -= log.bytes
-                log.remove(offset)
-                self._bytes += log.bytes
+            self._bytes -= log.bytes
+            log.remove(offset)
+            self._bytes += log.bytes
         self._subjects[message.subject] = (message.priority, message.offset)
 
     def _trim(self, log: _Log, now: float) -> None:
@@ -374,17 +369,16 @@ class History:
         while len(self._logs) > self.retention.max_logs:
             _, logs = self._logs.popitem(last=False)
             for lane, log in zip(Priority, logs, strict=True):
-                while log and log.live:
+                while log.live:
                     self._drop_oldest(log, now)
-                if log:
-                    self._floor[lane] = max(self._floor[lane], log.trimmed_through)
+                self._floor[lane] = max(self._floor[lane], log.trimmed_through)
         if self._bytes > self.retention.total_bytes:
             self._shrink(self.retention.total_bytes * 7 // 8, now)
 
     def _shrink(self, total: int, now: float) -> None:
         """Halve the largest log again and again, lowest lane first, down to `total` bytes."""
         for lane in Priority:
-            logs = [log for logs in self._logs.values() if (log := logs[lane]) and log.live]
+            logs = [logs[lane] for logs in self._logs.values() if logs[lane].live]
             largest = [(-log.bytes, number) for number, log in enumerate(logs)]
             heapify(largest)
             while self._bytes > total and largest:

@@ -117,20 +117,21 @@ class Broadcaster:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         tasks = self._tasks
         assert tasks is not None
         try:
             with anyio.CancelScope(shield=True):
                 await self.drain()
         finally:
-            tasks.cancel_scope.cancel()
-            await tasks.__aexit__(None, None, None)
             self._tasks = None
-            self.state = BroadcasterState.CLOSED
-            with anyio.CancelScope(shield=True):
-                await self.node.broker.close()
-        return None
+            tasks.cancel_scope.cancel()
+            try:
+                await tasks.__aexit__(None, None, None)
+            finally:
+                self.state = BroadcasterState.CLOSED
+                with anyio.CancelScope(shield=True):
+                    await self.node.broker.close()
 
     async def _own(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task of ours; if it dies, fail everyone who waits for it."""

@@ -1,0 +1,123 @@
+"""The audit hook: what it is told, and what it never is."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from holdfast import AuditAction, AuditEvent, Broadcaster, CloseReason, logging_audit
+from tests.support.reading import Reader
+from tests.support.virtual import wall_clock
+
+
+async def test_life_of_a_connection() -> None:
+    """Connecting, subscribing, being refused, unsubscribing, leaving: each is one event."""
+    events: list[AuditEvent] = []
+
+    async def may(topic: str) -> bool:
+        return topic != "secret"
+
+    async with Broadcaster(audit=events.append, clock=wall_clock) as broadcaster:
+        async with broadcaster.connect(
+            user="ann", topics=["t"], transport="sse", may_subscribe=may
+        ) as outbox:
+            at = (await Reader(outbox).hello()).id
+            await broadcaster.subscribe(outbox, ["u", "secret"])
+            await broadcaster.unsubscribe(outbox, ["t"])
+            id = outbox.connection.id
+        assert [(e.action, e.detail) for e in events] == [
+            (AuditAction.CONNECTED, ""),
+            (AuditAction.SUBSCRIPTION_REFUSED, "secret"),
+            (AuditAction.SUBSCRIBED, "u"),
+            (AuditAction.UNSUBSCRIBED, "t"),
+            (AuditAction.DISCONNECTED, "the client left"),
+        ]
+        assert {(e.user, e.transport) for e in events} == {("ann", "sse")}
+        assert {
+            e.connection for e in events if e.action is not AuditAction.SUBSCRIPTION_REFUSED
+        } <= {id}
+        assert all(e.at == wall_clock() for e in events)
+        events.clear()
+        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
+            outbox.close(CloseReason.EXPIRED)
+        assert [(e.action, e.detail) for e in events] == [
+            (AuditAction.CONNECTED, "resumed"),
+            (AuditAction.DISCONNECTED, "credentials expired"),
+        ]
+
+
+@pytest.mark.parametrize("end", ["taken over", "replaced"])
+async def test_every_connection_that_came_is_told_to_have_gone(end: str) -> None:
+    """However a connection ends, its going is in the log, once."""
+    events: list[AuditEvent] = []
+    async with (
+        Broadcaster(audit=events.append, max_connections_per_user=1) as broadcaster,
+        broadcaster.connect(user="ann", topics=["t"]) as old,
+    ):
+        at = (await Reader(old).hello()).id
+        last = at if end == "taken over" else None
+        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
+            pass
+    came = [e.connection for e in events if e.action is AuditAction.CONNECTED]
+    went = [e.connection for e in events if e.action is AuditAction.DISCONNECTED]
+    assert len(came) == 2
+    assert sorted(map(str, went)) == sorted(map(str, came))
+
+
+async def test_hook_that_fails_harms_nobody() -> None:
+    """An audit hook that raises is logged, and everything goes on."""
+
+    def hook(event: AuditEvent) -> None:
+        raise ZeroDivisionError
+
+    async with Broadcaster(audit=hook) as broadcaster:
+        async with broadcaster.connect(topics=["t"]) as outbox:
+            reader = Reader(outbox)
+            await reader.hello()
+            await broadcaster.publish("t", 1)
+            assert await reader.take(1) == [1]
+
+
+async def test_no_token_is_ever_in_an_event(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither an event nor its line in the log shows a token."""
+    seen: list[Any] = []
+    with caplog.at_level(logging.INFO):
+        write = logging_audit()
+
+        def hook(event: AuditEvent) -> None:
+            seen.append(event)
+            write(event)
+
+        async with Broadcaster(audit=hook) as broadcaster:
+            tokens = []
+            at: str | None = None
+            for user in ("ann", "ann", "bob"):
+                async with broadcaster.connect(user=user, topics=["t"], last_event_id=at) as outbox:
+                    hello = await Reader(outbox).hello()
+                    tokens.append(str(hello.data["reconnectToken"]))
+                    at = hello.id
+    text = repr(seen) + caplog.text
+    assert text.count("connected") >= 6
+    assert not any(token in text for token in tokens)
+
+
+def test_refusals_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """`logging_audit` writes refusals as warnings, the rest as information, to one logger."""
+    write = logging_audit()
+    with caplog.at_level(logging.INFO, logger="holdfast.audit"):
+        for action in AuditAction:
+            write(AuditEvent(action=action, at=0.0, user="a\nb"))
+    levels = {record.getMessage().split(" user=")[0]: record.levelname for record in caplog.records}
+    assert len(levels) == len(AuditAction)
+    for name, level in levels.items():
+        assert level == ("WARNING" if "refused" in name else "INFO"), name
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+
+
+def test_own_logger(caplog: pytest.LogCaptureFixture) -> None:
+    """A logger of the application's is used if it is given."""
+    with caplog.at_level(logging.INFO, logger="mine"):
+        logging_audit(logging.getLogger("mine"))(AuditEvent(action=AuditAction.CONNECTED, at=0.0))
+    assert [record.name for record in caplog.records] == ["mine"]

@@ -1,0 +1,177 @@
+"""Periodic sources: every so often, only while somebody listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from holdfast import Broadcaster, ConfigurationError, InvalidTopic, Priority
+from tests.support.reading import Reader
+from tests.support.virtual import settle
+
+
+class Source:
+    """Counts its calls, and returns the count, or raises what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[float] = []
+        self.error: Exception | None = None
+        self.silent = False
+
+    async def __call__(self) -> Any:
+        self.calls.append(asyncio.get_running_loop().time())
+        if self.error is not None:
+            raise self.error
+        return None if self.silent else len(self.calls)
+
+
+async def test_runs_only_while_somebody_listens() -> None:
+    """Not called before the first listener, then at once and every interval, until the last."""
+    source = Source()
+    async with Broadcaster() as broadcaster:
+        broadcaster.periodic("t", source.__call__, interval=30.0)
+        await asyncio.sleep(1000.0)
+        assert source.calls == []
+        async with broadcaster.connect(topics=["t"]) as outbox:
+            reader = Reader(outbox, patience=100.0)
+            await reader.hello()
+            begun = asyncio.get_running_loop().time()
+            found = []
+            while len(found) < 3:
+                frame = await reader.frame()
+                assert frame is not None
+                if frame.type == "message":
+                    found.append(frame.data)
+            assert found == [1, 2, 3]
+            assert [at - begun for at in source.calls] == pytest.approx([0.0, 30.0, 60.0])
+        await asyncio.sleep(1000.0)
+        assert len(source.calls) == 3
+        async with broadcaster.connect(topics=["*"]):
+            await settle()
+            assert len(source.calls) == 4, "a pattern listens, too"
+
+
+async def test_subscribing_later_wakes_it() -> None:
+    """A live connection that subscribes to the topic counts as a listener."""
+    source = Source()
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["other"]) as outbox:
+        broadcaster.periodic("t", source.__call__, interval=30.0)
+        await settle()
+        assert source.calls == []
+        await broadcaster.subscribe(outbox, ["t"])
+        await settle()
+        assert len(source.calls) == 1
+
+
+async def test_leaving_and_coming_does_not_multiply_the_calls() -> None:
+    """However often listeners change, there is one call in each interval."""
+    source = Source()
+    async with Broadcaster() as broadcaster:
+        broadcaster.periodic("t", source.__call__, interval=30.0)
+        for _ in range(20):
+            async with broadcaster.connect(topics=["t"]):
+                await asyncio.sleep(5.0)
+        assert len(source.calls) <= 100 / 30 + 1
+
+
+async def test_failing_source_is_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    """What a source raises is logged and counted, and nobody's stream ends for it."""
+    source = Source()
+    source.error = ZeroDivisionError()
+    async with Broadcaster(heartbeat_interval=None) as broadcaster:
+        broadcaster.periodic("t", source.__call__, interval=10.0)
+        async with broadcaster.connect(topics=["t"]) as outbox:
+            reader = Reader(outbox, patience=30.0)
+            await reader.hello()
+            with caplog.at_level(logging.CRITICAL, logger="holdfast"):
+                await asyncio.sleep(25.0)
+            assert broadcaster.statistics().source_errors == 3
+            source.error = None
+            assert await reader.take(1) == [4]
+
+
+async def test_data_that_cannot_be_sent_is_an_error_of_the_source() -> None:
+    """A source that returns no JSON is logged and counted like one that raises."""
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]):
+
+        async def nan() -> float:
+            return float("nan")
+
+        broadcaster.periodic("t", nan, interval=10.0)
+        await asyncio.sleep(1.0)
+        assert broadcaster.statistics().source_errors == 1
+
+
+async def test_none_publishes_nothing() -> None:
+    """A source that returns None has nothing to say this time."""
+    source = Source()
+    source.silent = True
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]):
+        broadcaster.periodic("t", source.__call__, interval=10.0)
+        await asyncio.sleep(25.0)
+        assert len(source.calls) == 3
+        assert broadcaster.statistics().published == 0
+
+
+async def test_cancelled_is_called_no_more() -> None:
+    """After cancel there is no further call, whether it was waiting or sleeping."""
+    source = Source()
+    async with Broadcaster() as broadcaster:
+        periodic = broadcaster.periodic("t", source.__call__, interval=10.0)
+        async with broadcaster.connect(topics=["t"]):
+            await asyncio.sleep(15.0)
+            periodic.cancel()
+            await asyncio.sleep(100.0)
+        assert len(source.calls) == 2
+
+
+async def test_made_before_start_and_options_are_used() -> None:
+    """A source made before the broadcaster runs works, with its priority, key and ttl."""
+    broadcaster = Broadcaster()
+    broadcaster.periodic(
+        "t", Source().__call__, interval=10.0, priority=Priority.HIGH, key="k", ttl=5.0
+    )
+    for _ in range(2):
+        async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+            reader = Reader(outbox)
+            await reader.hello()
+            frame = await reader.frame()
+            assert frame is not None
+            assert (frame.body["priority"], frame.body["key"]) == ("high", "k")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_plain_function_is_called_in_a_thread() -> None:
+    """A function that may block does not block the loop."""
+    loop_thread, threads = threading.get_ident(), []
+    called = threading.Event()
+
+    def source() -> int:
+        threads.append(threading.get_ident())
+        called.wait(5.0)
+        return 7
+
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+        broadcaster.periodic("t", source, interval=60.0)
+        reader = Reader(outbox)
+        await reader.hello()
+        called.set()
+        assert await reader.take(1) == [7]
+        assert threads[0] != loop_thread
+
+
+@pytest.mark.parametrize("interval", [0, -1.0, float("nan"), float("-inf")])
+def test_interval_must_be_over_zero(interval: float) -> None:
+    """An interval that would be a hot loop is refused."""
+    with pytest.raises(ConfigurationError, match="interval"):
+        Broadcaster().periodic("t", Source().__call__, interval=interval)
+
+
+def test_topic_must_be_one() -> None:
+    """A pattern or a bad name is refused when the source is made."""
+    with pytest.raises(InvalidTopic):
+        Broadcaster().periodic("t.*", Source().__call__, interval=1.0)

@@ -1,0 +1,233 @@
+"""Subscribing: changing the topics of a live connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from holdfast import Broadcaster, Priority, Refused
+from tests.support.brokers import LateBroker
+from tests.support.reading import Reader
+from tests.support.virtual import settle
+
+
+async def test_subscribe_begins_now() -> None:
+    """From the answer on the topic is delivered; what was before is not, live or replayed."""
+    async with Broadcaster() as broadcaster:
+        async with broadcaster.connect(topics=["t"]) as outbox:
+            reader = Reader(outbox)
+            at = (await reader.hello()).id
+            await broadcaster.publish("u", "before")
+            await settle()
+            assert await broadcaster.subscribe(outbox, ["u", "t"]) == (["u", "t"], [])
+            await broadcaster.publish("u", "after")
+            assert await reader.take(1) == ["after"]
+        async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
+            reader = Reader(outbox)
+            assert (await reader.hello()).data["replay"] == 1
+            assert await reader.take(1) == ["after"]
+
+
+async def test_subscribe_is_recorded_before_it_is_answered() -> None:
+    """When the answer is here, a resume knows of the topic, whatever happens to the server."""
+    broker = LateBroker()
+    async with Broadcaster(broker=broker) as broadcaster:
+        async with broadcaster.connect(topics=["t"]) as outbox:
+            at = (await Reader(outbox).hello()).id
+            broker.hold()
+            answering = asyncio.ensure_future(broadcaster.subscribe(outbox, ["u"]))
+            await settle()
+            assert not answering.done(), "answered before it was recorded"
+            broker.release()
+            await answering
+        async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
+            assert (await Reader(outbox).hello()).data["topics"] == ["t", "u"]
+
+
+async def test_subscribed_again_keeps_its_since() -> None:
+    """Subscribing to what is held already takes nothing away."""
+    async with Broadcaster() as broadcaster:
+        async with broadcaster.connect(topics=["t"]) as outbox:
+            at = (await Reader(outbox).hello()).id
+            await broadcaster.publish("t", 1)
+            await settle()
+            await broadcaster.subscribe(outbox, ["t"])
+        async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
+            assert (await Reader(outbox).hello()).data["replay"] == 1
+
+
+async def test_unsubscribe_drops_what_waits() -> None:
+    """After the answer nothing of the topic is sent, not even what was waiting."""
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t", "u"]) as outbox:
+        reader = Reader(outbox)
+        await reader.hello()
+        for n in range(4):
+            await broadcaster.publish("tu"[n % 2], n, priority=Priority(n))
+        await settle()
+        assert await broadcaster.unsubscribe(outbox, ["t", "never"]) == ["t"]
+        await broadcaster.publish("t", "later")
+        assert await reader.take(2) == [3, 1]
+        await reader.nothing()
+        assert await broadcaster.unsubscribe(outbox, ["t"]) == []
+
+
+async def test_unsubscribe_keeps_what_another_covers() -> None:
+    """A message that a pattern covers as well stays."""
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["a.b", "a.*"]) as outbox:
+        reader = Reader(outbox)
+        await reader.hello()
+        await broadcaster.publish("a.b", 1)
+        await settle()
+        await broadcaster.unsubscribe(outbox, ["a.b"])
+        await broadcaster.publish("a.b", 2)
+        assert await reader.take(2) == [1, 2]
+
+
+async def test_unsubscribed_and_subscribed_again_begins_anew() -> None:
+    """Between the two nothing was subscribed, so nothing of it comes."""
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+        reader = Reader(outbox)
+        await reader.hello()
+        await broadcaster.unsubscribe(outbox, ["t"])
+        await broadcaster.publish("t", "between")
+        await settle()
+        await broadcaster.subscribe(outbox, ["t"])
+        await broadcaster.publish("t", "again")
+        assert await reader.take(1) == ["again"]
+
+
+async def test_rejected_are_named_and_not_subscribed() -> None:
+    """The hook decides for each; the rejected ones are told apart and get nothing."""
+
+    async def may(topic: str) -> bool:
+        return topic.startswith("mine")
+
+    async with (
+        Broadcaster() as broadcaster,
+        broadcaster.connect(user="ann", topics=["mine"], may_subscribe=may) as outbox,
+    ):
+        reader = Reader(outbox)
+        await reader.hello()
+        answer = await broadcaster.subscribe(outbox, ["theirs", "mine.too"])
+        assert answer == (["mine.too"], ["theirs"])
+        await broadcaster.publish("theirs", "secret")
+        await broadcaster.publish("mine.too", "open")
+        assert await reader.take(1) == ["open"]
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["a b"], "invalid_topic"),
+        (["$user"], "invalid_topic"),
+        (["a", "b", "c"], "too_many_topics"),
+        ([f"t{n}" for n in range(100_000)], "too_many_topics"),
+        (["\ud800"], "invalid_topic"),
+    ],
+)
+async def test_bad_names_change_nothing(names: list[str], code: str) -> None:
+    """A name that is none, or one topic too many, is refused as a whole."""
+    async with (
+        Broadcaster(max_topics=3) as broadcaster,
+        broadcaster.connect(user="ann", topics=["t"]) as outbox,
+    ):
+        reader = Reader(outbox)
+        await reader.hello()
+        with pytest.raises(Refused) as caught:
+            await broadcaster.subscribe(outbox, names)
+        assert caught.value.code == code
+        await broadcaster.publish("t", 1)
+        assert await reader.take(1) == [1]
+
+
+async def told(reader: Reader) -> Any:
+    """The topics that the next frame says were unsubscribed."""
+    frame = await reader.frame()
+    assert frame is not None
+    assert frame.type == "unsubscribed"
+    return frame.data["topics"]
+
+
+async def test_reauthorize_drops_what_is_withdrawn() -> None:
+    """Rights that are taken away end with `reauthorize`, for what waits, too, and for resumes."""
+    rights = {"t", "u"}
+
+    async def may(topic: str) -> bool:
+        return topic in rights
+
+    hello: dict[str, Any] = {"topics": ["t", "u"], "may_subscribe": may}
+    async with Broadcaster() as broadcaster:
+        async with (
+            broadcaster.connect(user="ann", **hello) as anns,
+            broadcaster.connect(user="bob", **hello) as bobs,
+        ):
+            ann, bob = Reader(anns), Reader(bobs)
+            at = (await ann.hello()).id
+            await bob.hello()
+            await broadcaster.publish("t", 1)
+            await broadcaster.publish("u", 2)
+            await settle()
+            rights.discard("t")
+            await broadcaster.reauthorize("ann")
+            assert await told(ann) == ["t"]
+            assert await ann.take(1) == [2]
+            await ann.nothing()
+            assert await bob.take(2) == [1, 2]
+            await broadcaster.reauthorize()
+            assert await told(bob) == ["t"]
+            await broadcaster.publish("t", 3)
+            await broadcaster.publish("u", 4)
+            assert await bob.take(1) == [4]
+        async with broadcaster.connect(user="ann", last_event_id=at, **hello) as outbox:
+            reader = Reader(outbox)
+            data = (await reader.hello()).data
+            assert (data["topics"], data["rejected"]) == (["u"], ["t"])
+            assert await reader.take(2) == [2, 4]
+
+
+async def test_personal_topic_survives_reauthorize() -> None:
+    """A user's own topic is not a matter of the hook."""
+
+    async def never(topic: str) -> bool:
+        return False
+
+    async with (
+        Broadcaster() as broadcaster,
+        broadcaster.connect(user="ann", may_subscribe=never) as outbox,
+    ):
+        reader = Reader(outbox)
+        await reader.hello()
+        await broadcaster.reauthorize()
+        await broadcaster.publish_to_user("ann", 1)
+        assert await reader.take(1) == [1]
+
+
+async def test_subscribe_of_a_ghost_does_not_touch_its_successor() -> None:
+    """A subscribe that waits while the session moves on is not answered as if it had worked."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def may(topic: str) -> bool:
+        if topic == "late":
+            asked.set()
+            await answer.wait()
+        return True
+
+    async with (
+        Broadcaster() as broadcaster,
+        broadcaster.connect(user="ann", topics=["t"], may_subscribe=may) as ghost,
+    ):
+        at = (await Reader(ghost).hello()).id
+        subscribing = asyncio.ensure_future(broadcaster.subscribe(ghost, ["late"]))
+        await asked.wait()
+        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
+            reader = Reader(outbox)
+            await reader.hello()
+            answer.set()
+            with pytest.raises(Refused):
+                await subscribing
+            await broadcaster.publish("late", "no")
+            await broadcaster.publish("t", "yes")
+            assert await reader.take(1) == ["yes"]
+            assert list(outbox.connection.session.subscriptions) == ["t", "$user"]

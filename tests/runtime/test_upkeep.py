@@ -1,0 +1,273 @@
+"""Upkeep: heartbeats, deadlines, sweeps. Hours pass in no time: the clock is the loop's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from holdfast import Broadcaster, CloseReason, EventId
+from holdfast.runtime.broadcaster import BroadcasterState
+from tests.support.brokers import LateBroker
+from tests.support.reading import Reader, Seen
+from tests.support.virtual import settle, wall_clock
+
+
+def now() -> float:
+    """Seconds of the loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+class Listener:
+    """Reads a connection in the background, and notes when each frame came."""
+
+    def __init__(self, broadcaster: Broadcaster, **hello: Any) -> None:
+        self.seen: list[tuple[float, Seen]] = []
+        self.outbox: Any = None
+        self.task = asyncio.create_task(self._run(broadcaster, {"topics": ["t"], **hello}))
+
+    async def _run(self, broadcaster: Broadcaster, hello: dict[str, Any]) -> None:
+        async with broadcaster.connect(**hello) as self.outbox:
+            reader = Reader(self.outbox, patience=100_000.0)
+            while (frame := await reader.frame()) is not None:
+                self.seen.append((now(), frame))
+
+    def times(self, kind: str) -> list[float]:
+        """When the frames of one type came."""
+        return [at for at, frame in self.seen if frame.type == kind]
+
+    async def stop(self) -> None:
+        """Leave."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+class TestHeartbeats:
+    """Heartbeats."""
+
+    async def test_idle_connection_gets_them_jittered(self) -> None:
+        """A silent connection gets one in every interval, never at quite the same distance."""
+        async with Broadcaster(heartbeat_interval=30.0, idle_timeout=None) as broadcaster:
+            listener = Listener(broadcaster)
+            await asyncio.sleep(3600.0)
+            times = [0.0, *listener.times("heartbeat")]
+            pauses = [b - a for a, b in itertools.pairwise(times)]
+            assert len(pauses) >= 3600 / 30
+            assert all(30.0 * 0.75 - 0.02 <= pause <= 30.02 for pause in pauses)
+            assert len({round(pause, 3) for pause in pauses}) > 10
+            await listener.stop()
+
+    async def test_they_carry_the_cursor_past_others_traffic(self) -> None:
+        """The id of a heartbeat keeps a quiet subscriber from falling behind what is trimmed."""
+        async with Broadcaster(history_limit=2) as broadcaster:
+            listener = Listener(broadcaster, topics=["quiet"])
+            await settle()
+            for n in range(50):
+                await broadcaster.publish("other", n)
+            await asyncio.sleep(31.0)
+            heartbeat = EventId.parse(listener.seen[-1][1].id)
+            assert listener.seen[-1][1].type == "heartbeat"
+            assert heartbeat is not None
+            assert str(heartbeat.cursor) == "50"
+            await listener.stop()
+
+    async def test_busy_connection_gets_none(self) -> None:
+        """Where something is sent often enough, there is no heartbeat."""
+        async with Broadcaster(heartbeat_interval=10.0) as broadcaster:
+            listener = Listener(broadcaster)
+            await settle()
+            for n in range(100):
+                await broadcaster.publish("t", n)
+                await asyncio.sleep(5.0)
+            assert listener.times("heartbeat") == []
+            assert len(listener.times("message")) == 100
+            await listener.stop()
+
+    async def test_none_is_off(self) -> None:
+        """An interval of None sends none, in hours."""
+        async with Broadcaster(heartbeat_interval=None, idle_timeout=None) as broadcaster:
+            listener = Listener(broadcaster)
+            await asyncio.sleep(20_000.0)
+            assert [frame.type for _, frame in listener.seen] == ["connection_established"]
+            await listener.stop()
+
+    async def test_blocked_connection_gets_none(self) -> None:
+        """While a send is under way none is queued: they would pile up."""
+        async with (
+            Broadcaster(heartbeat_interval=1.0, send_timeout=None) as broadcaster,
+            broadcaster.connect(topics=["t"]) as outbox,
+        ):
+            await outbox.next()  # handed over, and not yet sent
+            await asyncio.sleep(500.0)
+            outbox.sent()
+            await asyncio.sleep(0.1)
+            reader = Reader(outbox)
+            await reader.nothing()
+
+    async def test_many_connections_spread(self) -> None:
+        """Connections that came at once get their heartbeats at different times."""
+        async with Broadcaster(heartbeat_interval=30.0) as broadcaster:
+            listeners = [Listener(broadcaster) for _ in range(40)]
+            await asyncio.sleep(45.0)
+            firsts = {round(listener.times("heartbeat")[0], 2) for listener in listeners}
+            assert len(firsts) > 20
+            for listener in listeners:
+                await listener.stop()
+
+
+class TestDeadlines:
+    """What ends a connection."""
+
+    @pytest.mark.parametrize("limit", [1.0, 20.0])
+    async def test_send_that_takes_too_long(self, limit: float) -> None:
+        """A transport that is stuck in a send is aborted within twice `send_timeout`."""
+        async with Broadcaster(send_timeout=limit) as broadcaster:
+            aborted: list[float] = []
+
+            async def client() -> None:
+                async with broadcaster.connect(topics=["t"]) as outbox:
+                    stuck = asyncio.Event()
+
+                    def abort() -> None:
+                        aborted.append(now())
+                        stuck.set()
+
+                    outbox.abort = abort
+                    await outbox.next()
+                    await stuck.wait()
+                    assert outbox.connection.close_reason is CloseReason.SLOW
+
+            await asyncio.wait_for(client(), 100.0)
+            assert len(aborted) == 1
+            assert limit <= aborted[0] <= 2 * limit + 0.1
+            assert broadcaster.statistics().connections == 0
+
+    async def test_send_timeout_counts_each_send(self) -> None:
+        """A client that is slow, but takes each piece in time, is left alone."""
+        async with (
+            Broadcaster(send_timeout=20.0, heartbeat_interval=None) as broadcaster,
+            broadcaster.connect(topics=["t"]) as outbox,
+        ):
+            outbox.abort = pytest.fail
+            for n in range(10):
+                assert await outbox.next()
+                await asyncio.sleep(15.0)
+                outbox.sent()
+                await broadcaster.publish("t", n)
+
+    async def test_client_that_gives_no_sign_of_life(self) -> None:
+        """After `idle_timeout` the connection ends, and the client is told to come back."""
+        async with Broadcaster(idle_timeout=1800.0) as broadcaster:
+            listener = Listener(broadcaster)
+            await asyncio.sleep(1000.0)
+            listener.outbox.seen()
+            await asyncio.wait_for(listener.task, 10_000.0)
+            assert now() == pytest.approx(2800.0, abs=1.0)
+            assert listener.seen[-1][1].data == {"reason": "idle", "reconnect": True}
+
+    async def test_idle_timeout_off(self) -> None:
+        """With None nobody is ended for being quiet."""
+        async with Broadcaster(idle_timeout=None) as broadcaster:
+            listener = Listener(broadcaster)
+            await asyncio.sleep(100_000.0)
+            assert not listener.task.done()
+            await listener.stop()
+
+    async def test_credentials_that_expire_in_mid_stream(self) -> None:
+        """The stream ends when the credentials do, and the client is told not to come back."""
+        async with Broadcaster(clock=wall_clock) as broadcaster:
+            listener = Listener(broadcaster, expires_at=wall_clock() + 100.0)
+            await asyncio.sleep(99.0)
+            await broadcaster.publish("t", 1)
+            await settle()
+            assert len(listener.times("message")) == 1
+            await asyncio.wait_for(listener.task, 10.0)
+            assert now() == pytest.approx(100.0, abs=0.1)
+            assert listener.seen[-1][1].data == {
+                "reason": "credentials expired", "reconnect": False,
+            }  # fmt: skip
+
+    async def test_credentials_that_have_expired_already(self) -> None:
+        """With credentials of the past a connection ends at once."""
+        async with Broadcaster(clock=wall_clock) as broadcaster:
+            listener = Listener(broadcaster, expires_at=wall_clock() - 1.0)
+            await asyncio.wait_for(listener.task, 1.0)
+
+    @pytest.mark.parametrize("ghost", [False, True])
+    async def test_blocked_connection_does_not_hold_up_the_drain(self, ghost: bool) -> None:
+        """Whoever is stuck in a send when the drain begins is aborted within two seconds.
+
+        That goes for connections, too, whose session somebody else has taken over.
+        """
+        async with Broadcaster() as broadcaster:
+            ended = asyncio.Event()
+
+            async def client() -> None:
+                async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
+                    stuck = asyncio.Event()
+                    outbox.abort = stuck.set
+                    ids.extend(frame.id for frame in await outbox.next() or [])
+                    await stuck.wait()
+                ended.set()
+
+            ids: list[str] = []
+            task = asyncio.create_task(client())
+            await settle()
+            if ghost:
+                async with broadcaster.connect(user="ann", topics=["t"], last_event_id=ids[0]):
+                    pass
+            begun = now()
+            broadcaster.begin_drain()
+            await asyncio.wait_for(ended.wait(), 10.0)
+            assert now() - begun < 2.0
+            await task
+
+    async def test_stuck_ghost_is_let_go_soon(self) -> None:
+        """A connection that is stuck when it is taken over is aborted within a few seconds."""
+        async with Broadcaster(heartbeat_interval=None, send_timeout=None) as broadcaster:
+            ids: list[str] = []
+            ended: list[float] = []
+
+            async def client() -> None:
+                async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
+                    stuck = asyncio.Event()
+                    outbox.abort = stuck.set
+                    ids.extend(frame.id for frame in await outbox.next() or [])
+                    await stuck.wait()
+                ended.append(now())
+
+            task = asyncio.create_task(client())
+            await asyncio.sleep(40.0)
+            async with broadcaster.connect(user="ann", topics=["t"], last_event_id=ids[0]):
+                await asyncio.wait_for(task, 100.0)
+            assert ended[0] - 40.0 <= 5.0
+
+
+class TestSweeps:
+    """The broker's upkeep."""
+
+    async def test_history_is_trimmed_by_age_without_traffic(self) -> None:
+        """What is past its age goes with the sweep, though nothing is published any more."""
+        async with Broadcaster(
+            clock=wall_clock, history_age=50.0, cleanup_interval=100.0
+        ) as broadcaster:
+            await broadcaster.publish("t", "x" * 1000)
+            history = broadcaster.node.broker.history  # type: ignore[attr-defined]
+            await asyncio.sleep(99.0)
+            assert len(history) == 1
+            await asyncio.sleep(2.0)
+            assert len(history) == 0
+
+    async def test_failing_sweep_fails_the_broadcaster(self) -> None:
+        """A sweep that dies is no silent loss: all is closed, and says so."""
+
+        class Broken(LateBroker):
+            async def sweep(self) -> None:
+                raise ConnectionError
+
+        async with Broadcaster(broker=Broken(), cleanup_interval=10.0) as broadcaster:
+            listener = Listener(broadcaster)
+            await asyncio.wait_for(listener.task, 20.0)
+            assert broadcaster.state is BroadcasterState.FAILED
