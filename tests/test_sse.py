@@ -238,7 +238,7 @@ async def test_urgent_overtakes_on_the_wire(broadcaster: Broadcaster) -> None:
 
 
 async def test_close_while_starting(broadcaster: Broadcaster) -> None:
-    """A connection that is ended before its first frame still says what it was, and why it ended."""
+    """A connection that is ended before its first frame still says what it was, and why."""
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
         async with broadcaster.connect(topics=["t"]) as outbox:

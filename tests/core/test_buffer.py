@@ -45,8 +45,11 @@ class Model:
         """Where the value is that the newcomer's key has now: lane, index and message."""
         for lane in Priority:
             for index, (_, entry) in enumerate(self.lanes[lane]):
-                same = isinstance(entry, Message) and newcomer.subject == entry.subject
-                if same and newcomer.subject is not None:
+                if (
+                    isinstance(entry, Message)
+                    and newcomer.subject is not None
+                    and newcomer.subject == entry.subject
+                ):
                     return lane, index, entry
         return None
 
@@ -163,6 +166,7 @@ class BufferMachine(RuleBasedStateMachine):
     )
     def offer(
         self,
+        *,
         lane: Priority,
         skipped: int,
         topic: str,

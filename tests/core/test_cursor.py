@@ -50,7 +50,7 @@ def test_event_id_comes_back(id: EventId) -> None:
 @example(
     EventId(
         Epoch("-" * 12),
-        Cursor((Offset(MAX_OFFSET),) * 3 + (Offset(MAX_OFFSET - 1),)),  # type: ignore[arg-type]
+        Cursor((Offset(MAX_OFFSET),) * 3 + (Offset(MAX_OFFSET - 1),)),
         "_" * 22,
     )
 )

@@ -16,7 +16,7 @@ from holdfast.core.cursor import Cursor
 from holdfast.core.history import History, Page, Retention
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
 from holdfast.core.topics import matches
-from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, message
+from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 
 ANN, BOB = UserId("ann"), UserId("bob")
 TOPICS, USERS = ["a", "b", "c.d", "c.e"], [None, ANN, BOB]
@@ -27,7 +27,6 @@ Read = tuple[Message | Gap, ...]
 
 # Mostly one lane, shared messages, and readers from the beginning, so that things meet.
 lanes = st.sampled_from([LOW, NORMAL, NORMAL, NORMAL, HIGH, CRITICAL])
-users = st.sampled_from(USERS)
 begins = st.just(0) | st.integers(0, 9) | st.integers(0, 40)
 subscriptions = st.one_of(
     st.just(dict.fromkeys(TOPICS, 0)),
@@ -93,6 +92,9 @@ class Reader:
             default=EVERYTHING,
         )
         return published.offset > since and published.to_user in (None, self.user)
+
+
+readers = st.builds(Reader, subscriptions, st.sampled_from(USERS))
 
 
 class HistoryMachine(RuleBasedStateMachine):
@@ -229,23 +231,13 @@ class HistoryMachine(RuleBasedStateMachine):
         lane=lanes,
         after=begins,
         up_to=st.just(EVERYTHING) | st.integers(0, 40),
-        held=subscriptions,
-        user=users,
+        reader=readers,
         limit=st.integers(1, 5),
         max_bytes=st.integers(1, 30),
     )
-    def read(
-        self,
-        lane: Priority,
-        after: int,
-        up_to: int,
-        held: dict[str, int],
-        user: UserId | None,
-        limit: int,
-        max_bytes: int,
-    ) -> None:
+    def read(self, *, lane: Priority, after: int, reader: Reader, **bounds: int) -> None:
         """One page of one lane, from anywhere, to anywhere, for anybody."""
-        self.read_by(Reader(held, user), lane, after, up_to=up_to, limit=limit, max_bytes=max_bytes)
+        self.read_by(reader, lane, after, **bounds)
 
     def read_by(self, reader: Reader, lane: Priority, after: int = 0, **bounds: int) -> None:
         got = page(self.history, lane, after, reader.held, reader.user, now=self.now, **bounds)
@@ -310,17 +302,17 @@ class HistoryMachine(RuleBasedStateMachine):
             for each in self.lost
             if each.priority is got.lane and reader.may_have(each) and each.offset > after
         ]
-        for gap in gaps(got.entries):
-            if gap.count is None:
-                self.check_unknown(gap)
+        for told in gaps(got.entries):
+            if told.count is None:
+                self.check_unknown(told)
                 continue
-            within = [each for each in lost if gap.first <= each.offset <= gap.through]
-            assert gap.count == len(within) > 0
-            assert gap.topics == tuple(sorted({each.topic for each in within}))
+            within = [each for each in lost if told.first <= each.offset <= told.through]
+            assert told.count == len(within) > 0
+            assert told.topics == tuple(sorted({each.topic for each in within}))
 
-    def check_unknown(self, gap: Gap) -> None:
+    def check_unknown(self, told: Gap) -> None:
         """So little was published here that every count must be known."""
-        raise AssertionError(gap)
+        raise AssertionError(told)
 
     def check_nothing_is_missing(self, got: Page, reader: Reader, after: int) -> None:
         """Each is in the page, superseded, expired, or within a gap that names its topic."""
@@ -330,42 +322,39 @@ class HistoryMachine(RuleBasedStateMachine):
                     each in got.entries
                     or each in self.superseded
                     or each.has_expired(self.now)
-                    or any(covers(gap, each) for gap in gaps(got.entries))
+                    or any(covers(told, each) for told in gaps(got.entries))
                 )
 
-    @rule(
-        lane=lanes,
-        after=st.integers(0, 20),
-        held=subscriptions,
-        user=users,
-        limit=st.integers(1, 4),
-    )
-    def read_on(
-        self, lane: Priority, after: int, held: dict[str, int], user: UserId | None, limit: int
-    ) -> None:
+    @rule(lane=lanes, after=begins, reader=readers, limit=st.integers(1, 4))
+    def read_on(self, lane: Priority, after: int, reader: Reader, limit: int) -> None:
         """Small pages one after the other give the same as one large page."""
-        whole = page(self.history, lane, after, held, user, now=self.now)
+        whole = page(self.history, lane, after, reader.held, reader.user, now=self.now)
         entries: Read = ()
         position, complete = after, False
         while not complete:
-            got = page(self.history, lane, position, held, user, limit=limit, now=self.now)
+            got = page(
+                self.history, lane, position, reader.held, reader.user, limit=limit, now=self.now
+            )
             assert got.through > position or got.complete
             position, complete, entries = got.through, got.complete, entries + got.entries
         assert entries == whole.entries
         assert position == whole.through
 
-    @rule(marks=st.tuples(*[begins] * 4), held=subscriptions, user=users)
-    def survey(
-        self, marks: tuple[int, int, int, int], held: dict[str, int], user: UserId | None
-    ) -> None:
+    @rule(marks=st.tuples(*[begins] * 4), reader=readers)
+    def survey(self, marks: tuple[int, int, int, int], reader: Reader) -> None:
         """What a resume is told beforehand is what it then reads."""
         cursor = Cursor(tuple(map(Offset, marks)))  # type: ignore[arg-type]
         told = self.history.survey(
-            cursor, {name: Offset(since) for name, since in held.items()}, user, self.now
+            cursor,
+            {name: Offset(since) for name, since in reader.held.items()},
+            reader.user,
+            self.now,
         )
         read = sum(
             (
-                page(self.history, lane, cursor[lane], held, user, now=self.now).entries
+                page(
+                    self.history, lane, cursor[lane], reader.held, reader.user, now=self.now
+                ).entries
                 for lane in Priority
             ),
             (),
@@ -374,9 +363,9 @@ class HistoryMachine(RuleBasedStateMachine):
         lost = gaps(read)
         assert (told.lost is None) is (not lost)
         if told.lost is not None:
-            counts = [gap.count for gap in lost]
+            counts = [each.count for each in lost]
             assert told.lost.count == (None if None in counts else sum(filter(None, counts)))
-            assert set(told.lost.topics) == {topic for gap in lost for topic in gap.topics}
+            assert set(told.lost.topics) == {topic for each in lost for topic in each.topics}
 
     @invariant()
     def is_read_from_the_beginning(self) -> None:
@@ -425,10 +414,10 @@ def log_of(message: Message) -> Log:
     return message.topic, message.to_user, message.priority
 
 
-def covers(gap: Gap, lost: Message) -> bool:
+def covers(told: Gap, lost: Message) -> bool:
     """Whether whoever is told of the gap knows that this message may be missing."""
-    named = not gap.topics or any(matches(name, lost.topic) for name in gap.topics)
-    return named and gap.first <= lost.offset <= gap.through
+    named = not told.topics or any(matches(name, lost.topic) for name in told.topics)
+    return named and told.first <= lost.offset <= told.through
 
 
 class ForgetfulHistoryMachine(HistoryMachine):
@@ -437,9 +426,10 @@ class ForgetfulHistoryMachine(HistoryMachine):
     max_logs = st.integers(1, 5)
     remembered = 2
 
-    def check_unknown(self, gap: Gap) -> None:
+    def check_unknown(self, told: Gap) -> None:
         """Something of this lane was lost there, or further on."""
-        assert any(each.priority is gap.priority and each.offset >= gap.first for each in self.lost)
+        lost = [each.offset for each in self.lost if each.priority is told.priority]
+        assert max(lost) >= told.first
 
     def check_trimmed(self, told: int, through: int) -> None:
         assert told >= through
@@ -451,22 +441,17 @@ TestForgetfulHistory = ForgetfulHistoryMachine.TestCase
 TestForgetfulHistory.settings = settings(stateful_step_count=40)
 
 
-def published(
-    *drafts: Message, keep: Retention | None = None, times: list[float] | None = None
-) -> History:
-    """A history of these messages, appended at time 0 or at the given ones."""
+def published(*drafts: Message, keep: Retention | None = None) -> History:
+    """A history of these messages, appended at time 0."""
     history = History(keep)
-    for number, each in enumerate(drafts):
-        history.append(each, times[number] if times else 0.0)
+    for each in drafts:
+        history.append(each, 0.0)
     return history
 
 
-def row(*drafts: tuple[str, Priority], **same: str | float | None) -> list[Message]:
+def row(*drafts: tuple[str, Priority]) -> list[Message]:
     """Messages with the offsets 1, 2, 3 … of these topics and lanes."""
-    return [
-        message(offset, topic, lane, **same)  # type: ignore[arg-type]
-        for offset, (topic, lane) in enumerate(drafts, 1)
-    ]
+    return [message(offset, topic, lane) for offset, (topic, lane) in enumerate(drafts, 1)]
 
 
 @pytest.mark.parametrize("offset", [0, 1, 3, -1])
@@ -501,12 +486,7 @@ def test_low_pays_first_when_all_together_are_too_large() -> None:
         keep=Retention(total_bytes=120),
     )
     assert history.held_bytes == 100
-    assert page(history, LOW, held={"b": 0}).entries == (Gap(LOW, *offsets(2, 2), ("b",), 1),)
-
-
-def offsets(*numbers: int) -> tuple[Offset, ...]:
-    """Those numbers as offsets."""
-    return tuple(map(Offset, numbers))
+    assert page(history, LOW, held={"b": 0}).entries == (gap(2, "b", lane=LOW),)
 
 
 def test_newer_value_in_another_lane_supersedes() -> None:
@@ -530,7 +510,7 @@ def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
     history = published(
         message(1, key="k"), message(2), last := message(3, key="k"), keep=Retention(limit=1)
     )
-    assert page(history).entries == (Gap(NORMAL, *offsets(1, 2), ("a",), 2), last)
+    assert page(history).entries == (gap(1, "a", through=2, count=2), last)
 
 
 def test_expired_message_is_neither_replayed_nor_lost() -> None:
@@ -544,7 +524,7 @@ def test_expired_message_is_neither_replayed_nor_lost() -> None:
 def test_message_trimmed_before_it_expired_is_a_loss() -> None:
     """What was pushed out while it was good is told, even to those who come later."""
     history = published(message(1, expires_at=5.0), last := message(2), keep=Retention(limit=1))
-    assert page(history, now=9.0).entries == (Gap(NORMAL, *offsets(1, 1), ("a",), 1), last)
+    assert page(history, now=9.0).entries == (gap(1, "a"), last)
 
 
 @pytest.mark.parametrize(("now", "held"), [(9.9, 1), (10.0, 0)])
@@ -619,9 +599,9 @@ def test_gap_stands_before_the_message_that_follows_it() -> None:
     drafts = row(("a", NORMAL), ("b", NORMAL), ("a", NORMAL), ("a", NORMAL))
     history = published(*drafts, keep=Retention(limit=1))
     assert page(history, held={"a": 0, "b": 0}).entries == (
-        Gap(NORMAL, *offsets(1, 1), ("a",), 1),
+        gap(1, "a"),
         drafts[1],
-        Gap(NORMAL, *offsets(3, 3), ("a",), 1),
+        gap(3, "a"),
         drafts[3],
     )
 
@@ -645,27 +625,23 @@ def test_unknown_gap_reaches_over_no_message() -> None:
     history = published(message(1), quiet, *busy, keep=Retention(limit=1))
     before, found, after, last = page(history, held={"a": 0, "b": 0}).entries
     assert (found, last) == (quiet, busy[-1])
-    assert isinstance(before, Gap)
-    assert isinstance(after, Gap)
-    assert (before.first, before.through, before.count) == (1, 1, None)
-    assert (after.first, after.through, after.count) == (3, last.offset - 1, None)
+    assert before == gap(1, "a", count=None)
+    assert after == gap(3, "a", through=busy[-2].offset, count=None)
 
 
 def test_dropped_topic_is_told() -> None:
     """Who comes back to a topic that was dropped, because of too many, is told of a gap."""
     history = published(*row(("a", NORMAL), ("b", NORMAL)), keep=Retention(max_logs=1))
     for held in ({"a": 0}, {"*": 0}, {"**": 0}):
-        (gap,) = page(history, held=held).entries[:1]
-        assert isinstance(gap, Gap)
-        assert (gap.first, gap.through, gap.count) == (1, 1, None)
+        (told,) = gaps(page(history, held=held).entries)
+        assert (told.first, told.through, told.count) == (1, 1, None)
 
 
 def test_topic_that_was_dropped_and_came_back_is_told() -> None:
     """A new message in one lane of a dropped topic does not hide what its other lanes lost."""
     history = published(*row(("a", LOW), ("b", NORMAL), ("a", HIGH)), keep=Retention(max_logs=1))
-    (gap,) = page(history, LOW).entries
-    assert isinstance(gap, Gap)
-    assert gap.through == history.trimmed_through("a", LOW) == 1
+    (told,) = gaps(page(history, LOW).entries)
+    assert told.through == history.trimmed_through("a", LOW) == 1
     assert history.survey(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is not None
 
 
@@ -682,8 +658,8 @@ def test_gap_does_not_name_what_others_got() -> None:
     history = published(
         message(1, "z"), message(2, "m.secret", to_user=BOB), keep=Retention(max_logs=1)
     )
-    for gap in gaps(page(history, held={"m.*": 0}, user=ANN).entries):
-        assert "m.secret" not in gap.topics
+    for told in gaps(page(history, held={"m.*": 0}, user=ANN).entries):
+        assert "m.secret" not in told.topics
 
 
 def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:

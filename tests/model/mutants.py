@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from holdfast.core import history
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.cursor import Cursor
 from holdfast.core.delivery import Delivery
 from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority
+from holdfast.core.topic_log import TopicLog
 from holdfast.runtime.admission import Admission
 from holdfast.runtime.node import Node
 from holdfast.runtime.outbox import Frame, Outbox
@@ -254,20 +254,20 @@ def reading_beyond_the_node() -> list[Patch]:
 @mutant
 def gaps_are_not_counted_exactly() -> list[Patch]:
     """A gap counts everything that was ever trimmed in its topic."""
-    runs = history._Log.runs
+    runs = TopicLog.runs
 
     def all_of_it(self, after, up_to, between):
         return (
             (first, last, len(self.trimmed)) for first, last, _ in runs(self, after, up_to, between)
         )
 
-    return [(history._Log, "runs", all_of_it)]
+    return [(TopicLog, "runs", all_of_it)]
 
 
 @mutant
 def one_gap_for_what_lies_apart() -> list[Patch]:
     """A gap stands at the last offset that it is for, so messages pass what it has not told."""
-    runs = history._Log.runs
+    runs = TopicLog.runs
 
     def joined(self, after, up_to, between):
         found = list(runs(self, after, up_to, between))
@@ -275,7 +275,7 @@ def one_gap_for_what_lies_apart() -> list[Patch]:
             return iter(found)
         return iter([(found[-1][1], found[-1][1], sum(count for _, _, count in found))])
 
-    return [(history._Log, "runs", joined)]
+    return [(TopicLog, "runs", joined)]
 
 
 @contextmanager

@@ -72,12 +72,11 @@ async def test_hook_that_fails_harms_nobody() -> None:
     def hook(event: AuditEvent) -> None:
         raise ZeroDivisionError
 
-    async with Broadcaster(audit=hook) as broadcaster:
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
-            await broadcaster.publish("t", 1)
-            assert await reader.take(1) == [1]
+    async with Broadcaster(audit=hook) as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+        reader = Reader(outbox)
+        await reader.hello()
+        await broadcaster.publish("t", 1)
+        assert await reader.take(1) == [1]
 
 
 async def test_no_token_is_ever_in_an_event(caplog: pytest.LogCaptureFixture) -> None:

@@ -75,41 +75,45 @@ async def test_handed_over_counts_what_was_handed_over() -> None:
 
 async def test_account_of_a_buffer_adds_up() -> None:
     """For every connection, offered = taken + conflated + expired + evicted + refused + held."""
-    async with Broadcaster(buffer_capacity=5, clock=wall_clock) as broadcaster:
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
-            for n in range(60):
-                await broadcaster.publish(
-                    "t", n, priority=Priority(n % 4), key="k" if n % 5 == 0 else None,
-                    ttl=0.5 if n % 7 == 0 else None,
-                )  # fmt: skip
-                if n % 8 == 0:
-                    await asyncio.sleep(0.3)
-                    await reader.frame()
-                account = broadcaster.connection_statistics()[0].buffer
-                assert account.offered == (
-                    account.taken + account.conflated + account.expired + account.evicted
-                    + account.refused + account.held
-                )  # fmt: skip
-                assert account.held <= 5
+    async with (
+        Broadcaster(buffer_capacity=5, clock=wall_clock) as broadcaster,
+        broadcaster.connect(topics=["t"]) as outbox,
+    ):
+        reader = Reader(outbox)
+        await reader.hello()
+        for n in range(60):
+            await broadcaster.publish(
+                "t", n, priority=Priority(n % 4), key="k" if n % 5 == 0 else None,
+                ttl=0.5 if n % 7 == 0 else None,
+            )  # fmt: skip
+            if n % 8 == 0:
+                await asyncio.sleep(0.3)
+                await reader.frame()
+            account = broadcaster.connection_statistics()[0].buffer
+            assert account.offered == (
+                account.taken + account.conflated + account.expired + account.evicted
+                + account.refused + account.held
+            )  # fmt: skip
+            assert account.held <= 5
 
 
 async def test_connection_by_connection() -> None:
     """Each connection is reported with who, how, how long, and how much waits."""
-    async with Broadcaster() as broadcaster:
-        async with broadcaster.connect(user="ann", topics=["t", "u"], transport="sse") as outbox:
-            await Reader(outbox).hello()
-            await asyncio.sleep(10.0)
-            outbox.seen()
-            await asyncio.sleep(5.0)
-            await broadcaster.publish("t", 1)
-            await settle()
-            (seen,) = broadcaster.connection_statistics()
-            assert seen.connection_id == outbox.connection.id
-            assert (seen.user, seen.transport, seen.state) == ("ann", "sse", "open")
-            assert (seen.age, seen.idle) == (pytest.approx(15.0), pytest.approx(5.0))
-            assert (seen.topics, seen.live, seen.buffer.held) == (3, True, 1)
+    async with (
+        Broadcaster() as broadcaster,
+        broadcaster.connect(user="ann", topics=["t", "u"], transport="sse") as outbox,
+    ):
+        await Reader(outbox).hello()
+        await asyncio.sleep(10.0)
+        outbox.seen()
+        await asyncio.sleep(5.0)
+        await broadcaster.publish("t", 1)
+        await settle()
+        (seen,) = broadcaster.connection_statistics()
+        assert seen.connection_id == outbox.connection.id
+        assert (seen.user, seen.transport, seen.state) == ("ann", "sse", "open")
+        assert (seen.age, seen.idle) == (pytest.approx(15.0), pytest.approx(5.0))
+        assert (seen.topics, seen.live, seen.buffer.held) == (3, True, 1)
 
 
 async def test_before_start_and_as_json() -> None:

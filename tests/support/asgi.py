@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
-PATIENCE = 30.0
+PATIENCE = 1000.0
+"""Seconds, of a virtual clock mostly; where it is not, the timeout per test is shorter."""
 
 
 def scope(

@@ -7,6 +7,7 @@ consistent state to the next and returns what is left to do. `tests/test_rings.p
     buffer      PriorityBuffer: what waits for one connection, bounded, best lane first
     cursor      Cursor, EventId: where a client stands, and how that looks on the wire
     history     History: the log, kept per topic and lane
+    topic_log   TopicLog: one topic's messages of one lane, within a history
     delivery    Delivery: which lane of a connection is live and which is catching up
     tokens      TokenRegistry, Session: what a resume token restores
     topics      names, patterns, TopicIndex: who may have a message

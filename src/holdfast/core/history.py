@@ -7,20 +7,16 @@ What is trimmed otherwise is: each log knows through which offset, and how many 
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, merge
-from itertools import islice
 
 from .cursor import Cursor
 from .message import BEST_FIRST, Gap, Message, Offset, Priority, UserId
+from .topic_log import REMEMBERED, TopicLog
 from .topics import is_pattern, matches
-
-REMEMBERED = 1024
-"""Of how many trimmed messages the offset is kept, so that gaps can say exactly what is lost."""
 
 Subscriptions = Mapping[str, Offset]
 """Topic or pattern → `since`: what was published up to that offset is not disclosed."""
@@ -65,122 +61,8 @@ class Survey:
     lost: Gap | None
 
 
-class _Log:
-    """One topic's messages of one lane, for all or for one user: two parallel lists.
-
-    Superseded messages leave a hole in `messages`, compacted when holes prevail; the front is
-    trimmed by moving `start`. `trimmed` remembers the offsets that were trimmed, newest last.
-    """
-
-    __slots__ = ("bytes", "forgotten", "live", "messages", "offsets", "start", "trimmed")
-
-    def __init__(self, forgotten: Offset) -> None:
-        self.offsets: list[Offset] = []
-        self.messages: list[Message | None] = []
-        self.start = 0
-        self.live = 0
-        self.bytes = 0
-        self.trimmed = array("q")
-        self.forgotten = forgotten  # how far not even the number of lost messages is known
-
-    @property
-    def trimmed_through(self) -> Offset:
-        return Offset(self.trimmed[-1]) if self.trimmed else self.forgotten
-
-    @property
-    def last(self) -> Offset:
-        return self.offsets[-1] if self.offsets else self.trimmed_through
-
-    def append(self, message: Message) -> None:
-        self.offsets.append(message.offset)
-        self.messages.append(message)
-        self.live += 1
-        self.bytes += message.size
-
-    def remove(self, offset: Offset) -> None:
-        """Forget a superseded message, if it is still here."""
-        index = bisect_right(self.offsets, offset, self.start) - 1
-        if index < self.start or self.offsets[index] != offset:
-            return
-        message = self.messages[index]
-        if message is not None:
-            self.messages[index] = None
-            self.live -= 1
-            self.bytes -= message.size
-        if len(self.messages) - self.start > 2 * self.live + 16:
-            kept = [m for m in islice(self.messages, self.start, None) if m is not None]
-            self.messages[:] = kept
-            self.offsets[:] = [m.offset for m in kept]
-            self.start = 0
-
-    def pop_oldest(self) -> Message | None:
-        """Remove and return the oldest message; `None` when there is none."""
-        while self.start < len(self.messages):
-            message, self.messages[self.start] = self.messages[self.start], None
-            self.start += 1
-            if self.start > 16 and 2 * self.start > len(self.messages):
-                del self.messages[: self.start], self.offsets[: self.start]
-                self.start = 0
-            if message is not None:
-                self.live -= 1
-                self.bytes -= message.size
-                return message
-        return None
-
-    def oldest(self) -> Message | None:
-        for message in islice(self.messages, self.start, None):
-            if message is not None:
-                return message
-        return None
-
-    def note_trimmed(self, offset: Offset, limit: int) -> None:
-        self.trimmed.append(offset)
-        if len(self.trimmed) > 2 * limit:
-            cut = len(self.trimmed) - limit
-            self.forgotten = Offset(self.trimmed[cut - 1])
-            del self.trimmed[:cut]
-
-    def after(self, offset: Offset) -> Iterator[Message]:
-        begin = bisect_right(self.offsets, offset, self.start)
-        return (m for m in islice(self.messages, begin, None) if m is not None)
-
-    def lost(self, after: Offset, up_to: Offset) -> int | None:
-        """How many were trimmed after `after`, up to `up_to`; `None` if that is forgotten."""
-        if after < min(self.forgotten, up_to):
-            return None
-        return max(0, bisect_right(self.trimmed, up_to) - bisect_right(self.trimmed, after))
-
-    def runs(
-        self, after: Offset, up_to: Offset, between: list[Offset]
-    ) -> Iterator[tuple[Offset, Offset, int | None]]:
-        """What was trimmed after `after`, up to `up_to`, as (first, last, how many).
-
-        No run reaches over one of the offsets `between`, so that a reader who is cut off between
-        two messages has been told exactly of what lies before the first.
-        """
-        forgotten = min(self.forgotten, up_to)
-        first = after + 1
-        for offset in between[bisect_left(between, first) :]:
-            if offset > forgotten:
-                break
-            if first < offset:
-                yield Offset(first), Offset(offset - 1), None
-            first = offset + 1
-        if first <= forgotten:
-            yield Offset(first), forgotten, None
-        start = bisect_right(self.trimmed, after)
-        end = bisect_right(self.trimmed, up_to)
-        while start < end:
-            following = bisect_right(between, self.trimmed[start])
-            stop = end
-            if following < len(between):
-                stop = bisect_right(self.trimmed, between[following], start, end)
-            yield Offset(self.trimmed[start]), Offset(self.trimmed[stop - 1]), stop - start
-            start = stop
-
-
 Address = tuple[str, UserId | None]
-_Logs = tuple[_Log, ...]
+Logs = tuple[TopicLog, ...]
 
 
 class History:
@@ -200,7 +82,7 @@ class History:
     def __init__(self, retention: Retention | None = None) -> None:
         self.retention = retention or Retention()
         self.head: Offset = Offset(0)
-        self._logs: OrderedDict[Address, _Logs] = OrderedDict()
+        self._logs: OrderedDict[Address, Logs] = OrderedDict()
         self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
         self._bytes = 0
         self._floor = [Offset(0), Offset(0), Offset(0), Offset(0)]
@@ -221,7 +103,7 @@ class History:
         address, lane = (message.topic, message.to_user), message.priority
         logs = self._logs.get(address)
         if logs is None:
-            logs = self._logs[address] = tuple(map(_Log, self._floor))
+            logs = self._logs[address] = tuple(map(TopicLog, self._floor))
         else:
             self._logs.move_to_end(address)
         if message.subject is not None:
@@ -311,7 +193,7 @@ class History:
 
     def _read(
         self, lane: Priority, subscriptions: Subscriptions, user: UserId | None
-    ) -> Iterator[tuple[str, _Log, Offset]]:
+    ) -> Iterator[tuple[str, TopicLog, Offset]]:
         """Each log of `lane` that the subscriptions cover, once, with its `since`.
 
         For what was dropped altogether (`max_logs`) stands an empty log, trimmed to the floor;
@@ -327,7 +209,7 @@ class History:
                 else:
                     complete = False
             if not complete and self._floor[lane] > since:
-                yield topic, _Log(self._floor[lane]), since
+                yield topic, TopicLog(self._floor[lane]), since
 
     def _topics(
         self, subscriptions: Subscriptions, readers: tuple[UserId | None, ...]
@@ -345,7 +227,7 @@ class History:
 
     # -- trimming ----------------------------------------------------------------------------
 
-    def _supersede(self, message: Message, logs: _Logs) -> None:
+    def _supersede(self, message: Message, logs: Logs) -> None:
         assert message.subject is not None
         older = self._subjects.get(message.subject)
         if older is not None:
@@ -356,7 +238,7 @@ class History:
             self._bytes += log.bytes
         self._subjects[message.subject] = (message.priority, message.offset)
 
-    def _trim(self, log: _Log, now: float) -> None:
+    def _trim(self, log: TopicLog, now: float) -> None:
         keep = self.retention
         while log.live > keep.limit or log.bytes > keep.max_bytes:
             self._drop_oldest(log, now)
@@ -388,7 +270,7 @@ class History:
                 if log.live:
                     heappush(largest, (-log.bytes, number))
 
-    def _drop_oldest(self, log: _Log, now: float) -> None:
+    def _drop_oldest(self, log: TopicLog, now: float) -> None:
         message = log.pop_oldest()
         if message is None:
             return

@@ -29,7 +29,7 @@ from .node import Node
 from .options import Options, OptionsDict
 from .outbox import Outbox
 from .periodic import PeriodicSource, Source
-from .publishing import make_draft
+from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
 from .subscribing import MaySubscribe, Subscriber, check_topics
 from .upkeep import Upkeep
@@ -233,53 +233,30 @@ class Broadcaster:
         return head.offset
 
     async def publish_to_user(
-        self,
-        user: str,
-        data: object,
-        *,
-        priority: Priority = Priority.NORMAL,
-        key: str | None = None,
-        ttl: float | None = None,
-        idempotency_key: str | None = None,
+        self, user: str, data: object, **options: Unpack[PublishOptions]
     ) -> Offset:
         """Publish to all connections of one user, whatever they subscribe to (topic `$user`)."""
-        return await self.publish(
-            USER_TOPIC,
-            data,
-            priority=priority,
-            key=key,
-            ttl=ttl,
-            to_user=user,
-            idempotency_key=idempotency_key,
-        )
+        return await self.publish(USER_TOPIC, data, to_user=user, **options)
 
     def publish_from_thread(
         self,
         topic: str,
         data: object,
         *,
-        priority: Priority = Priority.NORMAL,
-        key: str | None = None,
-        ttl: float | None = None,
         to_user: str | None = None,
-        idempotency_key: str | None = None,
         timeout: float | None = None,
+        **options: Unpack[PublishOptions],
     ) -> Offset:
-        """`publish` for worker threads: blocks until it is done, `TimeoutError` after `timeout`."""
+        """`publish` for worker threads: blocks until it is done, `TimeoutError` after `timeout`.
+
+        After a timeout the message may have been published, as after a cancellation.
+        """
         loop = self._loop
         if loop is None or self._tasks is None:
             raise NotRunning("the Broadcaster is not running")
         if asyncio._get_running_loop() is not None:
             raise WrongThread("this would block the event loop: await publish instead")
-        publishing = self.publish(
-            topic,
-            data,
-            priority=priority,
-            key=key,
-            ttl=ttl,
-            to_user=to_user,
-            idempotency_key=idempotency_key,
-        )
+        publishing = self.publish(topic, data, to_user=to_user, **options)
         return asyncio.run_coroutine_threadsafe(publishing, loop).result(timeout)
 
     def periodic(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypedDict
 
 from ..core.message import Priority, UserId
 from ..core.topics import USER_TOPIC, check_topic
@@ -11,6 +12,15 @@ from . import frames
 from .broker import Draft
 
 MAX_KEY_BYTES = 200
+
+
+class PublishOptions(TypedDict, total=False):
+    """The keyword arguments of `Broadcaster.publish`, which describes them."""
+
+    priority: Priority
+    key: str | None
+    ttl: float | None
+    idempotency_key: str | None
 
 
 def make_draft(
