@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from holdfast.core import history as module
+from holdfast.core import history
 from holdfast.core.cursor import Cursor
 from holdfast.core.history import History, Page, Retention
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
+from holdfast.core.topic_log import REMEMBERED
 from holdfast.core.topics import matches
 from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 
@@ -105,7 +106,8 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.remembered_before, module.REMEMBERED = module.REMEMBERED, self.remembered
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(history, "REMEMBERED", self.remembered)
 
     @initialize(
         data=st.data(),
@@ -401,7 +403,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Put the constant back."""
-        module.REMEMBERED = self.remembered_before
+        self.patch.undo()
 
 
 def len_of(message: Message) -> int:
@@ -609,10 +611,10 @@ def test_gap_stands_before_the_message_that_follows_it() -> None:
 def test_count_is_known_for_the_last_thousands() -> None:
     """The number of lost messages is exact for those that came back in time, else unknown."""
     history = published(
-        *row(*[("a", NORMAL)] * (2 * module.REMEMBERED + 2)), keep=Retention(limit=1)
+        *row(*[("a", NORMAL)] * (2 * REMEMBERED + 2)), keep=Retention(limit=1)
     )
-    late, early = Cursor.at(module.REMEMBERED + 1), Cursor.at(0)
-    for cursor, count in ((late, module.REMEMBERED), (early, None)):
+    late, early = Cursor.at(REMEMBERED + 1), Cursor.at(0)
+    for cursor, count in ((late, REMEMBERED), (early, None)):
         told = history.survey(cursor, {"a": Offset(0)}, None, 0.0).lost
         assert told is not None
         assert told.count == count
@@ -621,7 +623,7 @@ def test_count_is_known_for_the_last_thousands() -> None:
 def test_unknown_gap_reaches_over_no_message() -> None:
     """Where it is forgotten what was lost, the messages of other topics still stand apart."""
     quiet = message(2, "b")
-    busy = [message(offset) for offset in range(3, 2 * module.REMEMBERED + 5)]
+    busy = [message(offset) for offset in range(3, 2 * REMEMBERED + 5)]
     history = published(message(1), quiet, *busy, keep=Retention(limit=1))
     before, found, after, last = page(history, held={"a": 0, "b": 0}).entries
     assert (found, last) == (quiet, busy[-1])
@@ -664,7 +666,7 @@ def test_gap_does_not_name_what_others_got() -> None:
 
 def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is that of what is kept, however much was published, superseded or trimmed."""
-    monkeypatch.setattr(module, "REMEMBERED", 16)
+    monkeypatch.setattr(history, "REMEMBERED", 16)
     history = History(Retention(limit=10, max_logs=6))
 
     def size_after(count: int) -> int:
