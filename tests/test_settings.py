@@ -53,7 +53,7 @@ def test_no_number(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", MILLISECONDS)
 def test_zero_is_off_or_refused(name: str) -> None:
-    """Zero is off for the flush interval, and elsewhere a mistake: it is no "as often as can be"."""
+    """Zero is off for the flush interval, and elsewhere a mistake: never "as often as can be"."""
     if name == "REAL_TIME_BUFFER_FLUSH_INTERVAL":
         assert Settings.from_env({name: "0"}).flush_interval is None
     else:

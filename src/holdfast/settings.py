@@ -133,6 +133,6 @@ def _boolean(env: Mapping[str, str], name: str, default: bool) -> bool:
 
 def _path(env: Mapping[str, str], name: str, default: str) -> str:
     text = env.get(name, default)
-    if not text.startswith("/") or not text.isascii() or any(c in text for c in " ?#\r\n\t"):
+    if re.fullmatch(r"/[!-~]*", text) is None or "?" in text or "#" in text:
         raise ConfigurationError(f"{name}={text!r}: it must be a path that begins with /")
     return text

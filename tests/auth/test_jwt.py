@@ -16,8 +16,9 @@ from holdfast import ConfigurationError
 from holdfast.auth import Request, User
 from holdfast.auth.jwt import JWTAuthenticator
 
-KEY = "kZ3v9Qm1xLw8Rt5Yp2Bn7Hc4Jd6Fg0Sa"
-OTHER = "Xk9w2Lr8Vt4Nq1Zs6Bc3Mf7Pg5Hj0Dy_"
+SHORTEST = "kZ3v9Qm1xLw8Rt5Yp2Bn7Hc4Jd6Fg0Sa"
+KEY = SHORTEST + "9uWq7Ze2Xs5Rd8Tf1Yg4Uh6Ij3Ok0PlA"
+OTHER = KEY[::-1]
 LATER = 4_000_000_000
 
 
@@ -169,8 +170,9 @@ def test_basic_credentials_are_not_a_token() -> None:
     [
         ("", {}), ("short", {}), ("x" * 31, {}), ("x" * 64, {}), ("ab" * 32, {}),
         ("secret" * 10, {}), ("your-256-bit-secret-goes-here-1234567890", {}),
-        ("changeme-changeme-changeme-changeme-0123", {}), ("example-key-example-key-0123456789abc", {}),
-        (b"", {}),
+        ("changeme-changeme-changeme-changeme-0123", {}),
+        ("example-key-example-key-0123456789ab", {}), (b"", {}),
+        (SHORTEST, {"algorithms": ["HS384"]}), (SHORTEST, {"algorithms": ["HS256", "HS512"]}),
         (KEY, {"algorithms": []}), (KEY, {"algorithms": ["none"]}), (KEY, {"algorithms": ["None"]}),
         (KEY, {"algorithms": ["HS256", "none"]}), (KEY, {"algorithms": "HS256"}),
         (KEY, {"algorithms": ["hs256"]}), (KEY, {"algorithms": ["HS999"]}),
@@ -187,6 +189,12 @@ def test_keys_that_cannot_be_meant(key: str | bytes, options: dict[str, Any]) ->
     """A weak, sample or wrong key, and algorithms that cannot work, fail at start."""
     with pytest.raises(ConfigurationError):
         JWTAuthenticator(key, **options)
+
+
+def test_shortest_key() -> None:
+    """A secret of just the size of the hash is good."""
+    assert JWTAuthenticator(SHORTEST)(bearer(token(SHORTEST))) is not None
+    assert JWTAuthenticator(KEY, algorithms=["HS512"])(bearer(token(KEY, "HS512"))) is not None
 
 
 def test_key_is_in_no_error_and_no_repr() -> None:

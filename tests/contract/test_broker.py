@@ -166,7 +166,7 @@ class TestLog:
         await broker.publish(draft(1))
         head = await broker.publish(draft(2))
         await broker.publish(draft(3))
-        topics = {"t": head.offset}
+        topics: dict[str, int] = {"t": head.offset}
         assert bodies(await read(broker, topics=topics)) == [b"3"]
         survey = await broker.survey(Cursor.at(0), {"t": head.offset}, None)
         assert (survey.replay, survey.lost) == (1, None)

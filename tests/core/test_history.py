@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from holdfast.core import history
 from holdfast.core.cursor import Cursor
 from holdfast.core.history import History, Page, Retention
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
@@ -107,7 +106,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(history, "REMEMBERED", self.remembered)
+        self.patch.setattr("holdfast.core.history.REMEMBERED", self.remembered)
 
     @initialize(
         data=st.data(),
@@ -610,9 +609,7 @@ def test_gap_stands_before_the_message_that_follows_it() -> None:
 
 def test_count_is_known_for_the_last_thousands() -> None:
     """The number of lost messages is exact for those that came back in time, else unknown."""
-    history = published(
-        *row(*[("a", NORMAL)] * (2 * REMEMBERED + 2)), keep=Retention(limit=1)
-    )
+    history = published(*row(*[("a", NORMAL)] * (2 * REMEMBERED + 2)), keep=Retention(limit=1))
     late, early = Cursor.at(REMEMBERED + 1), Cursor.at(0)
     for cursor, count in ((late, REMEMBERED), (early, None)):
         told = history.survey(cursor, {"a": Offset(0)}, None, 0.0).lost
@@ -666,7 +663,7 @@ def test_gap_does_not_name_what_others_got() -> None:
 
 def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is that of what is kept, however much was published, superseded or trimmed."""
-    monkeypatch.setattr(history, "REMEMBERED", 16)
+    monkeypatch.setattr("holdfast.core.history.REMEMBERED", 16)
     history = History(Retention(limit=10, max_logs=6))
 
     def size_after(count: int) -> int:

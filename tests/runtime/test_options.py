@@ -25,6 +25,12 @@ NONSENSE: list[Any] = [
 ]  # fmt: skip
 
 
+def made(name: str, value: Any) -> Broadcaster:
+    """A Broadcaster with one option."""
+    options: dict[str, Any] = {name: value}
+    return Broadcaster(**options)
+
+
 def test_names_are_the_same_everywhere() -> None:
     """The keyword arguments that type checkers see are the options that exist, of one type."""
     names = {field.name for field in fields(Options)}
@@ -40,43 +46,43 @@ def test_names_are_the_same_everywhere() -> None:
 def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
     """No option takes what is no number in its range; the error names it."""
     with pytest.raises(ConfigurationError, match=name):
-        Broadcaster(**{name: value})
+        made(name, value)
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *SECONDS])
 def test_zero(name: str) -> None:
     """Zero is refused, but where it is documented."""
     if name in ZERO:
-        Broadcaster(**{name: 0})  # type: ignore[misc]
+        made(name, 0)
     else:
         with pytest.raises(ConfigurationError, match=name):
-            Broadcaster(**{name: 0})  # type: ignore[misc]
+            made(name, 0)
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_fractions_of_what_is_counted_are_refused(name: str) -> None:
     """Messages, bytes and connections come whole."""
     with pytest.raises(ConfigurationError, match=name):
-        Broadcaster(**{name: 1.5})  # type: ignore[misc]
+        made(name, 1.5)
 
 
 @pytest.mark.parametrize("name", sorted(OFF))
 def test_none_is_off(name: str) -> None:
     """What can be switched off takes None."""
-    assert getattr(Broadcaster(**{name: None}).options, name) is None  # type: ignore[misc]
+    assert getattr(made(name, None).options, name) is None
 
 
 @pytest.mark.parametrize("name", ["cleanup_interval", "buffer_capacity", "max_topics"])
 def test_none_is_refused_where_nothing_can_be_off(name: str) -> None:
     """What cannot be switched off refuses None."""
     with pytest.raises(ConfigurationError, match=name):
-        Broadcaster(**{name: None})  # type: ignore[misc]
+        made(name, None)
 
 
 @pytest.mark.parametrize("name", SECONDS)
 def test_seconds_may_be_fractions(name: str) -> None:
     """Half a second is a time."""
-    assert getattr(Broadcaster(**{name: 0.5}).options, name) == 0.5  # type: ignore[misc]
+    assert getattr(made(name, 0.5).options, name) == 0.5
 
 
 def test_message_that_could_never_be_delivered() -> None:
@@ -94,10 +100,10 @@ def test_unknown_option() -> None:
 
 def test_memory_broker_gets_its_options() -> None:
     """What configures the memory broker reaches it."""
-    made = Broadcaster(
+    whole = Broadcaster(
         history_limit=5, history_age=6.0, history_bytes=7, token_lifetime=8.0, token_grace=9.0
     )
-    broker: Any = made.node.broker
+    broker: Any = whole.node.broker
     keep, limits = broker.history.retention, broker.tokens.registry.limits
     assert (keep.limit, keep.age, keep.max_bytes) == (5, 6.0, 7)
     assert (limits.lifetime, limits.grace) == (8.0, 9.0)

@@ -40,7 +40,7 @@ async def test_runs_only_while_somebody_listens() -> None:
             reader = Reader(outbox, patience=100.0)
             await reader.hello()
             begun = asyncio.get_running_loop().time()
-            found = []
+            found: list[Any] = []
             while len(found) < 3:
                 frame = await reader.frame()
                 assert frame is not None

@@ -112,7 +112,7 @@ async def test_connection_by_connection() -> None:
         (seen,) = broadcaster.connection_statistics()
         assert seen.connection_id == outbox.connection.id
         assert (seen.user, seen.transport, seen.state) == ("ann", "sse", "open")
-        assert (seen.age, seen.idle) == (pytest.approx(15.0), pytest.approx(5.0))
+        assert [seen.age, seen.idle] == pytest.approx([15.0, 5.0])
         assert (seen.topics, seen.live, seen.buffer.held) == (3, True, 1)
 
 
@@ -123,7 +123,8 @@ async def test_before_start_and_as_json() -> None:
     async with broadcaster, broadcaster.connect(user="ann", topics=["t"]) as outbox:
         await asyncio.sleep(7.0)
         seen = broadcaster.statistics()
-        assert (seen.state, seen.uptime) == ("running", pytest.approx(7.0))
+        assert seen.state == "running"
+        assert seen.uptime == pytest.approx(7.0)
         with pytest.raises(FrozenInstanceError):
             seen.opened = 5  # type: ignore[misc]
         text = json.dumps(seen.as_dict())

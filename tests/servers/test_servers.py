@@ -92,17 +92,17 @@ async def test_published_arrives_promptly_on_both_transports(port: int) -> None:
         async with open_socket(port, "/websocket?topics=both") as socket:
             await socket.frame()
             await publish(port, {"n": 1}, "é\u2028\r\n", topic="both", priority="HIGH")
-            for _ in range(2):
-                event, frame = await stream.event(), await socket.frame()
-                last_id = frame.pop("id")
-                assert event.json() == frame
+            events = [await stream.event() for _ in range(2)]
+            frames = [await socket.frame() for _ in range(2)]
+            ids = [frame.pop("id") for frame in frames]
+            assert [event.json() for event in events] == frames
             await publish(port, "later", topic="both")
             await stream.messages(1)
-        headers = {"Last-Event-ID": event.last_event_id}
+        headers = {"Last-Event-ID": events[-1].last_event_id}
         async with open_socket(port, "/websocket?topics=both", headers=headers) as socket:
             assert (await socket.frame())["data"]["session"] == "resumed"
             assert (await socket.frame())["data"] == "later"
-    async with open_stream(port, "/stream?topics=both", last_event_id=last_id) as stream:
+    async with open_stream(port, "/stream?topics=both", last_event_id=ids[-1]) as stream:
         assert (await hello(stream))["session"] == "resumed"
         assert await stream.messages(1) == ["later"]
 
@@ -111,7 +111,9 @@ async def test_published_arrives_promptly_on_both_transports(port: int) -> None:
 async def test_cut_client_resumes_without_loss(port: int, how: Literal["fin", "rst"]) -> None:
     """Cut again and again in the middle, a client has each message once."""
     topic = f"cut-{how}"
-    path, at, got = f"/stream?topics={topic}", None, []
+    path = f"/stream?topics={topic}"
+    at: str | None = None
+    got: list[int] = []
     for turn in range(5):
         async with open_stream(port, path, last_event_id=at) as stream:
             assert (await hello(stream))["session"] == ("resumed" if turn else "fresh")
@@ -119,7 +121,7 @@ async def test_cut_client_resumes_without_loss(port: int, how: Literal["fin", "r
             while len(got) < turn * 10 + 5:
                 event = await stream.event()
                 got.append(event.json()["data"])
-            at = event.last_event_id
+                at = event.last_event_id
             stream.cut(how)
     assert got == list(range(len(got)))
 

@@ -57,7 +57,7 @@ class Reader:
 
     async def take(self, count: int) -> list[Any]:
         """The data of the next ``count`` messages; nothing else may stand between them."""
-        found = []
+        found: list[Any] = []
         for _ in range(count):
             seen = await self.frame()
             assert seen is not None, f"the connection ended after {found}"
@@ -75,7 +75,7 @@ class Reader:
 
     async def rest(self) -> list[Seen]:
         """All frames until the connection is over."""
-        found = []
+        found: list[Seen] = []
         while (seen := await self.frame()) is not None:
             found.append(seen)
         return found

@@ -29,12 +29,13 @@ class DrainAtSignal:
 
     def install(self) -> bool:
         """Chain in, from the running loop; `False` where signals cannot be had."""
-        if self._previous or threading.current_thread() is not threading.main_thread():
+        if self._loop is not None or threading.current_thread() is not threading.main_thread():
             return False
         self._loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            self._previous[number] = signal.getsignal(number)
-            signal.signal(number, self._handle)
+            if number not in self._previous:  # else we are still in the chain, below another
+                self._previous[number] = signal.getsignal(number)
+                signal.signal(number, self._handle)
         return True
 
     def remove(self) -> None:

@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from .hooks import User
 from .request import Request
 
-MIN_SECRET_BYTES = 32
+MIN_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 """RFC 7518, section 3.2: an HMAC key has at least the size of the hash."""
 
 _PLACEHOLDERS = ("secret", "changeme", "change-me", "your-", "example", "password")
@@ -110,8 +110,9 @@ def _check_key(key: str | bytes, algorithms: Sequence[str]) -> None:
     if len(symmetric) < len(algorithms):
         raise ConfigurationError("algorithms mixes HMAC and public-key ones: choose one kind")
     raw = key.encode() if isinstance(key, str) else key
-    if len(raw) < MIN_SECRET_BYTES:
-        raise ConfigurationError(f"the HMAC secret needs at least {MIN_SECRET_BYTES} random bytes")
+    least = max(MIN_SECRET_BYTES.get(name, 64) for name in symmetric)
+    if len(raw) < least:
+        raise ConfigurationError(f"the HMAC secret needs at least {least} random bytes")
     text = raw.decode("latin-1").lower()
     if len(set(raw)) < 8 or any(text.startswith(word) for word in _PLACEHOLDERS):
         raise ConfigurationError("the HMAC secret looks like a placeholder: use random bytes")

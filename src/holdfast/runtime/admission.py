@@ -10,6 +10,7 @@ A bad token or event id is never an error: a browser's EventSource would give up
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -86,12 +87,22 @@ class Admission:
         topics = check_topics(hello.topics, node.registry.limits.topics)
         node.check_open()
         id = ConnectionId(secrets.token_urlsafe(16))
-        start = await self._present(hello, topics, id)
+        presenting = node.start(self._present(hello, topics, id))
+        try:
+            start = await asyncio.shield(presenting)
+        except asyncio.CancelledError:
+            await asyncio.shield(node.start(self._give_back(presenting, id)))
+            raise
         try:
             return await self._open(hello, topics, id, start)
         except BaseException:
             await node.detach(start.session, id)
             raise
+
+    async def _give_back(self, presenting: asyncio.Task[_Start], id: ConnectionId) -> None:
+        """A token may be consumed: its session must not stay with what never comes to be."""
+        start = await presenting
+        await self._node.broker.tokens.detach(start.session, id)
 
     # -- token and position --------------------------------------------------------------------
 

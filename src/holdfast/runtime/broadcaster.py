@@ -92,6 +92,7 @@ class Broadcaster:
         self._tasks: TaskGroup | None = None
         self._failure: Exception | None = None
         self.node.on_register = self._upkeep.watch
+        self.node.on_closing = self._upkeep.hurry
         self.node.on_listeners = self._listeners_changed
 
     # -- life ----------------------------------------------------------------------------------
@@ -123,6 +124,7 @@ class Broadcaster:
         try:
             with anyio.CancelScope(shield=True):
                 await self.drain()
+                await self.node.finish()
         finally:
             self._tasks = None
             tasks.cancel_scope.cancel()
@@ -162,7 +164,6 @@ class Broadcaster:
             self.state = BroadcasterState.DRAINING
         self.node.is_open = False
         self.node.close_all(CloseReason.DRAIN)
-        self._upkeep.hurry(self.node.outboxes.values())
 
     async def drain(self, within: float = DRAIN_TIMEOUT) -> bool:
         """`begin_drain`, then wait up to `within` seconds; whether all connections ended.

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-
-import anyio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from ..core.connection import CloseReason, Connection, Event
 from ..core.cursor import Epoch
@@ -25,6 +24,8 @@ from .outbox import Outbox
 from .statistics import Counters
 
 _logger = logging.getLogger("holdfast")
+
+T = TypeVar("T")
 
 
 class Node:
@@ -59,8 +60,11 @@ class Node:
         self.on_listeners: Callable[[], None] = lambda: None
         """Called when somebody subscribed."""
         self.on_register: Callable[[Outbox], None] = lambda _: None
+        self.on_closing: Callable[[Outbox], None] = lambda _: None
+        """Called when a connection begins, and when it was told to end."""
         self._audit = audit
         self._ahead: set[Outbox] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     def monotonic(self) -> float:
         """Seconds of the event loop's clock."""
@@ -111,8 +115,10 @@ class Node:
 
     async def read_page(self, connection: Connection, request: PageRequest) -> None:
         """Fill a lane that catches up with its next page, by the subscriptions of now."""
-        page = await self.broker.read(request, connection.subscriptions, connection.user)
-        connection.delivery.fill(request, page, self.ingested)
+        subscriptions = dict(connection.subscriptions)
+        page = await self.broker.read(request, subscriptions, connection.user)
+        if subscriptions == connection.subscriptions:  # else it has what is no longer allowed
+            connection.delivery.fill(request, page, self.ingested)
 
     # -- who is here ---------------------------------------------------------------------------
 
@@ -151,8 +157,19 @@ class Node:
 
     async def detach(self, session: Session, id: ConnectionId) -> None:
         """Give a session back to the tokens, whatever happens to the caller."""
-        with anyio.CancelScope(shield=True):
-            await self.broker.tokens.detach(session, id)
+        await asyncio.shield(self.start(self.broker.tokens.detach(session, id)))
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run what must come to its end, though the client that it is for may be gone."""
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def finish(self) -> None:
+        """Wait for all that was started."""
+        while self._under_way:
+            await asyncio.wait(list(self._under_way))
 
     def take_over(self, id: ConnectionId) -> None:
         """A newcomer has the session of this connection, which the client no longer uses."""

@@ -116,6 +116,7 @@ class Outbox:
     def close(self, reason: CloseReason) -> None:
         """End the connection from this side: one closing frame, and no more messages."""
         self.connection.handle(Event.CLOSE, reason)
+        self._node.on_closing(self)
         self.wake()
 
     def lost(self) -> None:

@@ -69,6 +69,8 @@ class Subscriber:
             allowed, rejected = await self.permitted(
                 wanted, outbox.may_subscribe, connection.user, connection.transport
             )
+        if node.registry.get(connection.id) is not connection:
+            raise Refused("no_connection", "the connection has ended", status=404)
         held = connection.subscriptions
         if len({*held, *allowed} - {USER_TOPIC}) > limit:
             raise Refused("too_many_topics", f"at most {limit} topics", status=400)

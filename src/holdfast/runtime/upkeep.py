@@ -10,7 +10,6 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..core.connection import CloseReason, State
@@ -45,11 +44,10 @@ class Upkeep:
         """Look after `outbox` from now on."""
         self._schedule(outbox, self._node.monotonic())
 
-    def hurry(self, outboxes: Iterable[Outbox]) -> None:
-        """Look at each again soon, because it was told to close."""
+    def hurry(self, outbox: Outbox) -> None:
+        """Look at it again soon, because it was told to end."""
         due = self._node.monotonic() + CLOSING_TIMEOUT
-        for outbox in outboxes:
-            heapq.heappush(self._due, (due, next(self._number), outbox))
+        heapq.heappush(self._due, (due, next(self._number), outbox))
         self._changed.set()
 
     async def heartbeats(self) -> None:
@@ -107,8 +105,8 @@ class Upkeep:
             due = min(due, now + connection.expires_at - self._node.clock())
         if keep.idle_timeout is not None:
             due = min(due, connection.last_seen + keep.idle_timeout)
-        if outbox.blocked_since is not None and keep.send_timeout is not None:
-            due = min(due, outbox.blocked_since + keep.send_timeout)
+        if keep.send_timeout is not None:
+            due = min(due, (outbox.blocked_since or now) + keep.send_timeout)
         if connection.state is State.CLOSING:
             due = min(due, now + CLOSING_TIMEOUT)
         due = max(due, now + 0.01)

@@ -1,0 +1,131 @@
+"""Never run: what type checkers see of the public names. mypy reads it with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+from holdfast import (
+    AuditAction,
+    AuditEvent,
+    Broadcaster,
+    CloseReason,
+    Connection,
+    Cursor,
+    EventId,
+    MemoryBroker,
+    MessageTooLarge,
+    Priority,
+    Refused,
+    Retention,
+    Statistics,
+    TokenLimits,
+)
+from holdfast.asgi import LiveApp
+from holdfast.auth import Action, Request, User, anonymous, require_role
+from holdfast.auth.jwt import JWTAuthenticator
+from holdfast.core.message import Offset
+from holdfast.runtime.broker import Broker
+from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.periodic import PeriodicSource
+from holdfast.settings import Settings
+from holdfast.websocket import InboundLimits
+
+
+def on_event(event: AuditEvent) -> None:
+    """An audit hook."""
+    assert_type(event.action, AuditAction)
+    assert_type(event.user, str | None)
+
+
+def plain(request: Request) -> User | None:
+    """A hook that does not wait."""
+    assert_type(request.headers, dict[str, str])
+    assert_type(request.cookies, Mapping[str, str])
+    return None
+
+
+async def waiting(request: Request) -> User | None:
+    """A hook that waits."""
+    return User(id=request.client)
+
+
+async def may(user: User, action: Action, topic: str | None) -> bool:
+    """An authorize hook that waits."""
+    assert_type(user.roles, frozenset[str])
+    return action is Action.SUBSCRIBE
+
+
+async def may_subscribe(topic: str) -> bool:
+    """What `connect` takes."""
+    return bool(topic)
+
+
+async def numbers() -> dict[str, int]:
+    """A periodic source."""
+    return {"n": 1}
+
+
+async def broadcasting() -> None:
+    """Broadcaster."""
+    broker: Broker = MemoryBroker(retention=Retention(limit=5), tokens=TokenLimits(grace=1.0))
+    settings = Settings.from_env({})
+    async with Broadcaster(
+        broker=broker, audit=on_event, buffer_capacity=5, idle_timeout=None
+    ) as broadcaster:
+        assert_type(broadcaster, Broadcaster)
+        offset = await broadcaster.publish(
+            "t", {"a": [1, None, 2.5, "x", True]}, priority=Priority.HIGH, key="k", ttl=5,
+            to_user="ann", idempotency_key="i",
+        )  # fmt: skip
+        assert_type(offset, Offset)
+        assert_type(await broadcaster.publish_to_user("ann", None), Offset)
+        assert_type(broadcaster.publish_from_thread("t", 1, timeout=1.0), Offset)
+        assert_type(broadcaster.periodic("t", numbers, interval=1.0), PeriodicSource)
+        assert_type(broadcaster.periodic("t", lambda: 5, interval=1.0), PeriodicSource)
+        assert_type(await broadcaster.position(["t"], user="ann"), str)
+        async with broadcaster.connect(
+            user="ann", topics=("t",), last_event_id="x", may_subscribe=may_subscribe
+        ) as outbox:
+            assert_type(outbox, Outbox)
+            assert_type(outbox.connection, Connection)
+            assert_type(outbox.connection.close_reason, CloseReason | None)
+            assert_type(await outbox.next(), list[Frame] | None)
+            assert_type(outbox.acknowledge("x"), bool)
+            accepted, rejected = await broadcaster.subscribe(outbox, ["t"])
+            assert_type(accepted, list[str])
+            assert_type(rejected, list[str])
+            assert_type(await broadcaster.unsubscribe(outbox, {"t"}), list[str])
+        assert_type(broadcaster.statistics(), Statistics)
+        assert_type(broadcaster.statistics().transports, dict[str, int])
+        assert_type(await broadcaster.drain(), bool)
+        assert_type(broadcaster.outbox("x"), Outbox | None)
+        assert_type(broadcaster.disconnect("x"), bool)
+    Broadcaster(**settings.for_broadcaster())
+    Broadcaster(buffer_capacity="5")  # type: ignore[arg-type]
+    Broadcaster(no_such_option=5)  # type: ignore[call-arg]
+    await broadcaster.publish("t", 1, priority=3)  # type: ignore[arg-type]
+
+
+async def serving(scope: Any, receive: Any, send: Any) -> None:
+    """LiveApp."""
+    broadcaster = Broadcaster()
+    for hook in (anonymous, plain, JWTAuthenticator("x")):
+        LiveApp(broadcaster, authenticate=hook)
+    app = LiveApp(
+        broadcaster, authenticate=waiting, authorize=may, inbound=InboundLimits(rate=5),
+        **Settings().for_app(),
+    )  # fmt: skip
+    LiveApp(broadcaster, authenticate=anonymous, authorize=require_role("ops"))
+    LiveApp(broadcaster)  # type: ignore[call-arg]
+    await app(scope, receive, send)
+
+
+def records(error: Refused, too_large: MessageTooLarge, event_id: str) -> None:
+    """Values."""
+    assert_type(error.status, int)
+    assert_type(too_large.limit, int)
+    parsed = EventId.parse(event_id)
+    assert_type(parsed, EventId | None)
+    assert_type(Cursor.parse(event_id), Cursor | None)
+    assert_type(Cursor.at(5)[Priority.LOW], Offset)
