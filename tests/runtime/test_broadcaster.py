@@ -326,6 +326,7 @@ class TestDrain:
             clients = [asyncio.create_task(client()) for _ in range(5)]
             await settle()
             assert await broadcaster.drain(1.0)
+            await settle()
             assert [task.result() for task in clients] == [
                 {"reason": "drain", "reconnect": True}
             ] * 5
