@@ -11,7 +11,7 @@ from tests.support import require
 
 # No deadline per example: on a busy machine it measures the machine. The timeout per test remains.
 settings.register_profile("default", deadline=None)
-settings.register_profile("ci", deadline=None, max_examples=400, derandomize=False, print_blob=True)
+settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 

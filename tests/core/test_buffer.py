@@ -219,10 +219,11 @@ class BufferMachine(RuleBasedStateMachine):
         """Time passes, and with it some ttl."""
         self.now += seconds
 
-    @rule(lane=lanes, share=st.floats(0, 1))
-    def withdraw(self, lane: Priority, share: float) -> None:
-        """A lane goes back to an earlier offset, and is offered what follows again."""
-        after = Offset(int(self.offsets[lane] * share))
+    @rule(data=st.data(), lane=lanes)
+    def withdraw(self, data: st.DataObject, lane: Priority) -> None:
+        """A lane goes back to before one of its messages, and is offered what follows again."""
+        places = [p - 1 for p, entry in self.model.lanes[lane] if isinstance(entry, Message)]
+        after = Offset(data.draw(st.sampled_from([0, *places, self.offsets[lane]])))
         self.buffer.withdraw(lane, after)
         self.model.drop(lambda of, place, _: of is lane and place > after)
         self.offsets[lane] = after

@@ -528,7 +528,7 @@ class TestTwoNodes:
                 reader = Reader(outbox)
                 await reader.hello()
                 await settle()
-                lagging.hold()
+                lagging.feeding.clear()
                 for n in range(10):
                     await ahead.publish("t", n, priority=Priority(n % 4))
                 await settle()

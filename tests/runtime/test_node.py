@@ -9,8 +9,11 @@ import pytest
 
 from holdfast import (
     Broadcaster,
+    MemoryBroker,
     Priority,
+    Retention,
 )
+from tests.support.brokers import LateBroker
 from tests.support.reading import Reader
 from tests.support.virtual import settle, wall_clock
 
@@ -173,8 +176,9 @@ class TestFanOut:
 
     async def test_burst_beyond_the_feed_loses_nothing(self) -> None:
         """When a node falls behind what the feed keeps, its clients read on from history."""
+        broker = LateBroker(make=lambda: MemoryBroker(retention=Retention(limit=10_000)))
         async with (
-            Broadcaster(history_limit=10_000) as broadcaster,
+            Broadcaster(broker=broker) as broadcaster,
             broadcaster.connect(topics=["t"]) as a,
             broadcaster.connect(topics=["t", "u"]) as b,
         ):
@@ -183,8 +187,10 @@ class TestFanOut:
                 await reader.hello()
             await broadcaster.publish("t", -2)
             await settle()
-            for n in range(5000):  # the follower has no turn in between
+            broker.feeding.clear()
+            for n in range(5000):
                 await broadcaster.publish("t", n, priority=Priority(n % 2 + 1))
+            broker.release()
             for reader in readers:
                 found = await reader.take(5001)
                 assert sorted(found) == [-2, *range(5000)]

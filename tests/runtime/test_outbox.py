@@ -173,6 +173,32 @@ class TestNext:
                 assert closing.data["reason"] == end
                 assert cursor(closing.id) == cursor(at)
 
+    @pytest.mark.parametrize("lane", [Priority.LOW, Priority.CRITICAL])
+    @pytest.mark.parametrize("replayed", [False, True])
+    async def test_cancelled_next_takes_nothing_out(self, lane: Priority, replayed: bool) -> None:
+        """Cancelled at whichever turn of the loop, live or in a replay, `next` loses nothing."""
+        async with Broadcaster(broker=LateBroker()) as broadcaster:
+            at = await broadcaster.position(["t"])
+            if not replayed:
+                await settle()
+            async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
+                reader = Reader(outbox)
+                await reader.hello()
+                for turns in range(12):
+                    if replayed:
+                        outbox.connection.delivery.fall_behind(broadcaster.node.ingested)
+                    await broadcaster.publish("t", turns, priority=lane)
+                    await settle()
+                    reading = asyncio.ensure_future(outbox.next())
+                    await settle(turns)
+                    if reading.done():
+                        outbox.sent()
+                        assert json.loads((reading.result() or [])[0].body)["data"] == turns
+                        continue
+                    reading.cancel()
+                    await asyncio.wait([reading])
+                    assert await reader.take(1) == [turns], f"cancelled after {turns} turns"
+
     async def test_lost_ends_next_at_once(self) -> None:
         """When the peer is gone, a waiting `next` ends, and so does every later one."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:

@@ -53,13 +53,13 @@ class LateBroker:
     """A broker behind a slow line: every call waits before and after it happens.
 
     That is what a broker over a network does in effect. While ``asking`` is cleared no call
-    happens, and while ``answering`` is, none returns.
+    happens, while ``answering`` is, none returns; ``feeding`` is for `follow` alone.
     """
 
     def __init__(self, *, rounds: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
         self.log = make()
         self.sessions = self.log.tokens
-        self.asking, self.answering = asyncio.Event(), asyncio.Event()
+        self.asking, self.answering, self.feeding = (asyncio.Event() for _ in range(3))
         self.release()
         self._make = make
         self._rounds = rounds
@@ -73,8 +73,8 @@ class LateBroker:
 
     def release(self) -> None:
         """Let everything happen."""
-        self.asking.set()
-        self.answering.set()
+        for gate in (self.asking, self.answering, self.feeding):
+            gate.set()
 
     async def ask(self) -> None:
         """The way to the log."""
@@ -132,6 +132,7 @@ class LateBroker:
     async def follow(self, after: Head) -> Batch:
         while True:
             await self.ask()
+            await self.feeding.wait()
             log = self.log
             try:
                 batch = await log.follow(after)
@@ -142,7 +143,8 @@ class LateBroker:
                     raise
                 continue
             await self.answer()
-            return batch
+            if self.feeding.is_set():
+                return batch
 
     async def read(
         self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None

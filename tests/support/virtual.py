@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,8 @@ class _Jumping(selectors.DefaultSelector):
     """Where nothing is ready, the time until the next timer passes at once."""
 
     now = 0.0
+    jumps = 0
+    limit = 500_000.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -27,13 +30,18 @@ class _Jumping(selectors.DefaultSelector):
         if timeout is None:
             return super().select(None)
         self.now += timeout
+        self.jumps += 1
+        if self.now > self.limit or self.jumps > self.limit:
+            self.limit = math.inf  # so that what is left can be torn down
+            raise TimeoutError("the clock ran on for days: something waits for what never comes")
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """asyncio's loop, with a clock that passes only while nothing can run.
 
-    It is for code without threads and without real sockets: those do not stop its clock.
+    It is for code without threads and without real sockets: those do not stop its clock. When it
+    has run on for days, whoever is left waiting has hung, and `run_forever` raises.
     """
 
     def __init__(self) -> None:

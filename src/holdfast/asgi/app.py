@@ -111,10 +111,11 @@ class LiveApp:
             await send({"type": "websocket.close", "code": 4404, "reason": "no such path"})
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head, cors = scope["method"] == "HEAD", list[Header]()
+        request, cors = Request(scope), list[Header]()
+        head = request.method == "HEAD"
         try:
-            cors = self._access.cors(Request(scope))
-            await self._route(_path(scope), scope, receive, send, cors)
+            cors = self._access.cors(request)
+            await self._route(request, cors, receive, send)
         except Refused as error:
             headers = [(b"allow", error.detail.encode())] if error.status == 405 else []
             await answer(send, error.status, error_body(error), [*headers, *cors], head=head)
@@ -126,9 +127,9 @@ class LiveApp:
             pass
 
     async def _route(
-        self, path: str, scope: Scope, receive: Receive, send: Send, cors: list[Header]
+        self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> None:
-        request, head = Request(scope), scope["method"] == "HEAD"
+        path, head = _path(request.scope), request.method == "HEAD"
         if request.method == "OPTIONS" and cors:
             await answer(send, 204, None, [*cors, *PREFLIGHT])
         elif path in ("/stream", "/reconnect"):
@@ -136,7 +137,7 @@ class LiveApp:
             if not self._enabled:
                 await answer(send, 204, None)
             else:
-                await self._streams(scope, receive, send)
+                await self._streams(request, cors, receive, send)
         elif path == "/health":
             _require_method(request, "GET", "HEAD")
             status, body = self._reports.health()

@@ -45,11 +45,12 @@ class Streams:
         self._broadcaster = broadcaster
         self._access = access
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, request: Request, cors: list[Header], receive: Receive, send: Send
+    ) -> None:
         """Authenticate, open the connection, stream until either side ends it."""
-        request = Request(scope)
+        scope = request.scope
         request.check_query()
-        cors = self._access.cors(request)
         if not _takes_event_streams(request):
             raise Refused("not_acceptable", "this is a text/event-stream", status=406)
         user = await self._access.user(request, "sse")
