@@ -6,13 +6,17 @@ and `id` as its last field, so that a frame cut in half moves no parser past a m
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable
 
 import anyio
 
+from .core.connection import CloseReason
 from .runtime.outbox import Frame, Outbox
 from .runtime.transport import FINISH_TIMEOUT, Receive, Scope, Send
+
+_logger = logging.getLogger("holdfast")
 
 Header = tuple[bytes, bytes]
 
@@ -66,6 +70,12 @@ async def serve(
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
             outbox.lost()
+        except Exception:
+            # The broker failed under this connection: the client comes back and is told of it.
+            _logger.exception("a stream ended by an error")
+            outbox.close(CloseReason.FAILED)
+            with anyio.move_on_after(FINISH_TIMEOUT):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         tasks.cancel_scope.cancel()
 
 

@@ -7,6 +7,7 @@ RFC 6455. Each frame is one text message, the same JSON as over SSE with the eve
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .errors import Refused
 from .runtime import frames
 from .runtime.outbox import Frame, Outbox
 from .runtime.transport import FINISH_TIMEOUT, Message, Receive, Send
+
+_logger = logging.getLogger("holdfast")
 
 Command = Callable[[str, dict[str, object]], Awaitable[bytes | None]]
 """Carries out a client's message (its type, the whole) and returns the frame that answers it."""
@@ -73,19 +76,23 @@ async def serve(
     command: Command,
     *,
     limits: InboundLimits | None = None,
+    may_resume: bool = True,
     clock: Callable[[], float] = anyio.current_time,
 ) -> Resume | None:
     """Run an accepted ASGI `websocket` with `outbox`, until either side ends it.
 
-    Returns the client's wish to resume, if that was its first message: the socket is then still
-    open. Otherwise the socket has been closed with a code that says whether to reconnect.
+    Returns the client's wish to resume, if that was its first message and it `may_resume`: the
+    socket is then still open. Otherwise the socket has been closed with a code that says whether
+    to reconnect.
     """
     resume: list[Resume] = []
     async with anyio.create_task_group() as tasks:
         outbox.abort = tasks.cancel_scope.cancel
 
         async def read() -> None:
-            wish = await _read(outbox, receive, command, limits or InboundLimits(), clock)
+            wish = await _read(
+                outbox, receive, command, limits or InboundLimits(), clock=clock, first=may_resume
+            )
             if wish is not None:
                 resume.append(wish)
             else:
@@ -103,6 +110,11 @@ async def serve(
         except (OSError, RuntimeError):
             # RuntimeError: the legacy uvicorn implementation, after a disconnect was received.
             outbox.lost()
+        except Exception:
+            # The broker failed under this connection: the client comes back and is told of it.
+            _logger.exception("a stream ended by an error")
+            outbox.close(CloseReason.FAILED)
+            await close(send, CloseReason.FAILED.code, CloseReason.FAILED.text)
         tasks.cancel_scope.cancel()
     return resume[0] if resume else None
 
@@ -118,10 +130,12 @@ async def _read(
     receive: Receive,
     command: Command,
     limits: InboundLimits,
+    *,
     clock: Callable[[], float],
+    first: bool,
 ) -> Resume | None:
     """Carry out messages until the client is gone (`None`) or wants to resume."""
-    allowance, last, first = float(limits.burst), clock(), True
+    allowance, last = float(limits.burst), clock()
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":

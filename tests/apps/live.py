@@ -38,7 +38,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http" or scope["path"] != "/publish":
         await live(scope, receive, send)
         return
-    for message in (await read_json(receive))["messages"]:  # type: ignore[attr-defined]
+    for message in (await read_json(receive, broadcaster.is_admitting))["messages"]:  # type: ignore[attr-defined]
         priority = Priority[message.pop("priority", "NORMAL")]
         await broadcaster.publish(
             message.pop("topic", "t"), message.pop("data"), priority=priority, **message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -13,7 +13,7 @@ from holdfast.core.buffer import Offered, PriorityBuffer, Verdict
 from holdfast.core.message import BEST_FIRST, Gap, Message, Offset, Priority
 from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 
-lanes = st.sampled_from(Priority)
+lanes = st.sampled_from([*Priority, NORMAL, NORMAL])
 Held = tuple[Offset, Message | Gap]
 
 
@@ -286,6 +286,7 @@ class BufferMachine(RuleBasedStateMachine):
 
 
 TestBuffer = BufferMachine.TestCase
+TestBuffer.settings = settings(stateful_step_count=100)
 
 
 def drain(buffer: PriorityBuffer, now: float = 0.0) -> list[Message | Gap]:
@@ -435,12 +436,13 @@ def test_expired_message_is_dropped_when_taken() -> None:
 
 
 def test_gap_is_not_evicted() -> None:
-    """Overflow evicts the message behind a gap, and the gap stays where it was."""
-    buffer = filled(capacity=1)
+    """Overflow evicts the message behind a gap, and the gap stays in front of the others."""
+    buffer = filled(capacity=2)
     buffer.mark(gap(1, "a"))
-    buffer.offer(message(2))
-    buffer.offer(newest := message(3))
-    assert drain(buffer) == [gap(1, "a"), newest]
+    newest = [message(2), message(3), message(4)]
+    for each in newest:
+        buffer.offer(each)
+    assert drain(buffer) == [gap(1, "a"), *newest[1:]]
 
 
 def test_gap_keeps_the_first_place_of_its_lane() -> None:

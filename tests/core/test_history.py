@@ -668,7 +668,8 @@ def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> 
 
     def size_after(count: int) -> int:
         for offset in range(history.head + 1, history.head + 1 + count):
-            topic, key = f"t{offset % 7}", f"{offset % 5}" if offset % 2 else None
+            topic = f"t{offset % 7}.{offset // 100}"
+            key = f"{offset % 5}" if offset % 2 else None
             history.append(message(offset, topic, Priority(offset % 3), key=key), 0.0)
         return tracemalloc.get_traced_memory()[0]
 

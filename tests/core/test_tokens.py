@@ -76,11 +76,13 @@ class TokenMachine(RuleBasedStateMachine):
     def note_detached(self, known: Known) -> None:
         known.connection, known.detached_at = None, self.now
         self.detached.append(known)
-        own = [each for each in self.detached if each.session.user == known.session.user]
-        if known.session.user is not None and len(own) > self.limits.per_user:
+        user = known.session.user
+        own = [each for each in self.detached if each.session.user == user]
+        if user is not None and len(own) > self.limits.per_user:
             self.drop(own[0])
-        if len(self.detached) > self.limits.total:
-            self.drop(self.detached[0])
+        alike = [each for each in self.detached if (each.session.user is None) is (user is None)]
+        if len(alike) > self.limits.total:
+            self.drop(alike[0])
 
     def expire_model(self) -> int:
         expired = [each for each in self.detached if each.detached_at + LIFETIME <= self.now]
@@ -192,7 +194,6 @@ class TokenMachine(RuleBasedStateMachine):
         assert [each.session.connection for each in self.known] == [
             each.connection for each in self.known
         ]
-        assert len(self.detached) <= self.limits.total
 
     def teardown(self) -> None:
         """No repr of anything that was seen has a token in it."""
@@ -399,6 +400,17 @@ def test_anonymous_sessions_have_no_cap_but_the_total() -> None:
         bench.registry.issue(fresh(number), Session(None), 0.0, None)
     verdicts = [bench.redeem(fresh(number), user=None).verdict for number in (1, 2, 3, 4)]
     assert verdicts == [Presented.UNKNOWN, *[Presented.ACCEPTED] * 3]
+
+
+def test_strangers_do_not_push_out_users() -> None:
+    """However many clients come that nobody identified, the users' sessions stay."""
+    bench = Bench(total=2)
+    bench.registry.detach(bench.session, FIRST, 0.0)
+    for number in (1, 2, 3):
+        bench.registry.issue(fresh(number), Session(None), 0.0, None)
+    assert len(bench.registry) == 3
+    assert bench.redeem(fresh(1), user=None).verdict is Presented.UNKNOWN
+    bench.accepted(fresh(0))
 
 
 def test_logout_forgets_both_tokens_of_the_user() -> None:

@@ -16,6 +16,7 @@ from holdfast.core.topics import (
     MAX_SEGMENTS,
     MAX_TOPIC_BYTES,
     TopicIndex,
+    TopicTree,
     check_expression,
     check_topic,
     covering,
@@ -336,3 +337,24 @@ def test_subscriber_of_several_expressions_is_matched_once() -> None:
     assert list(index.match("a.b")) == ["who"]
     index.remove("a.*", "who")
     assert list(index.match("a.b")) == ["who"]
+
+
+@given(st.lists(st.tuples(st.booleans(), topics), max_size=30), patterns)
+def test_a_tree_of_topics_finds_what_a_pattern_covers(
+    steps: list[tuple[bool, str]], pattern: str
+) -> None:
+    """What is found is what `matches` says of every topic, also after some were removed."""
+    tree, held = TopicTree(), set[str]()
+    for add, topic in steps:
+        if add:
+            tree.add(topic)
+            held.add(topic)
+        elif topic in held:
+            tree.remove(topic)
+            held.remove(topic)
+    if is_pattern(pattern):
+        found = list(tree.match(pattern))
+        assert sorted(found) == sorted(topic for topic in held if matches(pattern, topic))
+    for topic in held:
+        tree.remove(topic)
+    assert list(tree.match("**")) == []

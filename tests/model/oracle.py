@@ -20,6 +20,7 @@ class Published:
     lane: str
     key: str | None
     to_user: str | None
+    expires_at: float | None = None
 
     @property
     def subject(self):
@@ -37,7 +38,13 @@ class Log:
     limit: int
     messages: list[Published] = field(default_factory=list)
     superseded: set[int] = field(default_factory=set)
+    now: float = 0.0
     trimmable: set[int] = field(default_factory=set)
+
+    def is_void(self, message: Published) -> bool:
+        """Whether nobody misses it any more: a newer value came, or its time is over."""
+        expired = message.expires_at is not None and message.expires_at <= self.now
+        return expired or message.offset in self.superseded
 
     def publish(self, message: Published) -> None:
         if message.subject is not None:
@@ -142,7 +149,7 @@ class Client:
         self.gap_open.discard(message.log)
 
     def _cover(self, message: Published) -> None:
-        if message.offset in self.covered or message.offset in self.log.superseded:
+        if message.offset in self.covered or self.log.is_void(message):
             return
         if message.log not in self.gap_open:
             if message.offset in self.optional:
@@ -173,8 +180,8 @@ class Client:
             trimmed = [
                 m for m in self.owed.values() if m.lane == lane and m.offset in self.log.trimmable
             ]
-            missing = sum(m.offset in self.covered - self.optional for m in trimmed)
-            excused = self.excused[lane]
-            excused += sum(m.offset in self.log.superseded | self.optional for m in trimmed)
+            owing = [m for m in trimmed if not self.log.is_void(m)]
+            missing = sum(m.offset in self.covered - self.optional for m in owing)
+            excused = self.excused[lane] + len(trimmed) - missing
             if lane not in self.gap_unknown and not missing <= count <= missing + excused:
                 raise Violation(f"miscounted: {lane} told {count}, missing {missing} (+{excused})")

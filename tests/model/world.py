@@ -56,7 +56,7 @@ class World:
         self._script: Iterator[int] = iter(script)
         self.loop = asyncio.new_event_loop()
         self.now = 1000.0
-        self.log = Log(LIMIT)
+        self.log = Log(LIMIT, now=self.now)
         self.by_offset: dict[int, Published] = {}
         self.broker = MemoryBroker(retention=Retention(limit=LIMIT), clock=lambda: self.now)
         self.run(self.broker.start())
@@ -88,7 +88,7 @@ class World:
             *(self.ingest, self.ingest, self.ingest_all),
             *(self.pump, self.pump, self.arrive, self.arrive),
             *(self.connect, self.connect, self.cut, self.cut),
-            *(self.resubscribe, self.notice, self.change_rights),
+            *(self.resubscribe, self.notice, self.change_rights, self.age),
         )
         try:
             while True:
@@ -113,17 +113,24 @@ class World:
         lane = LANES[self.choose(len(LANES))]
         key = KEYS[self.choose(len(KEYS))]
         to_user = (None, None, "u")[self.choose(3)]
+        ttl = (None, None, None, 2.0)[self.choose(4)]
         draft = make_draft(
             topic, self.log.messages[-1].offset + 1 if self.log.messages else 1,
-            priority=lane, key=key, ttl=None, to_user=to_user, idempotency_key=None,
+            priority=lane, key=key, ttl=ttl, to_user=to_user, idempotency_key=None,
             now=self.now, max_bytes=10_000,
         )  # fmt: skip
         self.head = self.run(self.broker.publish(draft))
-        message = Published(self.head.offset, topic, lane.label, key, to_user)
+        expires_at = None if ttl is None else self.now + ttl
+        message = Published(self.head.offset, topic, lane.label, key, to_user, expires_at)
         self.log.publish(message)
         self.by_offset[message.offset] = message
         for seat in self.seats:
             seat.account.published(message)
+
+    def age(self) -> None:
+        """Let some time pass: what had a ttl expires."""
+        self.now += 1.0
+        self.log.now = self.now
 
     def burst(self) -> None:
         for _ in range(1 + self.choose(6)):

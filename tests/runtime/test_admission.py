@@ -220,7 +220,7 @@ class TestToken:
             answers.append({k: type(v) for k, v in data.items()})
         assert answers == [answers[0]] * 4
         refused = [e for e in events if e.action is AuditAction.TOKEN_REFUSED]
-        assert [e.detail for e in refused] == ["foreign", "spent", "unknown"]
+        assert [e.detail for e in refused] == ["foreign", "spent", "unknown", "malformed"]
         assert not any(anns.split("~")[2] in repr(e) for e in events)
         data, _ = await begin(broadcaster, user="ann", last_event_id=anns)
         assert data["session"] == "resumed", "what bob tried changed nothing for ann"

@@ -12,7 +12,7 @@ from holdfast import Broadcaster, CloseReason, EventId
 from holdfast.runtime.broadcaster import BroadcasterState
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader, Seen
-from tests.support.virtual import settle, wall_clock
+from tests.support.virtual import VirtualLoop, settle, wall_clock
 
 
 def now() -> float:
@@ -194,6 +194,22 @@ class TestDeadlines:
         async with Broadcaster(clock=wall_clock) as broadcaster:
             listener = Listener(broadcaster, expires_at=wall_clock() - 1.0)
             await asyncio.wait_for(listener.task, 1.0)
+
+    @pytest.mark.parametrize("cause", ["idle", "expired"])
+    async def test_connection_that_does_not_end_costs_nothing(self, cause: str) -> None:
+        """One that was told to end and is stuck elsewhere is not looked at all the time."""
+        options: dict[str, Any] = {"idle_timeout": 100.0 if cause == "idle" else None}
+        async with Broadcaster(clock=wall_clock, **options) as broadcaster:
+            until = wall_clock() + 100.0 if cause == "expired" else None
+            async with broadcaster.connect(topics=["t"], expires_at=until) as outbox:
+                await asyncio.sleep(100.1)
+                assert outbox.connection.close_reason is not None
+                loop = asyncio.get_running_loop()
+                assert isinstance(loop, VirtualLoop)
+                before = loop.jumps
+                await asyncio.sleep(1.1)
+                assert loop.jumps - before <= 10
+                assert len(broadcaster._upkeep._due) <= 5
 
     @pytest.mark.parametrize("ghost", [False, True])
     async def test_blocked_connection_does_not_hold_up_the_drain(self, ghost: bool) -> None:

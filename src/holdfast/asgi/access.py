@@ -82,6 +82,8 @@ class Access:
         origin = self.check_origin(request)
         if origin is None:
             return []
+        if origin.lower() not in self._origins:  # any origin may come, but without credentials
+            return [(b"access-control-allow-origin", b"*")]
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-credentials", b"true"),
@@ -105,7 +107,9 @@ class Access:
             host = urlsplit(known).netloc
         except ValueError:
             host = ""
-        if host and host == request.headers.get("host", "").lower():
+        own = request.headers.get("host", "").lower()
+        default = ":443" if known.startswith("https:") else ":80"
+        if host and host.removesuffix(default) == own.removesuffix(default):
             return None
         self._broadcaster.node.note(AuditAction.ORIGIN_REFUSED, detail=ascii(origin[:100]))
         raise Refused("foreign_origin", "this origin is not allowed", status=403, close_code=4403)

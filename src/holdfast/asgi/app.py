@@ -152,7 +152,7 @@ class LiveApp:
         elif path in self._posts:
             _require_method(request, "POST")
             user = await self._access.user(request, "http")
-            value = await read_json(receive)
+            value = await read_json(receive, self._broadcaster.is_admitting)
             await answer(send, 200, await self._posts[path](user, value), cors)
         else:
             raise Refused("not_found", "there is nothing here", status=404)

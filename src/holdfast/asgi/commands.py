@@ -54,9 +54,9 @@ class Commands:
         began = node.monotonic()
         outbox.put(frames.control("test", node.clock()))
         with anyio.move_on_after(PROBE_TIMEOUT):
-            await outbox.flushed()
-            seconds = round(node.monotonic() - began, 6)
-            return {"handedOver": True, "seconds": seconds, "transport": transport}
+            if await outbox.flushed():
+                seconds = round(node.monotonic() - began, 6)
+                return {"handedOver": True, "seconds": seconds, "transport": transport}
         return {"handedOver": False, "seconds": None, "transport": transport}
 
     async def by_message(self, outbox: Outbox, kind: str, value: dict[str, object]) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import anyio
@@ -15,6 +15,9 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0
 """Seconds for a whole request body; h11's servers have no limit of their own."""
 
+LOOK_UP = 0.5
+"""Seconds after which a reader of a body looks whether the process is to stop."""
+
 Header = tuple[bytes, bytes]
 
 
@@ -22,13 +25,21 @@ class ClientGone(Exception):
     """The client left before its request was complete; nobody is there to answer."""
 
 
-async def read_json(receive: Receive) -> dict[str, object]:
-    """The request body as a JSON object, `{}` for none; raises `Refused` or `ClientGone`."""
+async def read_json(receive: Receive, is_open: Callable[[], bool]) -> dict[str, object]:
+    """The request body as a JSON object, `{}` for none; raises `Refused` or `ClientGone`.
+
+    It is given up when `is_open` turns false: an upload must not keep the process from stopping.
+    """
     body = bytearray()
     try:
         with anyio.fail_after(BODY_TIMEOUT):
             while True:
-                event = await receive()
+                event = None
+                while event is None:
+                    if not is_open():
+                        raise Refused("drain", "shutting down", status=503)
+                    with anyio.move_on_after(LOOK_UP):
+                        event = await receive()
                 if event["type"] == "http.disconnect":
                     raise ClientGone
                 body += event.get("body", b"")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 
 from ..runtime.broadcaster import Broadcaster, BroadcasterState
@@ -26,24 +25,22 @@ class Reports:
 
     def connections(self) -> dict[str, object]:
         """All counts, and every connection."""
-        return self._report(lambda transport: True)
+        return self._report(None)
 
     def websockets(self) -> dict[str, object]:
         """The same for WebSocket connections alone."""
-        return self._report(lambda transport: transport == "websocket")
+        return self._report("websocket")
 
     def websocket_info(self) -> dict[str, object]:
         """How to connect by WebSocket."""
         return self._websocket
 
-    def _report(self, wanted: Callable[[str], bool]) -> dict[str, object]:
-        found = [
-            asdict(each)
-            for each in self._broadcaster.connection_statistics()
-            if wanted(each.transport)
-        ]
+    def _report(self, transport: str | None) -> dict[str, object]:
+        statistics = self._broadcaster.statistics()
+        found = self._broadcaster.connection_statistics(transport, limit=CONNECTIONS_LISTED)
+        of_all = statistics.transports
         return {
-            "statistics": self._broadcaster.statistics().as_dict(),
-            "count": len(found),
-            "connections": found[:CONNECTIONS_LISTED],
+            "statistics": statistics.as_dict(),
+            "count": sum(of_all.values()) if transport is None else of_all.get(transport, 0),
+            "connections": [asdict(each) for each in found],
         }

@@ -25,7 +25,7 @@ class DrainAtSignal:
     def __init__(self, drain: Callable[[], None]) -> None:
         self._drain = drain
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int] = {}
 
     def install(self) -> bool:
         """Chain in, from the running loop; `False` where signals cannot be had."""
@@ -33,8 +33,11 @@ class DrainAtSignal:
             return False
         self._loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            if number not in self._previous:  # else we are still in the chain, below another
-                self._previous[number] = signal.getsignal(number)
+            previous = signal.getsignal(number)
+            # Not when we are still in the chain, below another; nor above a handler of C code,
+            # which could not be called from here.
+            if number not in self._previous and previous is not None:
+                self._previous[number] = previous
                 signal.signal(number, self._handle)
         return True
 

@@ -57,7 +57,7 @@ class Sockets:
 
     async def _run(self, request: Request, user: User, receive: Receive, send: Send) -> None:
         last_event_id, token = presented(request)
-        while True:
+        for may_resume in (True, False):  # once: what it left costs a session
             async with self._broadcaster.connect(
                 user=user.id,
                 topics=named_topics(request),
@@ -68,7 +68,9 @@ class Sockets:
                 may_subscribe=self._access.may_subscribe(user),
             ) as outbox:
                 command = partial(self._commands.by_message, outbox)
-                resume = await websocket.serve(outbox, receive, send, command, limits=self._limits)
+                resume = await websocket.serve(
+                    outbox, receive, send, command, limits=self._limits, may_resume=may_resume
+                )
             if resume is None:
                 return
             last_event_id, token = resume.event_id, None

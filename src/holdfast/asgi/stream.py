@@ -75,18 +75,23 @@ class Streams:
         except Refused as error:
             if error.status != 503:
                 raise
-            await self._come_back(error.code, scope, send, cors)
+            await self._come_back(error.code, last_event_id, scope, send, cors)
         except BroadcasterFailed:
-            await self._come_back("failed", scope, send, cors)
+            await self._come_back("failed", last_event_id, scope, send, cors)
 
-    async def _come_back(self, reason: str, scope: Scope, send: Send, cors: list[Header]) -> None:
+    async def _come_back(
+        self, reason: str, last_event_id: str | None, scope: Scope, send: Send, cors: list[Header]
+    ) -> None:
         """Answer with a stream that ends at once: at a 503, EventSource would give up for good."""
         data = {"reason": reason.replace("_", " "), "reconnect": True}
         body = frames.control("closing", self._broadcaster.node.clock(), data)
         wait = int(random.uniform(2.0, 10.0) * 1000)  # noqa: S311 - jitter
         headers = [*sse.headers(scope), *cors]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        chunk = b"retry: %d\ndata: %b\n\n" % (wait, body)
+        # The id that came is given back, or a parser would have forgotten it by the next try.
+        known = last_event_id is not None and EventId.parse(last_event_id) is not None
+        id = f"id: {last_event_id}\n" if known else ""
+        chunk = b"retry: %d\ndata: %b\n%b\n" % (wait, body, id.encode("ascii"))
         await send({"type": "http.response.body", "body": chunk})
 
 

@@ -25,7 +25,11 @@ class Request:
         self.scope = scope
         self.headers: dict[str, str] = {}
         for name, value in scope.get("headers", ()):
-            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            if key == "cookie" and key in self.headers:
+                self.headers[key] += f"; {text}"  # HTTP/2 splits it (RFC 9113, section 8.2.3)
+            else:
+                self.headers.setdefault(key, text)
         self.query: dict[str, str] = {}
         self._query_is_readable = True
         raw: bytes = scope.get("query_string", b"")

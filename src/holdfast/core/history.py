@@ -8,7 +8,7 @@ What is trimmed otherwise is: each log knows through which offset, and how many 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, merge
@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush, merge
 from .cursor import Cursor
 from .message import BEST_FIRST, Gap, Message, Offset, Priority, UserId
 from .topic_log import REMEMBERED, TopicLog
-from .topics import is_pattern, matches
+from .topics import TopicTree, is_pattern
 
 Subscriptions = Mapping[str, Offset]
 """Topic or pattern → `since`: what was published up to that offset is not disclosed."""
@@ -76,13 +76,15 @@ class History:
     - a gap is in `page` only if a message after the position was trimmed, and its count, if
       known, is exact, wherever the reading is cut off and begun again.
 
-    A read costs the logs that the subscriptions name (for a pattern: a scan of all topics).
+    A read costs the logs that the subscriptions name or their patterns cover.
     """
 
     def __init__(self, retention: Retention | None = None) -> None:
         self.retention = retention or Retention()
         self.head: Offset = Offset(0)
         self._logs: OrderedDict[Address, Logs] = OrderedDict()
+        self._addresses: Counter[str] = Counter()  # how many addresses each topic has
+        self._names = TopicTree()
         self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
         self._bytes = 0
         self._floor = [Offset(0), Offset(0), Offset(0), Offset(0)]
@@ -104,6 +106,8 @@ class History:
         logs = self._logs.get(address)
         if logs is None:
             logs = self._logs[address] = tuple(map(TopicLog, self._floor))
+            self._addresses[message.topic] += 1
+            self._names.add(message.topic)
         else:
             self._logs.move_to_end(address)
         if message.subject is not None:
@@ -220,8 +224,8 @@ class History:
         found = dict(subscriptions)
         for expression, since in subscriptions.items():
             if is_pattern(expression):
-                for topic, reader in self._logs:
-                    if reader in readers and matches(expression, topic):
+                for topic in self._names.match(expression):
+                    if any((topic, reader) in self._logs for reader in readers):
                         found[topic] = min(since, found.get(topic, since))
         return found
 
@@ -249,7 +253,11 @@ class History:
 
     def _trim_all(self, now: float) -> None:
         while len(self._logs) > self.retention.max_logs:
-            _, logs = self._logs.popitem(last=False)
+            (topic, _), logs = self._logs.popitem(last=False)
+            self._addresses[topic] -= 1
+            if not self._addresses[topic]:
+                del self._addresses[topic]
+                self._names.remove(topic)
             for lane, log in zip(Priority, logs, strict=True):
                 while log.live:
                     self._drop_oldest(log, now)

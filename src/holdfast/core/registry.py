@@ -104,10 +104,17 @@ class ConnectionRegistry:
     def unsubscribe(self, connection: Connection, expressions: Iterable[str]) -> None:
         """Remove them, and drop what is pending for topics that nothing else covers."""
         held = connection.subscriptions
-        for expression in expressions:
-            if held.pop(expression, None) is not None and self.get(connection.id) is connection:
+        removed = [expression for expression in expressions if expression in held]
+        for expression in removed:
+            del held[expression]
+            if self.get(connection.id) is connection:
                 self._topics.remove(expression, connection)
-        connection.delivery.discard(lambda message: not any(covering(held, message.topic)))
+
+        def unwanted(message: Message) -> bool:
+            return any(covering(removed, message.topic)) and not any(covering(held, message.topic))
+
+        if removed:
+            connection.delivery.discard(unwanted)
 
     def recipients(self, message: Message) -> Collection[Connection]:
         """Who may have `message`: each once; a view, good until the registry changes."""

@@ -104,12 +104,16 @@ class Redemption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLimits:
-    """`lifetime` and `grace` in seconds; the detached sessions kept, per user and in all."""
+    """`lifetime` and `grace` in seconds; the detached sessions kept, per user and in all.
+
+    `total` counts the sessions of identified users and those of nobody in particular apart, so
+    that strangers cannot push out users.
+    """
 
     lifetime: float = 86_400.0
     grace: float = 60.0
     per_user: int = 100
-    total: int = 100_000
+    total: int = 50_000
 
 
 @dataclass(slots=True, eq=False)
@@ -142,6 +146,7 @@ class TokenRegistry:
         self._entries: dict[Session, _Entry] = {}
         # In the order in which they were detached, which is that in which they expire.
         self._detached: OrderedDict[Session, _Entry] = OrderedDict()
+        self._strangers: OrderedDict[Session, _Entry] = OrderedDict()  # the same, without a user
         self._of_user: dict[UserId, OrderedDict[Session, None]] = {}
 
     def __len__(self) -> int:
@@ -203,12 +208,13 @@ class TokenRegistry:
     def expire(self, now: float) -> int:
         """Drop what has expired; return how many sessions that were."""
         count = 0
-        while self._detached:
-            session, entry = next(iter(self._detached.items()))
-            if entry.expires_at > now:
-                break
-            self._drop(session)
-            count += 1
+        for detached in (self._detached, self._strangers):
+            while detached:
+                session, entry = next(iter(detached.items()))
+                if entry.expires_at > now:
+                    break
+                self._drop(session)
+                count += 1
         return count
 
     def _rotate(self, entry: _Entry, token: Token, nonce: bytes, now: float) -> None:
@@ -224,22 +230,25 @@ class TokenRegistry:
     def _detach(self, entry: _Entry, now: float) -> None:
         session = entry.session
         entry.expires_at = now + self.limits.lifetime
-        self._detached[session] = entry
+        detached = self._strangers if session.user is None else self._detached
+        detached[session] = entry
         if session.user is not None:
             own = self._of_user.setdefault(session.user, OrderedDict())
             own[session] = None
             if len(own) > self.limits.per_user:
                 self._drop(next(iter(own)))
-        if len(self._detached) > self.limits.total:
-            self._drop(next(iter(self._detached)))
+        if len(detached) > self.limits.total:
+            self._drop(next(iter(detached)))
 
     def _reattach(self, session: Session) -> None:
+        if session.user is None:
+            del self._strangers[session]
+            return
         del self._detached[session]
-        if session.user is not None:
-            own = self._of_user[session.user]
-            del own[session]
-            if not own:
-                del self._of_user[session.user]
+        own = self._of_user[session.user]
+        del own[session]
+        if not own:
+            del self._of_user[session.user]
 
     def _drop(self, session: Session) -> None:
         self._reattach(session)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import InvalidTopic
 
@@ -189,6 +189,65 @@ class TopicIndex(Generic[S]):
         for node in level:
             if node.ends:
                 yield node.ends
+
+
+class TopicTree:
+    """A set of topics that finds those which a pattern covers, at the cost of the matches.
+
+    Invariant (tests/core/test_topics.py): `match(pattern)` is what `matches` says of each topic.
+    """
+
+    _END = ""  # no segment is empty
+
+    def __init__(self) -> None:
+        self._root: dict[str, Any] = {}
+
+    def add(self, topic: str) -> None:
+        """Add a topic; doing it again changes nothing."""
+        node = self._root
+        for segment in topic.split("."):
+            node = node.setdefault(segment, {})
+        node[self._END] = topic
+
+    def remove(self, topic: str) -> None:
+        """Remove a topic that is there."""
+        path = [self._root]
+        segments = topic.split(".")
+        for segment in segments:
+            path.append(path[-1][segment])
+        del path[-1][self._END]
+        for node, segment in zip(reversed(path[:-1]), reversed(segments), strict=True):
+            if node[segment]:
+                break
+            del node[segment]
+
+    def match(self, pattern: str) -> Iterator[str]:
+        """The topics that `pattern` covers; none that is reserved."""
+        level = [self._root]
+        *segments, last = pattern.split(".")
+        for segment in segments:
+            level = list(self._following(level, segment))
+        if last == "**":
+            yield from self._all(list(self._following(level, "*")))
+        else:
+            for node in self._following(level, last):
+                if self._END in node and not node[self._END].startswith("$"):
+                    yield node[self._END]
+
+    def _following(self, level: list[dict[str, Any]], segment: str) -> Iterator[dict[str, Any]]:
+        for node in level:
+            if segment != "*":
+                if segment in node:
+                    yield node[segment]
+            else:
+                yield from (child for name, child in node.items() if name != self._END)
+
+    def _all(self, level: list[dict[str, Any]]) -> Iterator[str]:
+        while level:
+            node = level.pop()
+            if self._END in node and not node[self._END].startswith("$"):
+                yield node[self._END]
+            level.extend(child for name, child in node.items() if name != self._END)
 
 
 def covering(expressions: Iterable[str], topic: str) -> Iterator[str]:

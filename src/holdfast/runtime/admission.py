@@ -85,8 +85,16 @@ class Admission:
         """
         node = self._node
         topics = check_topics(hello.topics, node.registry.limits.topics)
-        node.check_open()
+        node.check_open(takes_over=bool(hello.token or hello.last_event_id))
         id = ConnectionId(secrets.token_urlsafe(16))
+        node.admitting[id] = hello.user
+        try:
+            return await self._admit(hello, topics, id)
+        finally:
+            node.admitting.pop(id, None)
+
+    async def _admit(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> Outbox:
+        node = self._node
         presenting = node.start(self._present(hello, topics, id))
         try:
             start = await asyncio.shield(presenting)
@@ -122,11 +130,15 @@ class Admission:
                 start = _Start(answer.session, answer.token, returns=True)
                 self._position(start, event_id, await broker.head(), hello)
                 return start
-            node.counters.tokens_refused += 1
-            detail = answer.verdict.value
-            node.note(AuditAction.TOKEN_REFUSED, hello.user, id, hello.transport, detail)
+            self._refused(hello, id, answer.verdict.value)
+        elif hello.last_event_id:
+            self._refused(hello, id, "malformed")
         session = Session(hello.user, requested=frozenset(topics))
         return _Start(session, await broker.tokens.issue(session, id), cause=cause)
+
+    def _refused(self, hello: Hello, id: ConnectionId, why: str) -> None:
+        self._node.counters.tokens_refused += 1
+        self._node.note(AuditAction.TOKEN_REFUSED, hello.user, id, hello.transport, why)
 
     def _position(self, start: _Start, event_id: EventId | None, head: Head, hello: Hello) -> None:
         """Decide where an accepted session goes on."""
@@ -166,6 +178,8 @@ class Admission:
             survey = await self._settle(hello, wanted, start)
         # From here to the return nothing waits.
         node.check_open()
+        if id not in node.admitting:
+            raise Refused("unauthorized", "logged out", status=401, close_code=4401)
         if session.connection != id:
             raise Refused("taken_over", "another has the session", status=503, close_code=4003)
         session.acknowledged = False

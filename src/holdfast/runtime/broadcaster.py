@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -180,6 +181,10 @@ class Broadcaster:
             return False
         return True
 
+    def is_admitting(self) -> bool:
+        """Whether new connections are let in: running, and not told to drain."""
+        return self.node.is_open
+
     def check_running(self) -> None:
         """Raise unless messages can be published and delivered."""
         if self._failure is not None:
@@ -280,6 +285,7 @@ class Broadcaster:
         made = PeriodicSource(
             self, check_topic(topic), source, interval=interval, priority=priority, key=key, ttl=ttl
         )
+        self._sources = [source for source in self._sources if not source.is_cancelled]
         self._sources.append(made)
         if self._tasks is not None:
             self._tasks.start_soon(self._own, made.run)
@@ -375,6 +381,8 @@ class Broadcaster:
 
     async def logout(self, user: str) -> None:
         """End all connections of a user, and make the tokens of those that were there useless."""
+        for id in [id for id, who in self.node.admitting.items() if who == user]:
+            del self.node.admitting[id]
         for outbox in self.outboxes_of(user):
             self.node.end(outbox, CloseReason.FORBIDDEN)
             await self.node.detach(outbox.connection.session, outbox.connection.id)
@@ -398,7 +406,14 @@ class Broadcaster:
         uptime = self.node.monotonic() - self._started_at if self._tasks else 0.0
         return of_node(self.node, self.state.value, uptime)
 
-    def connection_statistics(self) -> list[ConnectionStatistics]:
-        """A snapshot of every connection."""
+    def connection_statistics(
+        self, transport: str | None = None, *, limit: int | None = None
+    ) -> list[ConnectionStatistics]:
+        """A snapshot of every connection (of one transport), the oldest `limit` of them."""
         now = self.node.monotonic()
-        return [of_connection(outbox, now) for outbox in self.node.outboxes.values()]
+        outboxes = (
+            outbox
+            for connection, outbox in self.node.outboxes.items()
+            if transport is None or connection.transport == transport
+        )
+        return [of_connection(outbox, now) for outbox in islice(outboxes, limit)]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ..core.connection import CloseReason, Connection, Event
 from ..core.cursor import Epoch
 from ..core.delivery import PageRequest
-from ..core.message import Gap, Offset
+from ..core.message import Gap, Offset, UserId
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import Refused
@@ -53,6 +53,8 @@ class Node:
         """The offset up to which the live feed has been fanned out."""
         self.is_open = False
         """Whether connections may begin."""
+        self.admitting: dict[ConnectionId, UserId | None] = {}
+        """Who is being let in; whoever is taken out meanwhile does not get in."""
         self.rights = 0
         """Counts how often rights were withdrawn: what was asked before does not hold."""
         self.emptied = asyncio.Event()
@@ -60,8 +62,9 @@ class Node:
         self.on_listeners: Callable[[], None] = lambda: None
         """Called when somebody subscribed."""
         self.on_register: Callable[[Outbox], None] = lambda _: None
+        """Called when a connection begins."""
         self.on_closing: Callable[[Outbox], None] = lambda _: None
-        """Called when a connection begins, and when it was told to end."""
+        """Called when a connection was told to end."""
         self._audit = audit
         self._ahead: set[Outbox] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -76,11 +79,11 @@ class Node:
         self.emptied = asyncio.Event()
         self.is_open = True
 
-    def check_open(self) -> None:
-        """Raise `Refused` unless one more connection may begin."""
+    def check_open(self, *, takes_over: bool = False) -> None:
+        """Raise `Refused` unless one more connection may begin, or take the place of another."""
         if not self.is_open:
             raise Refused("drain", "shutting down", status=503, close_code=1012)
-        if self.registry.is_full:
+        if self.registry.is_full and not takes_over:
             raise Refused("over_capacity", "no more connections", status=503, close_code=4006)
 
     # -- fan-out -------------------------------------------------------------------------------

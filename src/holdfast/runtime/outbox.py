@@ -115,9 +115,10 @@ class Outbox:
 
     def close(self, reason: CloseReason) -> None:
         """End the connection from this side: one closing frame, and no more messages."""
-        self.connection.handle(Event.CLOSE, reason)
-        self._node.on_closing(self)
-        self.wake()
+        before = self.connection.state
+        if self.connection.handle(Event.CLOSE, reason) is not before:
+            self._node.on_closing(self)
+            self.wake()
 
     def lost(self) -> None:
         """The peer is gone, or a send failed."""
@@ -167,11 +168,12 @@ class Outbox:
                 return None
             request = self.connection.delivery.request(self._node.ingested)
             if request is not None:
+                await asyncio.sleep(0)  # a long replay gives way to everybody else
                 await self._node.read_page(self.connection, request)
-                continue
-            if messages := self._take():
+            elif messages := self._take():
                 return messages
-            await self._wait()
+            elif self.connection.delivery.request(self._node.ingested) is None:
+                await self._wait()  # else all that was held had expired, and there is more to read
 
     def sent(self) -> None:
         """The server took what `next` returned."""
@@ -181,11 +183,12 @@ class Outbox:
             self._flushed.set()
             self._flushed = None
 
-    async def flushed(self) -> None:
-        """Wait until the server has taken all control frames; ends too when the connection does."""
+    async def flushed(self) -> bool:
+        """Wait until the server has taken all control frames; `False` if the connection ended."""
         if self._flushed is None:
             self._flushed = asyncio.Event()
         await self._flushed.wait()
+        return self.connection.state is not State.CLOSED
 
     def cursor(self) -> Cursor:
         """Where the connection stands, all that was handed over counted as settled."""
@@ -244,7 +247,8 @@ class Outbox:
             self.handed_over_bytes += sum(len(frame.body) for frame in out)
 
     async def _wait(self) -> None:
-        assert self._waiter is None, "two tasks wait in one outbox"
+        if self._waiter is not None:
+            raise RuntimeError("two tasks wait in one outbox")
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
             await waiter

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, cast
 
 import anyio.to_thread
 
@@ -25,8 +25,9 @@ _logger = logging.getLogger("holdfast")
 class PeriodicSource:
     """One source and its schedule; made by `Broadcaster.periodic`.
 
-    It is called at once when the first listener comes, then every `interval` seconds until the
-    last one has gone. What it raises is logged and counted, and the schedule goes on.
+    It is called when the first listener comes, then every `interval` seconds until the last one
+    has gone, and never more often than that. What it raises is logged and counted, and the
+    schedule goes on.
     """
 
     def __init__(
@@ -49,6 +50,11 @@ class PeriodicSource:
         self._ttl = ttl
         self._changed = asyncio.Event()
         self._cancelled = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was stopped for good."""
+        return self._cancelled
 
     def cancel(self) -> None:
         """Stop for good, after the call that is under way."""
@@ -84,6 +90,8 @@ class PeriodicSource:
             )
 
     async def _call(self) -> object:
-        if inspect.iscoroutinefunction(self._source):
-            return await self._source()
+        if inspect.iscoroutinefunction(self._source) or inspect.iscoroutinefunction(
+            getattr(self._source, "__call__", None)  # noqa: B004 - the method itself is asked for
+        ):
+            return await cast("Awaitable[object]", self._source())
         return await anyio.to_thread.run_sync(self._source, abandon_on_cancel=True)

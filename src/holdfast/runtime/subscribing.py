@@ -22,6 +22,8 @@ MaySubscribe = Callable[[str], Awaitable[bool]]
 
 def check_topics(names: Iterable[str], limit: int) -> tuple[str, ...]:
     """The names, each once; raises `Refused` for one that is none, or for too many."""
+    if isinstance(names, str):
+        raise TypeError(f"topics is a list of names, and {names!r} a string")
     unique = tuple(dict.fromkeys(names))
     if len(unique) > limit:
         raise Refused("too_many_topics", f"at most {limit} topics", status=400)

@@ -46,9 +46,7 @@ class Upkeep:
 
     def hurry(self, outbox: Outbox) -> None:
         """Look at it again soon, because it was told to end."""
-        due = self._node.monotonic() + CLOSING_TIMEOUT
-        heapq.heappush(self._due, (due, next(self._number), outbox))
-        self._changed.set()
+        self._push(outbox, self._node.monotonic() + CLOSING_TIMEOUT)
 
     async def heartbeats(self) -> None:
         """Run for ever: heartbeats, send deadlines, idle clients, expired credentials."""
@@ -77,10 +75,11 @@ class Upkeep:
     def look_at(self, outbox: Outbox, now: float) -> None:
         """Do what is due for one connection."""
         connection, keep = outbox.connection, self._options
-        if connection.expires_at is not None and connection.expires_at <= self._node.clock():
-            outbox.close(CloseReason.EXPIRED)
-        if keep.idle_timeout is not None and connection.last_seen + keep.idle_timeout <= now:
-            outbox.close(CloseReason.IDLE)
+        if connection.state is not State.CLOSING:
+            if connection.expires_at is not None and connection.expires_at <= self._node.clock():
+                outbox.close(CloseReason.EXPIRED)
+            elif keep.idle_timeout is not None and connection.last_seen + keep.idle_timeout <= now:
+                outbox.close(CloseReason.IDLE)
         if outbox.blocked_since is not None:
             limit = CLOSING_TIMEOUT if connection.state is State.CLOSING else keep.send_timeout
             if limit is not None and outbox.blocked_since + limit <= now:
@@ -95,6 +94,9 @@ class Upkeep:
         return interval is not None and now - outbox.last_sent >= interval * (1 - JITTER)
 
     def _schedule(self, outbox: Outbox, now: float) -> None:
+        if outbox.connection.state is State.CLOSING:
+            self._push(outbox, now + CLOSING_TIMEOUT)
+            return
         connection, keep = outbox.connection, self._options
         due = now + LOOK_AGAIN
         if keep.heartbeat_interval is not None:
@@ -107,9 +109,9 @@ class Upkeep:
             due = min(due, connection.last_seen + keep.idle_timeout)
         if keep.send_timeout is not None:
             due = min(due, (outbox.blocked_since or now) + keep.send_timeout)
-        if connection.state is State.CLOSING:
-            due = min(due, now + CLOSING_TIMEOUT)
-        due = max(due, now + 0.01)
+        self._push(outbox, max(due, now + 0.01))
+
+    def _push(self, outbox: Outbox, due: float) -> None:
         if not self._due or due < self._due[0][0]:
             self._changed.set()
         heapq.heappush(self._due, (due, next(self._number), outbox))
