@@ -1,7 +1,7 @@
 """The application that real servers serve in the tests.
 
-Beside LiveApp's endpoints: POST /publish takes a list of messages, GET /pid says which process
-answers. ``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON.
+Beside LiveApp's endpoints, POST /publish takes messages to publish. ``HOLDFAST_OPTIONS`` holds
+options of the Broadcaster as JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 from holdfast import Broadcaster, Priority
 from holdfast.asgi import LiveApp
-from holdfast.asgi.http import answer, read_json
 from holdfast.auth import Action, Request, User
 from holdfast.runtime.broadcaster import BroadcasterState
 
@@ -38,9 +37,17 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http" or scope["path"] != "/publish":
         await live(scope, receive, send)
         return
-    for message in (await read_json(receive, broadcaster.is_admitting))["messages"]:  # type: ignore[attr-defined]
+    body, more = b"", True
+    while more:
+        event = await receive()
+        body += event.get("body", b"")
+        more = event.get("more_body", False)
+    for message in json.loads(body)["messages"]:
         priority = Priority[message.pop("priority", "NORMAL")]
         await broadcaster.publish(
             message.pop("topic", "t"), message.pop("data"), priority=priority, **message
         )
-    await answer(send, 200, {})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    )
+    await send({"type": "http.response.body", "body": b"{}"})

@@ -379,10 +379,10 @@ class HistoryMachine(RuleBasedStateMachine):
     @invariant()
     def holds_what_the_lists_hold(self) -> None:
         """Each log holds the newest that its bounds admit, and all together no more than theirs."""
-        for log in [(topic, user, lane) for topic in TOPICS for user in USERS for lane in Priority]:
-            assert self.actual(log) == self.held[log]
-            assert len(self.held[log]) <= self.keep.limit
-            assert sum(map(len_of, self.held[log])) <= self.keep.max_bytes
+        for log, held in self.held.items():
+            assert self.actual(log) == held
+            assert len(held) <= self.keep.limit
+            assert sum(map(len_of, held)) <= self.keep.max_bytes
         assert self.history.held_bytes == self.size() <= self.keep.total_bytes
         assert len(self.history) == sum(map(len, self.held.values()))
         assert self.history.head == self.head
@@ -390,12 +390,10 @@ class HistoryMachine(RuleBasedStateMachine):
     @invariant()
     def knows_how_far_each_log_was_trimmed(self) -> None:
         """Up to the newest message that was lost, or, where that is forgotten, beyond it."""
-        for topic in TOPICS:
-            for user in USERS:
-                for lane in Priority:
-                    log = (topic, user, lane)
-                    through = max((m.offset for m in self.lost if log_of(m) == log), default=0)
-                    self.check_trimmed(self.history.trimmed_through(topic, lane, user), through)
+        for log in self.held:
+            topic, user, lane = log
+            through = max((each.offset for each in self.lost if log_of(each) == log), default=0)
+            self.check_trimmed(self.history.trimmed_through(topic, lane, user), through)
 
     def check_trimmed(self, told: int, through: int) -> None:
         assert told == through

@@ -491,3 +491,20 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
             assert of_lane == sorted(of_lane)
 
     run_virtual(script())
+
+
+async def test_page_that_expired_in_the_buffer_does_not_end_the_reading() -> None:
+    """When everything that was held has expired, the lane is read on at once."""
+    broadcaster = Broadcaster(clock=wall_clock, heartbeat_interval=None)
+    async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+        await outbox.next()
+        for _ in range(150):  # overflows the buffer: the lane goes back to the history
+            await broadcaster.publish("t", "x" * 2000, ttl=5.0)
+        await broadcaster.publish("t", "still good")
+        await settle()
+        await outbox.next()  # one chunk, which is less than the page that was read
+        await asyncio.sleep(10.0)
+        assert outbox.connection.delivery.buffer, "the rest of the page waits, and has expired"
+        frames = await asyncio.wait_for(outbox.next(), 1.0)
+        assert frames is not None
+        assert [json.loads(frame.body)["data"] for frame in frames] == ["still good"]

@@ -287,3 +287,11 @@ class TestSweeps:
             listener = Listener(broadcaster)
             await asyncio.wait_for(listener.task, 20.0)
             assert broadcaster.state is BroadcasterState.FAILED
+
+
+async def test_deadlines_do_not_multiply() -> None:
+    """A connection that is told to end and does not is one entry, however often it is looked at."""
+    broadcaster = Broadcaster(idle_timeout=1.0, heartbeat_interval=None)
+    async with broadcaster, broadcaster.connect(topics=["t"]):
+        await asyncio.sleep(60.0)
+        assert len(broadcaster._upkeep._due) <= 3

@@ -17,6 +17,7 @@ const STATES = {
   live: 'Live',
   reconnecting: 'Reconnecting',
   signedout: 'Signed out',
+  stopped: 'Ended by the server',
 };
 const CAUSES = {
   trimmed: 'older than what the server keeps',
@@ -25,7 +26,11 @@ const CAUSES = {
   unknown: 'the server cannot tell why',
 };
 
-const REASONS = { requested: 'as requested', drain: 'it is shutting down' };
+const REASONS = {
+  requested: 'as requested',
+  drain: 'it is shutting down',
+  replaced: 'too many pages of this user are open',
+};
 
 const $ = (id) => document.getElementById(id);
 const log = new EventLog($('log'));

@@ -73,6 +73,10 @@ export class LiveStream {
         break;
       case 'closing':
         this.#on.closing(frame.data);
+        if (!frame.data.reconnect) {
+          this.#source.close(); // or the browser would come back all the same
+          this.#on.state('stopped');
+        }
         break;
       default: // heartbeats, and whatever a newer server adds
     }
