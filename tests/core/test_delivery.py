@@ -50,8 +50,10 @@ class Reader:
         return self.delivery.take(0.0)
 
     def rest(self) -> list[int | str]:
-        taken = iter(self.take, None)
-        return [f"gap of {e.count}" if isinstance(e, Gap) else e.offset for e in taken]
+        found: list[int | str] = []
+        while (entry := self.take()) is not None:
+            found.append(f"gap of {entry.count}" if isinstance(entry, Gap) else entry.offset)
+        return found
 
     def cursor(self) -> str:
         return str(self.delivery.cursor(self.position))

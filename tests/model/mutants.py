@@ -64,17 +64,12 @@ def a_marker_is_not_pending() -> list[Patch]:
     cursor = Delivery.cursor
 
     def without_gaps(self, position):
-        first_place = PriorityBuffer.first_place
-
         def first_message(buffer, lane):
             entries = buffer._lanes[lane] or {}
             return next((p for p, e in entries.items() if isinstance(e, Message)), None)
 
-        PriorityBuffer.first_place = first_message
-        try:
+        with applied([(PriorityBuffer, "first_place", first_message)]):
             return cursor(self, position)
-        finally:
-            PriorityBuffer.first_place = first_place
 
     return [(Delivery, "cursor", without_gaps)]
 
@@ -124,7 +119,7 @@ def no_since() -> list[Patch]:
     page = History.page
 
     def from_the_beginning(self, lane, after, subscriptions, *rest, **options):
-        return page(self, lane, after, dict.fromkeys(subscriptions, 0), *rest, **options)
+        return page(self, lane, after, dict.fromkeys(subscriptions, Offset(0)), *rest, **options)
 
     return [(History, "page", from_the_beginning)]
 
@@ -273,7 +268,7 @@ def one_gap_for_what_lies_apart() -> list[Patch]:
         found = list(runs(self, after, up_to, between))
         if not found or any(count is None for _, _, count in found):
             return iter(found)
-        return iter([(found[-1][1], found[-1][1], sum(count for _, _, count in found))])
+        return iter([(found[-1][1], found[-1][1], sum(count or 0 for _, _, count in found))])
 
     return [(TopicLog, "runs", joined)]
 

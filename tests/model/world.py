@@ -189,11 +189,12 @@ class World:
 
     def _pump(self, seat: Seat) -> bool:
         """Hand over what the outbox has now; whether that was anything."""
-        if seat.outbox is None:
+        outbox = seat.outbox
+        if outbox is None:
             return False
 
         async def step() -> list[Frame] | None:
-            task = asyncio.ensure_future(seat.outbox.next())
+            task = asyncio.ensure_future(outbox.next())
             for _ in range(20):
                 if task.done():
                     return task.result()
@@ -254,6 +255,7 @@ class World:
         self._drop(seat, noticed or not seat.hello_seen)
 
     def _drop(self, seat: Seat, noticed: bool) -> None:
+        assert seat.outbox is not None
         ghost = (self.nodes[seat.node], seat.outbox)
         seat.outbox, seat.pipe = None, []
         if noticed:
@@ -309,8 +311,9 @@ class World:
 
     def _check_cursors(self, seat: Seat, frames: list[Frame]) -> None:
         ids = [EventId.parse(frame.id) for frame in [*seat.pipe, *frames] if frame.id]
-        for before, after in itertools.pairwise(ids):
-            if any(b > a for b, a in zip(before.cursor.marks, after.cursor.marks, strict=True)):
+        marks = [event_id.cursor.marks for event_id in ids if event_id is not None]
+        for before, after in itertools.pairwise(marks):
+            if any(earlier > later for earlier, later in zip(before, after, strict=True)):
                 raise Violation(f"cursor went back: {before} then {after}")
 
     def settle(self) -> None:
