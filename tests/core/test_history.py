@@ -202,12 +202,12 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def squeeze(self) -> None:
         """Too much in all: which logs pay is left open, but their oldest do, lowest lane first."""
-        for log in list(self.held):
-            self.drop(log, len(self.held[log]) - len(self.actual(log)))
+        paid = {log: len(held) - len(self.actual(log)) for log, held in self.held.items()}
+        for log, count in paid.items():
+            self.drop(log, count)
         assert self.size() <= self.keep.total_bytes
-        paid = {each.priority for each in self.lost | self.expired if each.offset == self.head}
-        for log, held in self.held.items():
-            assert not (held and any(lane > log[2] for lane in paid))
+        highest = max(lane for (_, _, lane), count in paid.items() if count)
+        assert not any(held for (_, _, lane), held in self.held.items() if lane < highest)
 
     @rule()
     def trim(self) -> None:
@@ -368,13 +368,13 @@ class HistoryMachine(RuleBasedStateMachine):
             assert told.lost.count == (None if None in counts else sum(filter(None, counts)))
             assert set(told.lost.topics) == {topic for each in lost for topic in each.topics}
 
+    # -- at every step -------------------------------------------------------------------------
+
     @invariant()
     def is_read_from_the_beginning(self) -> None:
         """Whoever reads everything gets, of every lane, each message or is told of it."""
         for lane in Priority:
             self.read_by(Reader(dict.fromkeys(TOPICS, 0), ANN), lane)
-
-    # -- at every step -------------------------------------------------------------------------
 
     @invariant()
     def holds_what_the_lists_hold(self) -> None:

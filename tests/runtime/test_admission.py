@@ -207,7 +207,7 @@ class TestToken:
     async def test_refused_tokens_look_alike(self, broadcaster: Broadcaster) -> None:
         """Unknown, foreign, spent and malformed tokens are answered the same, and audited."""
         events: list[AuditEvent] = []
-        broadcaster.node._audit = events.append
+        broadcaster._node._audit = events.append
         _, anns = await begin(broadcaster, user="ann")
         epoch = anns.split("~")[0]
         _, spent = await begin(broadcaster, user="bob")

@@ -568,13 +568,13 @@ class TestTwoNodes:
                 reader = Reader(outbox)
                 assert (await reader.hello()).data["session"] == "resumed"
                 ghost.lost()
-                left.node.unregister(ghost)
+                left._node.unregister(ghost)
                 await left.publish("u", "nobody's now")
                 await left.publish("t", 1)
                 assert await reader.take(1) == [1]
                 await settle()
                 assert left.state is BroadcasterState.RUNNING
-                assert not left.node.registry.has_listeners("u")
+                assert not left._node.registry.has_listeners("u")
 
 
 class TestOptions:

@@ -103,7 +103,7 @@ def test_memory_broker_gets_its_options() -> None:
     whole = Broadcaster(
         history_limit=5, history_age=6.0, history_bytes=7, token_lifetime=8.0, token_grace=9.0
     )
-    broker: Any = whole.node.broker
+    broker: Any = whole._node.broker
     keep, limits = broker.history.retention, broker.tokens.registry.limits
     assert (keep.limit, keep.age, keep.max_bytes) == (5, 6.0, 7)
     assert (limits.lifetime, limits.grace) == (8.0, 9.0)

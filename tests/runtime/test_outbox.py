@@ -186,7 +186,7 @@ class TestNext:
                 await reader.hello()
                 for turns in range(12):
                     if replayed:
-                        outbox.connection.delivery.fall_behind(broadcaster.node.ingested)
+                        outbox.connection.delivery.fall_behind(broadcaster._node.ingested)
                     await broadcaster.publish("t", turns, priority=lane)
                     await settle()
                     reading = asyncio.ensure_future(outbox.next())
@@ -288,7 +288,7 @@ class TestAcknowledge:
             await reader.take(2)
             await broadcaster.publish("t", "waits")
             await settle()
-            epoch, token = broadcaster.node.epoch, outbox.token
+            epoch, token = broadcaster._node.epoch, outbox.token
             assert outbox.acknowledge(reader.last_id)
             session = outbox.connection.session
             before = session.position
@@ -468,8 +468,8 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
                         assert client.outbox is not None
                         client.outbox.close(CloseReason.REQUESTED)
                     case ("missed", _):
-                        for connection in broadcaster.node.outboxes:
-                            connection.delivery.fall_behind(broadcaster.node.ingested)
+                        for connection in broadcaster._node.outboxes:
+                            connection.delivery.fall_behind(broadcaster._node.ingested)
             if client.outbox is None:
                 await client.connect()
             while (count := await client.read()) != 0:

@@ -36,8 +36,8 @@ class TestPublish:
         async with Broadcaster() as broadcaster:
             with pytest.raises(InvalidTopic):
                 await broadcaster.publish(topic, 1)
-            assert await broadcaster.node.broker.head() == (await broadcaster.node.broker.head())
-            assert (await broadcaster.node.broker.head()).offset == 0
+            assert await broadcaster._node.broker.head() == (await broadcaster._node.broker.head())
+            assert (await broadcaster._node.broker.head()).offset == 0
 
     @pytest.mark.parametrize(
         "topic", ["a", "x" * 200, "é" * 100, "a.b.c.d.e.f.g.h", "A", "{a}:b|c", "ä%20", "日本"]
@@ -91,7 +91,7 @@ class TestPublish:
         async with Broadcaster() as broadcaster:
             with pytest.raises(InvalidPayload):
                 await broadcaster.publish("t", data)
-            assert (await broadcaster.node.broker.head()).offset == 0
+            assert (await broadcaster._node.broker.head()).offset == 0
 
     @pytest.mark.parametrize(
         "data",
@@ -128,7 +128,7 @@ class TestPublish:
             (name,) = options
             with pytest.raises(PublishError, match=name):
                 await broadcaster.publish("t", 1, **options)
-            assert (await broadcaster.node.broker.head()).offset == 0
+            assert (await broadcaster._node.broker.head()).offset == 0
 
     async def test_size_limit(self) -> None:
         """A message of just the limit goes through; one byte more raises with both numbers."""

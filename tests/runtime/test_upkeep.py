@@ -270,7 +270,7 @@ class TestSweeps:
             clock=wall_clock, history_age=50.0, cleanup_interval=100.0
         ) as broadcaster:
             await broadcaster.publish("t", "x" * 1000)
-            history = broadcaster.node.broker.history  # type: ignore[attr-defined]
+            history = broadcaster._node.broker.history  # type: ignore[attr-defined]
             await asyncio.sleep(99.0)
             assert len(history) == 1
             await asyncio.sleep(2.0)

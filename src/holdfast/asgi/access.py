@@ -44,10 +44,10 @@ class Access:
         expired = (
             user is not None
             and user.expires_at is not None
-            and (user.expires_at <= self._broadcaster.node.clock())
+            and (user.expires_at <= self._broadcaster.now())
         )
         if user is None or expired:
-            self._broadcaster.node.note(
+            self._broadcaster.audit(
                 AuditAction.AUTHENTICATION_REFUSED, transport=transport, detail=request.client or ""
             )
             raise Refused("unauthorized", "valid credentials needed", status=401, close_code=4401)
@@ -74,7 +74,7 @@ class Access:
     async def require(self, user: User, action: Action) -> None:
         """Raise `Refused` with 403 unless the user may."""
         if not await self.may(user, action, None):
-            self._broadcaster.node.note(AuditAction.ACCESS_REFUSED, user.id, detail=action.value)
+            self._broadcaster.audit(AuditAction.ACCESS_REFUSED, user=user.id, detail=action.value)
             raise Refused("forbidden", "not allowed", status=403, close_code=4403)
 
     def cors(self, request: Request) -> list[Header]:
@@ -111,5 +111,5 @@ class Access:
         default = ":443" if known.startswith("https:") else ":80"
         if host and host.removesuffix(default) == own.removesuffix(default):
             return None
-        self._broadcaster.node.note(AuditAction.ORIGIN_REFUSED, detail=ascii(origin[:100]))
+        self._broadcaster.audit(AuditAction.ORIGIN_REFUSED, detail=ascii(origin[:100]))
         raise Refused("foreign_origin", "this origin is not allowed", status=403, close_code=4403)

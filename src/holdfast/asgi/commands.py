@@ -50,18 +50,17 @@ class Commands:
 
     async def probe(self, outbox: Outbox) -> dict[str, object]:
         """Send a test frame, and report whether and how soon the server took it."""
-        node, transport = self._broadcaster.node, outbox.connection.transport
-        began = node.monotonic()
-        outbox.put(frames.control("test", node.clock()))
+        transport, began = outbox.connection.transport, anyio.current_time()
+        outbox.put(frames.control("test", self._broadcaster.now()))
         with anyio.move_on_after(PROBE_TIMEOUT):
             if await outbox.flushed():
-                seconds = round(node.monotonic() - began, 6)
+                seconds = round(anyio.current_time() - began, 6)
                 return {"handedOver": True, "seconds": seconds, "transport": transport}
         return {"handedOver": False, "seconds": None, "transport": transport}
 
     async def by_message(self, outbox: Outbox, kind: str, value: dict[str, object]) -> bytes | None:
         """A WebSocket message; the answer is a frame, or `None` (an ack has no answer)."""
-        now = self._broadcaster.node.clock()
+        now = self._broadcaster.now()
         match kind:
             case "ping":
                 return frames.control("pong", now)

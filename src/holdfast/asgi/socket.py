@@ -50,7 +50,7 @@ class Sockets:
                 await send(
                     {
                         "type": "websocket.send",
-                        "text": websocket.refusal(error, self._broadcaster.node.clock()).decode(),
+                        "text": websocket.refusal(error, self._broadcaster.now()).decode(),
                     }
                 )
                 await websocket.close(send, error.close_code, error.code)

@@ -84,7 +84,7 @@ class Streams:
     ) -> None:
         """Answer with a stream that ends at once: at a 503, EventSource would give up for good."""
         data = {"reason": reason.replace("_", " "), "reconnect": True}
-        body = frames.control("closing", self._broadcaster.node.clock(), data)
+        body = frames.control("closing", self._broadcaster.now(), data)
         wait = int(random.uniform(2.0, 10.0) * 1000)  # noqa: S311 - jitter
         headers = [*sse.headers(scope), *cors]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

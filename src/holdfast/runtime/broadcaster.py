@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ from ..core.tokens import Position, Session
 from ..core.topics import USER_TOPIC, check_topic
 from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, WrongThread
 from .admission import Admission, Hello
-from .audit import AuditHook
+from .audit import AuditAction, AuditHook
 from .broker import Broker, Head
 from .memory import MemoryBroker
 from .node import Node
@@ -74,7 +75,7 @@ class Broadcaster:
         if broker is not None and self.options.of_memory_broker:
             names = ", ".join(self.options.of_memory_broker)
             raise ConfigurationError(f"{names}: give this to the broker, not beside it")
-        self.node = Node(
+        self._node = Node(
             broker
             or MemoryBroker(
                 retention=self.options.retention(), tokens=self.options.token_limits(), clock=clock
@@ -85,16 +86,16 @@ class Broadcaster:
         )
         self.state = BroadcasterState.NEW
         self._started_at = 0.0
-        self._subscriber = Subscriber(self.node)
-        self._admission = Admission(self.node, self._subscriber)
-        self._upkeep = Upkeep(self.node)
+        self._subscriber = Subscriber(self._node)
+        self._admission = Admission(self._node, self._subscriber)
+        self._upkeep = Upkeep(self._node)
         self._sources: list[PeriodicSource] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: TaskGroup | None = None
         self._failure: Exception | None = None
-        self.node.on_register = self._upkeep.watch
-        self.node.on_closing = self._upkeep.hurry
-        self.node.on_listeners = self._listeners_changed
+        self._node.on_register = self._upkeep.watch
+        self._node.on_closing = self._upkeep.hurry
+        self._node.on_listeners = self._listeners_changed
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -103,9 +104,9 @@ class Broadcaster:
             raise NotRunning("this Broadcaster is running already: enter it once, in one lifespan")
         self._loop = asyncio.get_running_loop()
         self._failure = None
-        await self.node.broker.start()
-        self.node.begin(await self.node.broker.head())
-        self._started_at = self.node.monotonic()
+        await self._node.broker.start()
+        self._node.begin(await self._node.broker.head())
+        self._started_at = self._node.monotonic()
         self._tasks = await anyio.create_task_group().__aenter__()
         self.state = BroadcasterState.RUNNING
         for task in (self._follow, self._upkeep.heartbeats, self._upkeep.sweeps):
@@ -125,7 +126,7 @@ class Broadcaster:
         try:
             with anyio.CancelScope(shield=True):
                 await self.drain()
-                await self.node.finish()
+                await self._node.finish()
         finally:
             self._tasks = None
             tasks.cancel_scope.cancel()
@@ -134,7 +135,7 @@ class Broadcaster:
             finally:
                 self.state = BroadcasterState.CLOSED
                 with anyio.CancelScope(shield=True):
-                    await self.node.broker.close()
+                    await self._node.broker.close()
 
     async def _own(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task of ours; if it dies, fail everyone who waits for it."""
@@ -144,14 +145,14 @@ class Broadcaster:
             self._failure = error
             self.state = BroadcasterState.FAILED
             _logger.exception("a task of the Broadcaster died; all connections are closed")
-            self.node.is_open = False
-            self.node.close_all(CloseReason.FAILED)
+            self._node.is_open = False
+            self._node.close_all(CloseReason.FAILED)
 
     async def _follow(self) -> None:
         """Read the log and fan it out, for ever; all that is published in one tick at once."""
         while True:
-            self.node.deliver(
-                await self.node.broker.follow(Head(self.node.epoch, self.node.ingested))
+            self._node.deliver(
+                await self._node.broker.follow(Head(self._node.epoch, self._node.ingested))
             )
             await asyncio.sleep(self.options.flush_interval or 0)
 
@@ -163,8 +164,8 @@ class Broadcaster:
         """Let nobody in any more and tell every connection to end; callable at any time."""
         if self.state is BroadcasterState.RUNNING:
             self.state = BroadcasterState.DRAINING
-        self.node.is_open = False
-        self.node.close_all(CloseReason.DRAIN)
+        self._node.is_open = False
+        self._node.close_all(CloseReason.DRAIN)
 
     async def drain(self, within: float = DRAIN_TIMEOUT) -> bool:
         """`begin_drain`, then wait up to `within` seconds; whether all connections ended.
@@ -174,16 +175,35 @@ class Broadcaster:
         self.begin_drain()
         try:
             async with asyncio.timeout(within):
-                while self.node.outboxes:
-                    self.node.emptied.clear()
-                    await self.node.emptied.wait()
+                while self._node.outboxes:
+                    self._node.emptied.clear()
+                    await self._node.emptied.wait()
         except TimeoutError:
             return False
         return True
 
+    def now(self) -> float:
+        """Seconds since the Unix epoch, by the clock that was given."""
+        return self._node.clock()
+
+    def audit(
+        self,
+        action: AuditAction,
+        *,
+        user: str | None = None,
+        transport: str | None = None,
+        detail: str = "",
+    ) -> None:
+        """Tell the audit hook, if there is one."""
+        self._node.note(action, user, None, transport, detail)
+
+    def has_listeners(self, topic: str) -> bool:
+        """Whether anybody here is subscribed to `topic`, directly or by a pattern."""
+        return self._node.registry.has_listeners(topic)
+
     def is_admitting(self) -> bool:
         """Whether new connections are let in: running, and not told to drain."""
-        return self.node.is_open
+        return self._node.is_open
 
     def check_running(self) -> None:
         """Raise unless messages can be published and delivered."""
@@ -231,11 +251,11 @@ class Broadcaster:
             ttl=ttl,
             to_user=to_user,
             idempotency_key=idempotency_key,
-            now=self.node.clock(),
+            now=self._node.clock(),
             max_bytes=self.options.max_message_bytes,
         )
-        head = await self.node.broker.publish(draft)
-        self.node.counters.published += 1
+        head = await self._node.broker.publish(draft)
+        self._node.counters.published += 1
         return head.offset
 
     async def publish_to_user(
@@ -282,9 +302,8 @@ class Broadcaster:
         """
         if not interval > 0:
             raise ConfigurationError(f"interval={interval!r}: it must be a number over 0")
-        made = PeriodicSource(
-            self, check_topic(topic), source, interval=interval, priority=priority, key=key, ttl=ttl
-        )
+        publish = partial(self.publish, check_topic(topic), priority=priority, key=key, ttl=ttl)
+        made = PeriodicSource(self._node, topic, source, publish, interval=interval)
         self._sources = [source for source in self._sources if not source.is_cancelled]
         self._sources.append(made)
         if self._tasks is not None:
@@ -324,8 +343,8 @@ class Broadcaster:
         try:
             yield outbox
         finally:
-            self.node.unregister(outbox)
-            await self.node.detach(outbox.connection.session, outbox.connection.id)
+            self._node.unregister(outbox)
+            await self._node.detach(outbox.connection.session, outbox.connection.id)
 
     async def position(self, topics: Iterable[str], *, user: str | None = None) -> str:
         """An event id of now, to render into a page together with the state it shows.
@@ -334,7 +353,7 @@ class Broadcaster:
         """
         self.check_running()
         names = check_topics(topics, self.options.max_topics)
-        head = await self.node.broker.head()
+        head = await self._node.broker.head()
         session = Session(
             None if user is None else UserId(user),
             dict.fromkeys(names, head.offset),
@@ -344,29 +363,29 @@ class Broadcaster:
         )
         if user is not None:
             session.subscriptions[USER_TOPIC] = head.offset
-        token = await self.node.broker.tokens.issue(session, None)
+        token = await self._node.broker.tokens.issue(session, None)
         return str(EventId(head.epoch, Cursor.at(head.offset), token))
 
     def outbox(self, connection_id: str, user: str | None = None) -> Outbox | None:
         """The outbox of that connection, if it is here and the user's."""
-        connection = self.node.registry.get(connection_id)
+        connection = self._node.registry.get(connection_id)
         if connection is None or connection.user != user:
             return None
-        return self.node.outboxes.get(connection)
+        return self._node.outboxes.get(connection)
 
     def outboxes_of(self, user: str) -> list[Outbox]:
         """All outboxes of a user."""
         return [
-            self.node.outboxes[connection]
-            for connection in self.node.registry.of_user(UserId(user))
+            self._node.outboxes[connection]
+            for connection in self._node.registry.of_user(UserId(user))
         ]
 
     def disconnect(self, connection_id: str, reason: CloseReason = CloseReason.REQUESTED) -> bool:
         """End a connection; `False` if it is not here."""
-        connection = self.node.registry.get(connection_id)
+        connection = self._node.registry.get(connection_id)
         if connection is None:
             return False
-        self.node.outboxes[connection].close(reason)
+        self._node.outboxes[connection].close(reason)
         return True
 
     async def reauthorize(self, user: str | None = None) -> None:
@@ -374,19 +393,19 @@ class Broadcaster:
 
         Connections that are just being opened ask again, too.
         """
-        self.node.rights += 1
-        for outbox in list(self.node.outboxes.values()):
+        self._node.rights += 1
+        for outbox in list(self._node.outboxes.values()):
             if user is None or outbox.connection.user == user:
                 await self._subscriber.reauthorize(outbox)
 
     async def logout(self, user: str) -> None:
         """End all connections of a user, and make the tokens of those that were there useless."""
-        for id in [id for id, who in self.node.admitting.items() if who == user]:
-            del self.node.admitting[id]
+        for id in [id for id, who in self._node.admitting.items() if who == user]:
+            del self._node.admitting[id]
         for outbox in self.outboxes_of(user):
-            self.node.end(outbox, CloseReason.FORBIDDEN)
-            await self.node.detach(outbox.connection.session, outbox.connection.id)
-        await self.node.broker.tokens.forget(UserId(user))
+            self._node.end(outbox, CloseReason.FORBIDDEN)
+            await self._node.detach(outbox.connection.session, outbox.connection.id)
+        await self._node.broker.tokens.forget(UserId(user))
 
     async def subscribe(self, outbox: Outbox, topics: Iterable[str]) -> tuple[list[str], list[str]]:
         """Add topics to a live connection, from now on; return (accepted, rejected).
@@ -403,17 +422,17 @@ class Broadcaster:
 
     def statistics(self) -> Statistics:
         """A snapshot of counts; costs time in proportion to the connections."""
-        uptime = self.node.monotonic() - self._started_at if self._tasks else 0.0
-        return of_node(self.node, self.state.value, uptime)
+        uptime = self._node.monotonic() - self._started_at if self._tasks else 0.0
+        return of_node(self._node, self.state.value, uptime)
 
     def connection_statistics(
         self, transport: str | None = None, *, limit: int | None = None
     ) -> list[ConnectionStatistics]:
         """A snapshot of every connection (of one transport), the oldest `limit` of them."""
-        now = self.node.monotonic()
+        now = self._node.monotonic()
         outboxes = (
             outbox
-            for connection, outbox in self.node.outboxes.items()
+            for connection, outbox in self._node.outboxes.items()
             if transport is None or connection.transport == transport
         )
         return [of_connection(outbox, now) for outbox in islice(outboxes, limit)]

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 import anyio.to_thread
 
-from ..core.message import Priority
-
 if TYPE_CHECKING:
-    from .broadcaster import Broadcaster
+    from .node import Node
 
 Source = Callable[[], object]
 """Returns what to publish, or `None` for nothing this time. A plain function is called in a
@@ -32,22 +30,18 @@ class PeriodicSource:
 
     def __init__(
         self,
-        broadcaster: Broadcaster,
+        node: Node,
         topic: str,
         source: Source,
+        publish: Callable[[object], Awaitable[object]],
         *,
         interval: float,
-        priority: Priority,
-        key: str | None,
-        ttl: float | None,
     ) -> None:
         self.topic = topic
-        self._broadcaster = broadcaster
+        self._node = node
         self._source = source
+        self._publish = publish
         self._interval = interval
-        self._priority = priority
-        self._key = key
-        self._ttl = ttl
         self._changed = asyncio.Event()
         self._cancelled = False
 
@@ -70,7 +64,7 @@ class PeriodicSource:
         self._changed = asyncio.Event()  # of this loop, if another one ran before
         while not self._cancelled:
             self._changed.clear()
-            if not self._broadcaster.node.registry.has_listeners(self.topic):
+            if not self._node.registry.has_listeners(self.topic):
                 await self._changed.wait()
                 continue
             await self._publish_once()
@@ -80,11 +74,9 @@ class PeriodicSource:
         try:
             data = await self._call()
             if data is not None:
-                await self._broadcaster.publish(
-                    self.topic, data, priority=self._priority, key=self._key, ttl=self._ttl
-                )
+                await self._publish(data)
         except Exception:
-            self._broadcaster.node.counters.source_errors += 1
+            self._node.counters.source_errors += 1
             _logger.exception(
                 "the periodic source of %r failed; it will be called again", self.topic
             )
