@@ -19,7 +19,7 @@ from .core.connection import CloseReason
 from .errors import Refused
 from .runtime import frames
 from .runtime.outbox import Frame, Outbox
-from .runtime.transport import FINISH_TIMEOUT, Message, Receive, Send
+from .runtime.transport import FINISH_TIMEOUT, Event, Receive, Send
 
 _logger = logging.getLogger("holdfast")
 
@@ -48,7 +48,7 @@ def encode(frame: Frame) -> str:
     return f'{frame.body[:-1].decode()},"id":"{frame.id}"}}'
 
 
-def parse(message: Message, limit: int) -> dict[str, object]:
+def parse(message: Event, limit: int) -> dict[str, object]:
     """A client's message, an object with a string `type`; raises `Refused` for anything else."""
     text = message.get("text")
     if text is None:

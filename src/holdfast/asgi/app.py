@@ -161,13 +161,13 @@ class LiveApp:
         self, command: Callable[[Outbox, dict[str, object]], Awaitable[dict[str, object]]]
     ) -> Handler:
         async def handle(user: User, value: dict[str, object]) -> dict[str, object]:
-            outbox = self._own(user, value)
+            outbox = self._outbox_of(user, value)
             outbox.seen()
             return await command(outbox, value)
 
         return handle
 
-    def _own(self, user: User, value: dict[str, object]) -> Outbox:
+    def _outbox_of(self, user: User, value: dict[str, object]) -> Outbox:
         """The caller's connection. Another's and none at all look alike."""
         id = value.get("connectionId")
         outbox = self._broadcaster.outbox(id, user.id) if isinstance(id, str) else None
@@ -177,7 +177,7 @@ class LiveApp:
 
     async def _test(self, user: User, value: dict[str, object]) -> dict[str, object]:
         """Send a probe to the caller's connection, and report whether the server took it."""
-        outbox = self._own(user, value)
+        outbox = self._outbox_of(user, value)
         return await self._commands.probe(outbox)
 
     # -- lifespan ------------------------------------------------------------------------------

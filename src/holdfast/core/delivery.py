@@ -54,7 +54,7 @@ class Delivery:
     - memory: one buffer, whatever the length of the replay.
     """
 
-    __slots__ = ("_live", "_not_before", "_read_through", "_settled", "buffer")
+    __slots__ = ("_live", "_not_before", "_read_through", "buffer")
 
     def __init__(
         self,
@@ -73,7 +73,6 @@ class Delivery:
         self._live = [live] * 4
         self._not_before = not_before
         self._read_through = list(start.marks)
-        self._settled = list(start.marks)
 
     @property
     def is_live(self) -> bool:
@@ -149,14 +148,16 @@ class Delivery:
 
     def cursor(self, position: Offset) -> Cursor:
         """The low-water mark of each lane; `position` is how far the live feed has come."""
-        settled = self._settled
+        marks: list[Offset] = []
         for lane in Priority:
             first = self.buffer.first_place(lane)
-            mark = self._read_through[lane] if first is None else Offset(first - 1)
-            if first is None and self._live[lane] and position > mark:
-                mark = position
-            settled[lane] = max(settled[lane], mark)
-        low, normal, high, critical = settled
+            if first is not None:
+                marks.append(Offset(first - 1))
+            elif self._live[lane]:
+                marks.append(max(self._read_through[lane], position))
+            else:
+                marks.append(self._read_through[lane])
+        low, normal, high, critical = marks
         return Cursor((low, normal, high, critical))
 
     def _unholdable(self, entry: Message | Gap) -> Gap | None:

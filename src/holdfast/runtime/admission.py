@@ -95,11 +95,11 @@ class Admission:
 
     async def _admit(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> Outbox:
         node = self._node
-        presenting = node.start(self._present(hello, topics, id))
+        presenting = node.run_to_end(self._present(hello, topics, id))
         try:
             start = await asyncio.shield(presenting)
         except asyncio.CancelledError:
-            await asyncio.shield(node.start(self._give_back(presenting, id)))
+            await asyncio.shield(node.run_to_end(self._give_back(presenting, id)))
             raise
         try:
             return await self._open(hello, topics, id, start)

@@ -152,17 +152,17 @@ class Node:
             reason = connection.close_reason
             detail = reason.text if reason else "the client left"
             self.note_connection(AuditAction.DISCONNECTED, connection, detail)
-        if not outbox.settled:
-            outbox.settled = True
-            self.counters.settle(connection, outbox)
+        if not outbox.accounted:
+            outbox.accounted = True
+            self.counters.add_account(connection, outbox)
         if not self.outboxes:
             self.emptied.set()
 
     async def detach(self, session: Session, id: ConnectionId) -> None:
         """Give a session back to the tokens, whatever happens to the caller."""
-        await asyncio.shield(self.start(self.broker.tokens.detach(session, id)))
+        await asyncio.shield(self.run_to_end(self.broker.tokens.detach(session, id)))
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def run_to_end(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run what must come to its end, though the client that it is for may be gone."""
         task = asyncio.ensure_future(work)
         self._under_way.add(task)

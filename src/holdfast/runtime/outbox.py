@@ -56,6 +56,7 @@ class Outbox:
         "_suffix",
         "_waiter",
         "abort",
+        "accounted",
         "blocked_since",
         "connection",
         "epoch",
@@ -63,7 +64,6 @@ class Outbox:
         "handed_over_bytes",
         "last_sent",
         "may_subscribe",
-        "settled",
         "token",
     )
 
@@ -88,7 +88,7 @@ class Outbox:
         """When the transport began to send what it is still sending (monotonic seconds)."""
         self.abort: Callable[[], None] = lambda: None
         """Ends the transport at once, whatever it is doing; the transport sets it."""
-        self.settled = False
+        self.accounted = False
         """Whether its account has been added to the node's."""
 
     # -- what the fan-out and the edges call ---------------------------------------------------

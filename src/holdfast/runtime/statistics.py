@@ -84,7 +84,7 @@ class Counters:
     lost: int = 0
     source_errors: int = 0
 
-    def settle(self, connection: Connection, outbox: Outbox) -> None:
+    def add_account(self, connection: Connection, outbox: Outbox) -> None:
         """Add the account of a connection."""
         account = connection.delivery.buffer.statistics()
         self.conflated += account.conflated
@@ -116,7 +116,7 @@ def of_node(node: Node, state: str, uptime: float) -> Statistics:
     """A snapshot of a node: its counters, and the accounts of those that are connected."""
     total = replace(node.counters)
     for connection, outbox in node.outboxes.items():
-        total.settle(connection, outbox)
+        total.add_account(connection, outbox)
     transports = Counter(connection.transport for connection in node.outboxes)
     return Statistics(
         state=state,
