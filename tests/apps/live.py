@@ -13,7 +13,7 @@ from typing import Any
 from holdfast import Broadcaster, Priority
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User
-from holdfast.runtime.broadcaster import BroadcasterState
+from holdfast.runtime.lifecycle import BroadcasterState
 
 
 def authenticate(request: Request) -> User:

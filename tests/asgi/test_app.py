@@ -13,7 +13,7 @@ from holdfast import AuditAction, AuditEvent, Broadcaster, ConfigurationError, N
 from holdfast.asgi import LiveApp
 from holdfast.asgi import http as http_module
 from holdfast.auth import Action, Request, User, anonymous
-from holdfast.runtime.broadcaster import BroadcasterState
+from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.asgi import Conversation, Http, Socket, fetch, scope
 from tests.support.brokers import LateBroker
 from tests.support.virtual import settle, wall_clock

@@ -22,7 +22,7 @@ from holdfast import (
     Refused,
     WrongThread,
 )
-from holdfast.runtime.broadcaster import BroadcasterState
+from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader
 from tests.support.virtual import run_virtual, settle

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast import Broadcaster, CloseReason, EventId
-from holdfast.runtime.broadcaster import BroadcasterState
+from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader, Seen
 from tests.support.virtual import VirtualLoop, settle, wall_clock

@@ -5,7 +5,7 @@ stream     GET /stream and /reconnect, the event streams
 socket     /websocket
 commands   subscribe, unsubscribe, ack, test: what a client may ask of its own connection
 reports    health, statistics, configuration
-access     who may: the hooks, origins
+access     who may, and with what: the hooks, origins, what is presented
 http       reading requests and writing answers
 shutdown   draining at the signal
 """

@@ -1,21 +1,45 @@
-"""Who may: the application's hooks, and where a browser's request may come from."""
+"""Who may, and with what: the application's hooks, origins, and what a client presents."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
 
 from ..auth import Action, Authenticate, Authorize, Request, User
+from ..core.cursor import EventId
 from ..core.topics import is_pattern
 from ..errors import Refused
 from ..runtime.audit import AuditAction
 from ..runtime.broadcaster import Broadcaster
+from ..runtime.outbox import Outbox
 from ..runtime.subscribing import MaySubscribe
 from .http import Header
 
 _logger = logging.getLogger("holdfast")
+
+
+def named_topics(request: Request) -> list[str]:
+    """The topics of the query: `topics=a,b`, or `metrics=` as existing front ends send it."""
+    listed = request.query.get("topics") or request.query.get("metrics") or ""
+    return [name for name in listed.split(",") if name]
+
+
+def presented(request: Request) -> tuple[str | None, str | None]:
+    """The event id and the token that a client presents; headers count before the query.
+
+    The token inside an id that came as a header is newer than one in the URL, which the browser
+    repeats at every reconnect.
+    """
+    header_id, header_token = (
+        request.headers.get(name) or None for name in ("last-event-id", "x-reconnect-token")
+    )
+    query_id, query_token = (request.query.get(name) or None for name in ("last_event_id", "token"))
+    if header_id is not None and EventId.parse(header_id) is not None:
+        query_token = None
+    return header_id or query_id, header_token or query_token
 
 
 class Access:
@@ -70,6 +94,26 @@ class Access:
             return await self.may(user, action, topic)
 
         return may
+
+    def connect(
+        self,
+        request: Request,
+        user: User,
+        transport: str,
+        *,
+        last_event_id: str | None,
+        token: str | None,
+    ) -> AbstractAsyncContextManager[Outbox]:
+        """The connection that a request asks for, with the rights of its user."""
+        return self._broadcaster.connect(
+            user=user.id,
+            topics=named_topics(request),
+            last_event_id=last_event_id,
+            token=token,
+            transport=transport,
+            expires_at=user.expires_at,
+            may_subscribe=self.may_subscribe(user),
+        )
 
     async def require(self, user: User, action: Action) -> None:
         """Raise `Refused` with 403 unless the user may."""

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 
 from ..auth import Action, Authenticate, Authorize, Request, User, subscribe_only
 from ..errors import ConfigurationError, HoldfastError, Refused
-from ..runtime.broadcaster import Broadcaster, BroadcasterState
+from ..runtime.broadcaster import Broadcaster
+from ..runtime.lifecycle import BroadcasterState
 from ..runtime.outbox import Outbox
 from ..runtime.transport import Receive, Scope, Send
 from ..websocket import InboundLimits

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from ..runtime.broadcaster import Broadcaster, BroadcasterState
+from ..runtime.broadcaster import Broadcaster
+from ..runtime.lifecycle import BroadcasterState
 
 CONNECTIONS_LISTED = 1000
 """A report names at most so many connections; the counts are of all."""

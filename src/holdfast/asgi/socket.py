@@ -10,9 +10,8 @@ from ..auth import Request, User
 from ..errors import Refused
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.transport import Receive, Scope, Send
-from .access import Access
+from .access import Access, presented
 from .commands import Commands
-from .stream import named_topics, presented
 
 
 class Sockets:
@@ -58,14 +57,8 @@ class Sockets:
     async def _run(self, request: Request, user: User, receive: Receive, send: Send) -> None:
         last_event_id, token = presented(request)
         for may_resume in (True, False):  # once: what it left costs a session
-            async with self._broadcaster.connect(
-                user=user.id,
-                topics=named_topics(request),
-                last_event_id=last_event_id,
-                token=token,
-                transport="websocket",
-                expires_at=user.expires_at,
-                may_subscribe=self._access.may_subscribe(user),
+            async with self._access.connect(
+                request, user, "websocket", last_event_id=last_event_id, token=token
             ) as outbox:
                 command = partial(self._commands.by_message, outbox)
                 resume = await websocket.serve(

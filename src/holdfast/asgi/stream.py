@@ -11,31 +11,10 @@ from ..errors import BroadcasterFailed, Refused
 from ..runtime import frames
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.transport import Receive, Scope, Send
-from .access import Access
+from .access import Access, presented
 from .http import Header
 
 PREFETCH_HEADERS = ("sec-purpose", "purpose", "x-moz")
-
-
-def named_topics(request: Request) -> list[str]:
-    """The topics of the query: `topics=a,b`, or `metrics=` as existing front ends send it."""
-    listed = request.query.get("topics") or request.query.get("metrics") or ""
-    return [name for name in listed.split(",") if name]
-
-
-def presented(request: Request) -> tuple[str | None, str | None]:
-    """The event id and the token that a client presents; headers count before the query.
-
-    The token inside an id that came as a header is newer than one in the URL, which the browser
-    repeats at every reconnect.
-    """
-    header_id, header_token = (
-        request.headers.get(name) or None for name in ("last-event-id", "x-reconnect-token")
-    )
-    query_id, query_token = (request.query.get(name) or None for name in ("last_event_id", "token"))
-    if header_id is not None and EventId.parse(header_id) is not None:
-        query_token = None
-    return header_id or query_id, header_token or query_token
 
 
 class Streams:
@@ -62,14 +41,8 @@ class Streams:
             return
         last_event_id, token = presented(request)
         try:
-            async with self._broadcaster.connect(
-                user=user.id,
-                topics=named_topics(request),
-                last_event_id=last_event_id,
-                token=token,
-                transport="sse",
-                expires_at=user.expires_at,
-                may_subscribe=self._access.may_subscribe(user),
+            async with self._access.connect(
+                request, user, "sse", last_event_id=last_event_id, token=token
             ) as outbox:
                 await sse.serve(outbox, scope, receive, send, extra=cors)
         except Refused as error:

@@ -1,6 +1,7 @@
 """The runtime: what waits, and what owns tasks. Imports the core, never an edge.
 
-broadcaster  Broadcaster: what an application calls; owns the task group
+broadcaster  Broadcaster: what an application calls
+lifecycle    Lifecycle: owns the tasks, from start to stop
 node         Node: the connections of this process, and the fan-out to them
 admission    how a connection begins: token, position, rights, first frame
 outbox       Outbox: the one place where a task waits for messages

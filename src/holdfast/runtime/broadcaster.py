@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from enum import Enum
 from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Self
 
-import anyio
-from anyio.abc import TaskGroup
 from typing_extensions import Unpack
 
 from ..core.connection import CloseReason
@@ -22,10 +18,11 @@ from ..core.cursor import Cursor, EventId
 from ..core.message import Offset, Priority, UserId
 from ..core.tokens import Position, Session
 from ..core.topics import USER_TOPIC, check_topic
-from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, WrongThread
+from ..errors import ConfigurationError, NotRunning, WrongThread
 from .admission import Admission, Hello
 from .audit import AuditAction, AuditHook
 from .broker import Broker, Head
+from .lifecycle import DRAIN_TIMEOUT, BroadcasterState, Lifecycle
 from .memory import MemoryBroker
 from .node import Node
 from .options import Options, OptionsDict
@@ -35,21 +32,6 @@ from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
 from .subscribing import MaySubscribe, Subscriber, check_topics
 from .upkeep import Upkeep
-
-_logger = logging.getLogger("holdfast")
-
-DRAIN_TIMEOUT = 1.5
-"""Seconds that `drain` waits for streams to end."""
-
-
-class BroadcasterState(Enum):
-    """Where a Broadcaster is in its life; it only moves down, but may be started again."""
-
-    NEW = "new"
-    RUNNING = "running"
-    DRAINING = "draining"
-    FAILED = "failed"
-    CLOSED = "closed"
 
 
 class Broadcaster:
@@ -84,35 +66,28 @@ class Broadcaster:
             clock,
             audit,
         )
-        self.state = BroadcasterState.NEW
-        self._started_at = 0.0
+        self._life = Lifecycle(self._node)
         self._subscriber = Subscriber(self._node)
         self._admission = Admission(self._node, self._subscriber)
         self._upkeep = Upkeep(self._node)
         self._sources: list[PeriodicSource] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: TaskGroup | None = None
-        self._failure: Exception | None = None
         self._node.on_register = self._upkeep.watch
         self._node.on_closing = self._upkeep.hurry
         self._node.on_listeners = self._listeners_changed
 
     # -- life ----------------------------------------------------------------------------------
 
+    @property
+    def state(self) -> BroadcasterState:
+        """Where it is in its life."""
+        return self._life.state
+
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
-            raise NotRunning("this Broadcaster is running already: enter it once, in one lifespan")
-        self._loop = asyncio.get_running_loop()
-        self._failure = None
-        await self._node.broker.start()
-        self._node.begin(await self._node.broker.head())
-        self._started_at = self._node.monotonic()
-        self._tasks = await anyio.create_task_group().__aenter__()
-        self.state = BroadcasterState.RUNNING
+        await self._life.start()
         for task in (self._follow, self._upkeep.heartbeats, self._upkeep.sweeps):
-            self._tasks.start_soon(self._own, task)
+            self._life.spawn(task)
         for source in self._sources:
-            self._tasks.start_soon(self._own, source.run)
+            self._life.spawn(source.run)
         return self
 
     async def __aexit__(
@@ -121,66 +96,33 @@ class Broadcaster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tasks = self._tasks
-        assert tasks is not None
-        try:
-            with anyio.CancelScope(shield=True):
-                await self.drain()
-                await self._node.finish()
-        finally:
-            self._tasks = None
-            tasks.cancel_scope.cancel()
-            try:
-                await tasks.__aexit__(None, None, None)
-            finally:
-                self.state = BroadcasterState.CLOSED
-                with anyio.CancelScope(shield=True):
-                    await self._node.broker.close()
-
-    async def _own(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task of ours; if it dies, fail everyone who waits for it."""
-        try:
-            await task()
-        except Exception as error:
-            self._failure = error
-            self.state = BroadcasterState.FAILED
-            _logger.exception("a task of the Broadcaster died; all connections are closed")
-            self._node.is_open = False
-            self._node.close_all(CloseReason.FAILED)
-
-    async def _follow(self) -> None:
-        """Read the log and fan it out, for ever; all that is published in one tick at once."""
-        while True:
-            self._node.deliver(
-                await self._node.broker.follow(Head(self._node.epoch, self._node.ingested))
-            )
-            await asyncio.sleep(self.options.flush_interval or 0)
-
-    def _listeners_changed(self) -> None:
-        for source in self._sources:
-            source.listeners_changed()
+        await self._life.stop()
 
     def begin_drain(self) -> None:
         """Let nobody in any more and tell every connection to end; callable at any time."""
-        if self.state is BroadcasterState.RUNNING:
-            self.state = BroadcasterState.DRAINING
-        self._node.is_open = False
-        self._node.close_all(CloseReason.DRAIN)
+        self._life.begin_drain()
 
     async def drain(self, within: float = DRAIN_TIMEOUT) -> bool:
         """`begin_drain`, then wait up to `within` seconds; whether all connections ended.
 
         Clients are told to reconnect, and resume elsewhere, or here after a restart.
         """
-        self.begin_drain()
-        try:
-            async with asyncio.timeout(within):
-                while self._node.outboxes:
-                    self._node.emptied.clear()
-                    await self._node.emptied.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._life.drain(within)
+
+    def check_running(self) -> None:
+        """Raise unless messages can be published and delivered, from where this is called."""
+        self._life.check_running()
+
+    async def _follow(self) -> None:
+        """Read the log and fan it out, for ever; all that is published in one tick at once."""
+        node = self._node
+        while True:
+            node.deliver(await node.broker.follow(Head(node.epoch, node.ingested)))
+            await asyncio.sleep(self.options.flush_interval or 0)
+
+    def _listeners_changed(self) -> None:
+        for source in self._sources:
+            source.listeners_changed()
 
     def now(self) -> float:
         """Seconds since the Unix epoch, by the clock that was given."""
@@ -204,22 +146,6 @@ class Broadcaster:
     def is_admitting(self) -> bool:
         """Whether new connections are let in: running, and not told to drain."""
         return self._node.is_open
-
-    def check_running(self) -> None:
-        """Raise unless messages can be published and delivered."""
-        if self._failure is not None:
-            raise BroadcasterFailed("a background task died") from self._failure
-        if self._tasks is None:
-            raise NotRunning(
-                "the Broadcaster is not running: serve LiveApp with lifespan on, or use "
-                "`async with broadcaster:` in the lifespan of your framework"
-            )
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not self._loop:
-            raise WrongThread("call this in the Broadcaster's event loop, or publish_from_thread")
 
     # -- publishing ----------------------------------------------------------------------------
 
@@ -277,8 +203,8 @@ class Broadcaster:
 
         After a timeout the message may have been published, as after a cancellation.
         """
-        loop = self._loop
-        if loop is None or self._tasks is None:
+        loop = self._life.loop
+        if loop is None or self.state in (BroadcasterState.NEW, BroadcasterState.CLOSED):
             raise NotRunning("the Broadcaster is not running")
         if asyncio._get_running_loop() is not None:
             raise WrongThread("this would block the event loop: await publish instead")
@@ -306,8 +232,7 @@ class Broadcaster:
         made = PeriodicSource(self._node, topic, source, publish, interval=interval)
         self._sources = [source for source in self._sources if not source.is_cancelled]
         self._sources.append(made)
-        if self._tasks is not None:
-            self._tasks.start_soon(self._own, made.run)
+        self._life.spawn(made.run)
         return made
 
     # -- connections ---------------------------------------------------------------------------
@@ -422,8 +347,7 @@ class Broadcaster:
 
     def statistics(self) -> Statistics:
         """A snapshot of counts; costs time in proportion to the connections."""
-        uptime = self._node.monotonic() - self._started_at if self._tasks else 0.0
-        return of_node(self._node, self.state.value, uptime)
+        return of_node(self._node, self.state.value, self._life.uptime)
 
     def connection_statistics(
         self, transport: str | None = None, *, limit: int | None = None
