@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from .buffer import PriorityBuffer, Verdict
 from .cursor import Cursor
 from .history import Page
-from .message import BEST_FIRST, Gap, Message, Offset, Priority
+from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority
 
 PAGE_MESSAGES = 64
 """Messages in one page of a replay."""
@@ -46,7 +46,7 @@ class PageRequest:
 class Delivery:
     """The four lanes of a connection: a window on the log, never a store.
 
-    Invariants (the machine of tests/core/test_delivery.py, with its mutants):
+    Invariants (tests/model/ drives it with all that surrounds it; its mutants break them):
 
     - everything published to a lane after its mark is pending here, still to be read, or settled;
     - the cursor never goes back;
@@ -62,7 +62,7 @@ class Delivery:
         start: Cursor,
         *,
         live: bool,
-        not_before: Offset = Offset(0),  # noqa: B008 - an int
+        not_before: Offset = BEGINNING,
     ) -> None:
         """Begin at `start`: live (a new session, `start` is now) or with all four to catch up.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, merge
 
 from .cursor import Cursor
-from .message import BEST_FIRST, Gap, Message, Offset, Priority, UserId
+from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority, UserId
 from .topic_log import REMEMBERED, TopicLog
 from .topics import TopicTree, is_pattern
 
@@ -81,13 +81,13 @@ class History:
 
     def __init__(self, retention: Retention | None = None) -> None:
         self.retention = retention or Retention()
-        self.head: Offset = Offset(0)
+        self.head: Offset = BEGINNING
         self._logs: OrderedDict[Address, Logs] = OrderedDict()
         self._addresses: Counter[str] = Counter()  # how many addresses each topic has
         self._names = TopicTree()
         self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
         self._bytes = 0
-        self._floor = [Offset(0), Offset(0), Offset(0), Offset(0)]
+        self._floor = [BEGINNING] * 4
 
     @property
     def held_bytes(self) -> int:

@@ -22,7 +22,7 @@ from ..core.connection import Connection
 from ..core.cursor import Cursor, EventId
 from ..core.delivery import Delivery
 from ..core.history import Survey
-from ..core.message import Offset, UserId
+from ..core.message import BEGINNING, Offset, UserId
 from ..core.tokens import ConnectionId, Presented, Session, Token
 from ..core.topics import USER_TOPIC
 from ..errors import Refused
@@ -68,7 +68,7 @@ class _Start:
     cause: Cause | None = None
     returns: bool = False
     rights: int = 0
-    newest: Offset = Offset(0)  # noqa: RUF009 - an int
+    newest: Offset = BEGINNING
 
 
 class Admission:
@@ -209,7 +209,7 @@ class Admission:
         if hello.user is not None:
             allowed.append(USER_TOPIC)
         held = session.subscriptions if start.cursor is not None else {}
-        seen = start.cursor.highest if start.cursor is not None else Offset(0)
+        seen = start.cursor.highest if start.cursor is not None else BEGINNING
         start.newest = max([seen, *held.values()])
         since = max(node.ingested, start.newest)
         session.subscriptions = {topic: held.get(topic, since) for topic in allowed}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ..core.connection import CloseReason, Connection, Event
 from ..core.cursor import Epoch
 from ..core.delivery import PageRequest
-from ..core.message import Gap, Offset, UserId
+from ..core.message import BEGINNING, Gap, UserId
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import Refused
@@ -49,7 +49,7 @@ class Node:
         self.counters = Counters()
         self.outboxes: dict[Connection, Outbox] = {}
         self.epoch = Epoch("")
-        self.ingested = Offset(0)
+        self.ingested = BEGINNING
         """The offset up to which the live feed has been fanned out."""
         self.is_open = False
         """Whether connections may begin."""
