@@ -66,17 +66,21 @@ async def serve(
                 retry = b""
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 outbox.sent()
-            with anyio.move_on_after(FINISH_TIMEOUT):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await _finish(send)
         except OSError:
             outbox.lost()
         except Exception:
             # The broker failed under this connection: the client comes back and is told of it.
             _logger.exception("a stream ended by an error")
             outbox.close(CloseReason.FAILED)
-            with anyio.move_on_after(FINISH_TIMEOUT):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await _finish(send)
         tasks.cancel_scope.cancel()
+
+
+async def _finish(send: Send) -> None:
+    """End the response cleanly: after an abrupt end, Chromium may lose the last event."""
+    with anyio.move_on_after(FINISH_TIMEOUT):
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _watch(receive: Receive, outbox: Outbox, scope: anyio.CancelScope) -> None:

@@ -99,7 +99,7 @@ class Broadcaster:
         await self._life.stop()
 
     def begin_drain(self) -> None:
-        """Let nobody in any more and tell every connection to end; callable at any time."""
+        """Let nobody in any more and tell every connection to end; does not wait."""
         self._life.begin_drain()
 
     async def drain(self, within: float = DRAIN_TIMEOUT) -> bool:
@@ -123,6 +123,8 @@ class Broadcaster:
     def _listeners_changed(self) -> None:
         for source in self._sources:
             source.listeners_changed()
+
+    # -- what the edges ask --------------------------------------------------------------------
 
     def now(self) -> float:
         """Seconds since the Unix epoch, by the clock that was given."""
@@ -162,11 +164,11 @@ class Broadcaster:
     ) -> Offset:
         """Publish `data` to a topic and return its offset; from then on it can be read.
 
-        `data` is what `json.dumps` takes, encoded before this returns.
-        With `key`, it supersedes what is pending of that topic and key. After `ttl` seconds it is
-        no longer delivered. With `to_user`, only that user's subscribers get it. Raises
-        `PublishError` before anything is queued. When cancelled, it may have been published;
-        repeating it with the same `idempotency_key` does not publish twice.
+        `data` is what `json.dumps` takes, encoded before this waits for anything. With `key`, it
+        supersedes what is pending of that topic and key. After `ttl` seconds it is no longer
+        delivered. With `to_user`, only that user's subscribers get it. Raises `PublishError`
+        before anything is queued. When cancelled, it may have been published; repeating it with
+        the same `idempotency_key` does not publish twice.
         """
         self.check_running()
         draft = make_draft(
