@@ -1,13 +1,19 @@
 """The application that real servers serve in the tests.
 
-Beside LiveApp's endpoints, POST /publish takes messages to publish. ``HOLDFAST_OPTIONS`` holds
-options of the Broadcaster as JSON.
+Beside LiveApp's endpoints: ``POST /publish`` takes ``{"messages": [...]}`` and answers with their
+``offsets``; ``GET /position?topics=a,b`` answers with an event ``id`` of now; ``POST /stall``
+blocks the event loop for ``seconds``; ``GET /internals`` counts what must not leak.
+``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 from holdfast import Broadcaster, Priority
@@ -30,11 +36,56 @@ broadcaster = Broadcaster(**json.loads(os.environ.get("HOLDFAST_OPTIONS", "{}"))
 live = LiveApp(broadcaster, authenticate=authenticate, authorize=authorize)
 
 
+async def publish(request: Request, value: Any) -> Any:
+    """Publish, in order."""
+    offsets = []
+    for message in value["messages"]:
+        priority = Priority[message.pop("priority", "NORMAL")]
+        topic, data = message.pop("topic", "t"), message.pop("data")
+        offsets.append(await broadcaster.publish(topic, data, priority=priority, **message))
+    return {"offsets": offsets}
+
+
+async def position(request: Request, value: Any) -> Any:
+    """Where a page that is rendered now begins."""
+    topics = request.query["topics"].split(",")
+    return {"id": await broadcaster.position(topics, user=request.headers.get("x-user"))}
+
+
+async def stall(request: Request, value: Any) -> Any:
+    """Block the loop, as an application with a long computation does."""
+    time.sleep(value["seconds"])  # noqa: ASYNC251 - that is the point
+    return {}
+
+
+async def internals(request: Request, value: Any) -> Any:
+    """What must be back where it was when everybody has gone."""
+    gc.collect()
+    loop: Any = asyncio.get_running_loop()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240 - no disk behind it
+    return {
+        "connections": broadcaster.statistics().connections,
+        "tasks": len(asyncio.all_tasks()),
+        "timers": sum(not handle.cancelled() for handle in getattr(loop, "_scheduled", ())),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "resident_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
+    }
+
+
+HANDLERS = {
+    ("POST", "/publish"): publish,
+    ("GET", "/position"): position,
+    ("POST", "/stall"): stall,
+    ("GET", "/internals"): internals,
+}
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """LiveApp, and what the tests need besides."""
     if scope["type"] in ("http", "websocket") and broadcaster.state is BroadcasterState.NEW:
         await broadcaster.__aenter__()  # daphne knows no lifespan
-    if scope["type"] != "http" or scope["path"] != "/publish":
+    handler = scope["type"] == "http" and HANDLERS.get((scope["method"], scope["path"]))
+    if not handler:
         await live(scope, receive, send)
         return
     body, more = b"", True
@@ -42,12 +93,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         event = await receive()
         body += event.get("body", b"")
         more = event.get("more_body", False)
-    for message in json.loads(body)["messages"]:
-        priority = Priority[message.pop("priority", "NORMAL")]
-        await broadcaster.publish(
-            message.pop("topic", "t"), message.pop("data"), priority=priority, **message
-        )
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
-    )
-    await send({"type": "http.response.body", "body": b"{}"})
+    answer = await handler(Request(scope), json.loads(body or b"{}"))
+    content = json.dumps(answer).encode()
+    headers = [(b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,33 +1,137 @@
-"""A TCP proxy that can cut what goes through it."""
+"""A TCP proxy that does to a connection what networks do: cut it, slow it down, swallow it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
+HOST = "127.0.0.1"
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
+
+How = Literal["fin", "rst"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is to happen to one connection; without arguments, nothing.
+
+    ``cut_after`` cuts both sides as soon as so many bytes have gone to the client (0: at once),
+    in the way of ``how``. ``rate`` is in bytes per second towards the client.
+    """
+
+    cut_after: int | None = None
+    how: How = "rst"
+    rate: float | None = None
+
+
+class Link:
+    """One connection through the proxy."""
+
+    def __init__(
+        self,
+        fault: Fault,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.fault = fault
+        self.to_client = 0
+        """Bytes that went to the client."""
+        self.is_cut = False
+        self._from_client, self._client = reader, writer
+        self._server: asyncio.StreamWriter | None = None
+        self._swallows = False
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def cut(self, how: How = "rst") -> None:
+        """End both sides at once: with RST, as a lost network does, or with FIN."""
+        self.is_cut = True
+        for writer in filter(None, (self._client, self._server)):
+            if how == "rst":
+                sock = writer.get_extra_info("socket")
+                with suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                writer.transport.abort()
+            else:
+                writer.close()
+
+    def swallow(self) -> None:
+        """Half-open: from now on nothing arrives anywhere, and neither side learns of an end."""
+        self._swallows = True
+
+    def stall(self) -> None:
+        """Take nothing more from the server: what it sends piles up on its side."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        """Go on after `stall`."""
+        self._open.set()
+
+    async def run(self, target: int) -> None:
+        """Copy both ways, until both sides have ended."""
+        # A slow link has no large buffer of its own.
+        limit = 65536 if self.fault.rate is None else 2048
+        from_server, self._server = await asyncio.open_connection(HOST, target, limit=limit)
+        if self.fault.cut_after == 0:
+            self.cut(self.fault.how)
+        await asyncio.gather(self._up(self._server), self._down(from_server))
+        if self._swallows and not self.is_cut:
+            await asyncio.Event().wait()  # until the proxy ends: nobody learns anything
+
+    async def _up(self, server: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await self._from_client.read(65536):
+                if not self._swallows:
+                    server.write(data)
+                    await server.drain()
+            if not self._swallows:
+                server.write_eof()
+
+    async def _down(self, server: asyncio.StreamReader) -> None:
+        rate, cut_after = self.fault.rate, self.fault.cut_after
+        piece = 65536 if rate is None else max(1, min(65536, int(rate / 50)))
+        with suppress(OSError):
+            while data := await server.read(piece):
+                await self._open.wait()
+                if rate is not None:
+                    await asyncio.sleep(len(data) / rate)
+                if self._swallows:
+                    continue
+                if cut_after is not None:
+                    data = data[: cut_after - self.to_client]
+                self.to_client += len(data)
+                self._client.write(data)
+                if self.to_client == cut_after:
+                    self.cut(self.fault.how)
+                    return
+                await self._client.drain()
+            if not self._swallows:
+                self._client.write_eof()
 
 
 class Proxy:
     """Forwards connections on a port of its own to ``127.0.0.1:target``.
 
-    ``cut`` resets every connection at once, on both sides, as a lost network does.
+    ``fault`` says what becomes of the connection with this number (from 0). ``links`` are those
+    that are open. ``target`` and ``fault`` may be changed at any time, for new connections.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._pairs: dict[
-            asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]
-        ] = {}
+    def __init__(self, target: int, fault: Callable[[int], Fault] = lambda _: Fault()) -> None:
+        self.target = target
+        self.fault = fault
         self.port = 0
+        self.opened = 0
         self.cuts = 0
+        self.links: dict[Link, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, HOST, 0, backlog=4096)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -39,41 +143,31 @@ class Proxy:
     ) -> None:
         self._server.close()
         self.cut()
-        if self._pairs:
-            await asyncio.wait(list(self._pairs))
+        tasks = list(self.links.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
-    def cut(self) -> int:
-        """Reset every connection; return how many those were."""
-        pairs = list(self._pairs.values())
-        for pair in pairs:
-            for writer in pair:
-                sock = writer.get_extra_info("socket")
-                with suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-                writer.transport.abort()
-        self.cuts += bool(pairs)
-        return len(pairs)
+    def cut(self, how: How = "rst") -> int:
+        """Cut every connection; return how many those were."""
+        links = [link for link in self.links if not link.is_cut]
+        for link in links:
+            link.cut(how)
+        self.cuts += bool(links)
+        return len(links)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        link = Link(self.fault(self.opened), reader, writer)
+        self.opened += 1
+        self.links[link] = task
         try:
-            upstream, to_upstream = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.close()
-            return
-        self._pairs[task] = (writer, to_upstream)
-        try:
-            await asyncio.gather(_copy(reader, to_upstream), _copy(upstream, writer))
+            await link.run(self.target)
+        except (OSError, asyncio.CancelledError):
+            pass  # nobody listens there; or the end of `__aexit__`, which waits for this
         finally:
-            del self._pairs[task]
-            writer.close()
-            to_upstream.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
+            del self.links[link]
+            if not link.is_cut:
+                link.cut("fin")
