@@ -497,11 +497,20 @@ class TestTokens:
         again = await broker.tokens.redeem(token, ANN, TWO)
         assert (again.verdict, again.token) == (Presented.ACCEPTED, first.token)
 
-    async def test_presented_again_while_in_use_is_refused(self, broker: Broker) -> None:
-        """A second tab with the same token does not throw the first one out."""
-        token = await broker.tokens.issue(Session(ANN), None)
-        await broker.tokens.redeem(token, ANN, ONE)
-        assert (await broker.tokens.redeem(token, ANN, TWO)).verdict is Presented.IN_USE
+    async def test_presented_again_while_in_use_opens_a_copy(self, broker: Broker) -> None:
+        """A second tab with the same token goes on by itself, and throws nobody out."""
+        session = Session(ANN, {"orders": Offset(3)}, frozenset({"orders"}))
+        token = await broker.tokens.issue(session, None)
+        first = await broker.tokens.redeem(token, ANN, ONE)
+        second = await broker.tokens.redeem(token, ANN, TWO)
+        assert second.session is not None
+        assert (second.session.user, second.session.subscriptions) == (ANN, {"orders": 3})
+        assert second.taken_over is None
+        assert second.token not in (token, first.token)
+        assert second.token is not None
+        assert (await broker.tokens.redeem(second.token, ANN, THREE)).taken_over == TWO
+        assert first.token is not None
+        assert (await broker.tokens.redeem(first.token, ANN, THREE)).taken_over == ONE
 
     async def test_presented_after_the_grace_is_spent(self, make: Callable[..., Broker]) -> None:
         """The predecessor opens nothing once its grace time is over; the successor still does."""
@@ -568,7 +577,8 @@ class TestTokens:
         answer = await broker.tokens.redeem(token, ANN, TWO)
         assert answer.session is not None
         await broker.tokens.detach(answer.session, ONE)
-        assert (await broker.tokens.redeem(token, ANN, THREE)).verdict is Presented.IN_USE
+        assert answer.token is not None
+        assert (await broker.tokens.redeem(answer.token, ANN, THREE)).taken_over == TWO
 
     async def test_forget_drops_the_users_detached_sessions(self, broker: Broker) -> None:
         """After a logout the user's tokens open nothing; others' and those in use are left."""
@@ -594,14 +604,15 @@ class TestTokens:
         assert accepted == [False, False, True, True, True, True]
 
     async def test_one_redeems_when_several_try(self, broker: Broker) -> None:
-        """Of several who present a token at once, each is answered, and no two are let in."""
+        """Of several who present a token at once, one gets the session, the others copies."""
         token = await broker.tokens.issue(Session(ANN), None)
         answers = await asyncio.gather(
             *(broker.tokens.redeem(token, ANN, ConnectionId(str(n))) for n in range(5))
         )
-        verdicts = [answer.verdict for answer in answers]
-        assert verdicts.count(Presented.ACCEPTED) == 1
-        assert verdicts.count(Presented.IN_USE) == 4
+        assert {answer.verdict for answer in answers} == {Presented.ACCEPTED}
+        assert all(answer.taken_over is None for answer in answers)
+        assert len({answer.token for answer in answers}) == 5
+        assert len({id(answer.session) for answer in answers}) == 5
 
     async def test_tokens_survive_a_restart_of_the_broker(
         self, make: Callable[..., Broker]

@@ -10,9 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from holdfast.core.cursor import Cursor, Epoch
 from holdfast.core.message import Offset, UserId
 from holdfast.core.tokens import (
     ConnectionId,
+    Position,
     Presented,
     Redemption,
     Session,
@@ -121,14 +123,18 @@ class TokenMachine(RuleBasedStateMachine):
         connection = self.new_connection()
         nonce = next(self.numbers).to_bytes(16, "big")
         verdict = self.expected(known, token, user)
+        shared = token != known.tokens[-1] and known.connection is not None
         answer = self.registry.redeem(token, user, connection, nonce, self.now)
         self.texts += [repr(answer), str(answer)]
         if verdict is not Presented.ACCEPTED:
             assert answer == Redemption(verdict)
             return
-        assert answer == Redemption(verdict, known.session, answer.token, known.connection)
         assert answer.token is not None
         assert is_token(answer.token)
+        if shared:
+            self.copied(known, answer, connection)
+            return
+        assert answer == Redemption(verdict, known.session, answer.token, known.connection)
         if token == known.tokens[-1]:
             assert answer.token not in self.tokens
             self.tokens[answer.token] = known
@@ -138,6 +144,18 @@ class TokenMachine(RuleBasedStateMachine):
         if known.connection is None:
             self.detached.remove(known)
         known.connection = connection
+
+    def copied(self, known: Known, answer: Redemption, connection: ConnectionId) -> None:
+        """A session of its own: nobody is taken over, and no token is shared."""
+        copy, token = answer.session, answer.token
+        assert copy is not None
+        assert token is not None
+        assert answer.taken_over is None
+        assert token not in self.tokens
+        assert all(copy is not each.session for each in self.known)
+        assert copy.user == known.session.user
+        self.tokens[token] = Known(copy, [token], connection)
+        self.known.append(self.tokens[token])
 
     def expected(self, known: Known, token: Token, user: UserId | None) -> Presented:
         """The table of the module's docstring."""
@@ -149,7 +167,7 @@ class TokenMachine(RuleBasedStateMachine):
             return Presented.ACCEPTED
         if self.now >= known.grace_until:
             return Presented.SPENT
-        return Presented.IN_USE if known.connection is not None else Presented.ACCEPTED
+        return Presented.ACCEPTED
 
     @rule(text=st.text() | st.integers(10**6, 10**21 - 1).map(fresh))
     def redeem_garbage(self, text: str) -> None:
@@ -261,12 +279,33 @@ def test_previous_token_gives_the_same_successor_again() -> None:
     bench.accepted(lost)
 
 
-def test_previous_token_of_a_live_connection_is_in_use() -> None:
-    """Row 4: the second of two tabs that share a token does not throw the first one out."""
+def test_previous_token_of_a_live_connection_opens_a_copy() -> None:
+    """Row 4: of two tabs that share a token, each goes on by itself, with what was subscribed."""
+    bench = Bench()
+    bench.session.subscriptions["orders"] = Offset(7)
+    bench.session.requested, bench.session.refused = frozenset({"orders"}), frozenset({"secret"})
+    first = bench.accepted(fresh(0), SECOND)
+    answer = bench.redeem(fresh(0), THIRD, nonce=b"m" * 16)
+    copy = answer.session
+    assert copy is not None
+    assert copy is not bench.session
+    assert (bench.session.connection, copy.connection) == (SECOND, THIRD)
+    assert (copy.user, copy.subscriptions) == (ANN, {"orders": 7})
+    assert copy.subscriptions is not bench.session.subscriptions
+    assert (copy.requested, copy.refused) == (frozenset({"orders"}), frozenset({"secret"}))
+    assert answer.taken_over is None
+    assert answer.token not in (first, fresh(0))
+
+
+def test_copy_takes_no_position_along() -> None:
+    """What the other connection has acknowledged says nothing about this one."""
     bench = Bench()
     bench.accepted(fresh(0), SECOND)
-    assert bench.redeem(fresh(0), THIRD) == Redemption(Presented.IN_USE)
-    assert bench.session.connection == SECOND
+    bench.session.position = Position(Epoch("e" * 12), Cursor.at(5))
+    bench.session.acknowledged = True
+    copy = bench.redeem(fresh(0), THIRD).session
+    assert copy is not None
+    assert (copy.position, copy.acknowledged) == (None, False)
 
 
 @pytest.mark.parametrize("gone", [True, False])

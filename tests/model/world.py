@@ -47,6 +47,8 @@ class Seat:
     pipe: list[Frame] = field(default_factory=list)
     hello_seen: bool = False
     refused: set[str] = field(default_factory=set)
+    unheard: dict[str, int] = field(default_factory=dict)
+    """Topics granted again by a connection whose first frame has not arrived → since."""
 
 
 class World:
@@ -174,8 +176,9 @@ class World:
         for topic in set(account.subscribed) - seat.rights:
             account.unsubscribe(topic)
             seat.refused.add(topic)
+            seat.unheard.pop(topic, None)
         for topic in seat.refused & seat.rights:
-            account.subscribe(topic, node.ingested)
+            account.subscribe(topic, seat.unheard.setdefault(topic, node.ingested))
             seat.refused.discard(topic)
         if seat.last_event_id is None:
             account.restart()
@@ -236,6 +239,7 @@ class World:
 
     def _greet(self, seat: Seat, hello) -> None:
         seat.hello_seen = True
+        seat.unheard.clear()
         returning = seat.last_event_id is not None
         if hello["session"] == "fresh" and returning:
             raise Violation("unjustified: a fresh session for a client that came back")
@@ -250,14 +254,16 @@ class World:
         arrived = self.choose(len(seat.pipe) + 1)
         for _ in range(arrived):
             self._arrive(seat)
-        # A client that never got the answer presents its old token again; that is refused while
-        # the connection which got the new one looks alive (see tests/core/test_tokens.py).
-        self._drop(seat, noticed or not seat.hello_seen)
+        self._drop(seat, noticed)
 
     def _drop(self, seat: Seat, noticed: bool) -> None:
         assert seat.outbox is not None
         ghost = (self.nodes[seat.node], seat.outbox)
         seat.outbox, seat.pipe = None, []
+        # What the client has not heard of, it may get, but is not owed.
+        for topic in seat.unheard:
+            seat.account.unsubscribe(topic)
+            seat.refused.add(topic)
         if noticed:
             self._notice(*ghost)
         else:

@@ -11,7 +11,7 @@ away.
     current              gone                          the session; a successor is made
     current              still looks alive             the same, and that connection is taken over
     previous, in grace   gone                          the session; the same successor again
-    previous, in grace   alive                         IN_USE   (two tabs that share a token)
+    previous, in grace   alive                         a copy of the session, and a token for it
     previous, later      -                             SPENT
     another user's       -                             FOREIGN
     anything else        -                             UNKNOWN  (never issued, expired, too old)
@@ -89,7 +89,6 @@ class Presented(Enum):
     UNKNOWN = "unknown"
     FOREIGN = "foreign"
     SPENT = "spent"
-    IN_USE = "in use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +134,8 @@ class TokenRegistry:
     `lifetime` seconds after its connection went, and is what the limits count (the limits on
     connections bound the others).
 
-    Invariants (the machine of tests/core/test_tokens.py): a token opens at most one session; two
-    sessions never share a token; what is refused changes nothing; a session is known by at most
+    Invariants (the machine of tests/core/test_tokens.py): a session has at most one connection;
+    two sessions never share a token; what is refused changes nothing; a session is known by at most
     two hashes; the detached ones are within the limits; expiry is O(1) amortised.
     """
 
@@ -179,7 +178,7 @@ class TokenRegistry:
             if entry.grace_until <= now:
                 return Redemption(Presented.SPENT)
             if session.connection is not None:
-                return Redemption(Presented.IN_USE)
+                return self._copy(session, Token(token), connection, nonce, now)
         else:
             self._rotate(entry, Token(token), nonce, now)
         taken_over = session.connection
@@ -216,6 +215,21 @@ class TokenRegistry:
                 self._drop(session)
                 count += 1
         return count
+
+    def _copy(
+        self, session: Session, token: Token, connection: ConnectionId, nonce: bytes, now: float
+    ) -> Redemption:
+        """Part two clients that present the same token, a duplicated tab's: each goes on by itself.
+
+        If it is one client on a link that is half-open, the original is left to its end. What was
+        acknowledged on the other connection says nothing about this one.
+        """
+        copy = Session(
+            session.user, dict(session.subscriptions), session.requested, session.refused
+        )
+        successor = _successor(token, nonce)
+        self.issue(successor, copy, now, connection)
+        return Redemption(Presented.ACCEPTED, copy, successor)
 
     def _rotate(self, entry: _Entry, token: Token, nonce: bytes, now: float) -> None:
         """Consume the current token and make its successor."""
