@@ -327,6 +327,19 @@ class TestMessages:
                 socket.send({"type": "ack", "id": "x"})
             assert await socket.closed() == CloseReason.ABUSE.code
 
+    async def test_acknowledging_each_frame_is_no_flood(self, broadcaster: Broadcaster) -> None:
+        """A client may answer every frame, however fast they come; repeating itself is counted."""
+        app = live(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
+        async with Socket(app, "/websocket?topics=t&ack=true") as socket:
+            id = (await hello(socket))["id"]
+            for number in range(100):
+                await broadcaster.publish("t", number)
+                id = (await socket.frame())["id"]
+                socket.send({"type": "ack", "id": id})
+            for _ in range(20):
+                socket.send({"type": "ack", "id": id})
+            assert await socket.closed() == CloseReason.ABUSE.code
+
     async def test_asking_faster_than_reading_is_closed(self) -> None:
         """Pings whose answers are not taken do not pile up in memory."""
         async with Broadcaster() as broadcaster:

@@ -29,7 +29,10 @@ Command = Callable[[str, dict[str, object]], Awaitable[bytes | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundLimits:
-    """What a client may send: bytes in one message, messages per second, and how many at once."""
+    """What a client may send: bytes in one message, messages per second, and how many at once.
+
+    An acknowledgement that moves on is not counted: there are no more of them than frames of ours.
+    """
 
     max_bytes: int = 64 * 1024
     rate: float = 50.0
@@ -154,8 +157,10 @@ async def _read(
                 if not isinstance(event_id, str):
                     raise Refused("invalid_message", '"id" must be a string', status=400)
                 return Resume(event_id)
-            first = False
+            first, before = False, outbox.connection.session.position
             answer = await command(str(value["type"]), value)
+            if value["type"] == "ack" and outbox.connection.session.position != before:
+                allowance += 1
         except Refused as error:
             first = False
             answer = refusal(error, time.time())

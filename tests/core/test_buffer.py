@@ -230,10 +230,13 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule(topic=st.sampled_from("ab"))
     def discard(self, topic: str) -> None:
-        """A topic is no longer wanted; gaps stay."""
-        count = self.buffer.discard(lambda message: message.topic == topic)
+        """A topic is no longer wanted; nor are the gaps in it, but for those in others as well."""
+        count = self.buffer.discard(lambda each: each == topic)
         assert count == self.model.drop(
             lambda lane, place, entry: isinstance(entry, Message) and entry.topic == topic
+        )
+        self.model.drop(
+            lambda lane, place, entry: isinstance(entry, Gap) and entry.topics == (topic,)
         )
 
     @invariant()
@@ -458,11 +461,21 @@ def test_gap_keeps_the_first_place_of_its_lane() -> None:
 def test_neighbouring_gaps_are_taken_as_one() -> None:
     """Gaps between which everything was dropped are told as one."""
     buffer = PriorityBuffer()
+    buffer.mark(gap(1, "b"))
+    buffer.offer(message(2, topic="a"))
+    buffer.mark(gap(3, "c", count=2))
+    buffer.discard(lambda each: each == "a")
+    assert drain(buffer) == [gap(1, "b", "c", through=3, count=3)]
+
+
+def test_gap_of_an_unwanted_topic_is_not_told() -> None:
+    """Nobody is told of a loss in what they no longer have, unless others lost something, too."""
+    buffer = PriorityBuffer()
     buffer.mark(gap(1, "a"))
-    buffer.offer(message(2))
-    buffer.mark(gap(3, "b", count=2))
-    buffer.discard(lambda each: True)
-    assert drain(buffer) == [gap(1, "a", "b", through=3, count=3)]
+    buffer.offer(message(2, topic="b"))
+    buffer.mark(gap(3, "a", "b"))
+    buffer.discard(lambda each: each == "a")
+    assert [type(entry) for entry in drain(buffer)] == [Message, Gap]
 
 
 def test_gap_outlives_the_messages_around_it() -> None:

@@ -32,6 +32,8 @@ KEYS = (None, None, "k")
 LANES = (Priority.NORMAL, Priority.NORMAL, Priority.LOW, Priority.CRITICAL)
 LIMIT = 2
 CAPACITY = 3
+WINDOW = 300
+"""Bytes: one or two messages."""
 
 
 @dataclass
@@ -42,13 +44,16 @@ class Seat:
     rights: set[str] = field(default_factory=lambda: set(TOPICS))
     last_event_id: str | None = None
     requested: tuple[str, ...] = ("a",)
+    acknowledges: bool = False
     node: int = 0
     outbox: Outbox | None = None
     pipe: list[Frame] = field(default_factory=list)
     hello_seen: bool = False
+    ever_greeted: bool = False
     refused: set[str] = field(default_factory=set)
     unheard: dict[str, int] = field(default_factory=dict)
-    """Topics granted again by a connection whose first frame has not arrived → since."""
+    """Topics taken away or granted again by connections whose first frame has not arrived, and
+    the earliest `since` they may have: the session that is resumed in the end may not know."""
 
 
 class World:
@@ -62,7 +67,7 @@ class World:
         self.by_offset: dict[int, Published] = {}
         self.broker = MemoryBroker(retention=Retention(limit=LIMIT), clock=lambda: self.now)
         self.run(self.broker.start())
-        options = Options(buffer_capacity=CAPACITY)
+        options = Options(buffer_capacity=CAPACITY, window_bytes=WINDOW)
         self.nodes = [Node(self.broker, options, lambda: self.now, None) for _ in range(2)]
         self.subscribers = [Subscriber(node) for node in self.nodes]
         self.admissions = [
@@ -75,7 +80,7 @@ class World:
         self.ghosts: list[tuple[Node, Outbox]] = []
         self.seats = [
             Seat(Client("u", self.log)),
-            Seat(Client("v", self.log), requested=("a", "b")),
+            Seat(Client("v", self.log), requested=("a", "b"), acknowledges=True),
         ]
 
     def close(self) -> None:
@@ -90,7 +95,7 @@ class World:
             *(self.ingest, self.ingest, self.ingest_all),
             *(self.pump, self.pump, self.arrive, self.arrive),
             *(self.connect, self.connect, self.cut, self.cut),
-            *(self.resubscribe, self.notice, self.change_rights, self.age),
+            *(self.resubscribe, self.notice, self.change_rights, self.age, self.acknowledge),
         )
         try:
             while True:
@@ -167,20 +172,20 @@ class World:
         account, node = seat.account, self.nodes[seat.node]
         hello = Hello(
             user=UserId(account.name), topics=seat.requested, last_event_id=seat.last_event_id,
-            may_subscribe=may_subscribe, transport="model",
+            may_subscribe=may_subscribe, acknowledges=seat.acknowledges, transport="model",
         )  # fmt: skip
         outbox = self.run(self.admissions[seat.node].admit(hello))
         self.ghosts = [g for g in self.ghosts if g[1].connection in g[0].outboxes]
         seat.outbox, seat.hello_seen = outbox, False
         # By the rules, not by what holdfast did: a revoked topic ends, a new session begins now.
         for topic in set(account.subscribed) - seat.rights:
+            seat.unheard.setdefault(topic, account.subscribed[topic])
             account.unsubscribe(topic)
             seat.refused.add(topic)
-            seat.unheard.pop(topic, None)
         for topic in seat.refused & seat.rights:
             account.subscribe(topic, seat.unheard.setdefault(topic, node.ingested))
             seat.refused.discard(topic)
-        if seat.last_event_id is None:
+        if not seat.ever_greeted:
             account.restart()
             seat.refused = set(seat.requested) - seat.rights
             for topic in seat.requested:
@@ -237,12 +242,27 @@ class World:
         if frame.id:
             seat.last_event_id = frame.id
 
+    def acknowledge(self) -> None:
+        self._acknowledge(self.seat())
+
+    def _acknowledge(self, seat: Seat) -> None:
+        """Echo the last event id of this connection."""
+        outbox, last_event_id = seat.outbox, seat.last_event_id
+        if not seat.acknowledges or outbox is None or not seat.hello_seen:
+            return
+
+        async def echo() -> None:
+            assert last_event_id is not None
+            outbox.acknowledge(last_event_id)
+
+        self.run(echo())
+
     def _greet(self, seat: Seat, hello) -> None:
         seat.hello_seen = True
         seat.unheard.clear()
-        returning = seat.last_event_id is not None
-        if hello["session"] == "fresh" and returning:
+        if hello["session"] == "fresh" and seat.ever_greeted:
             raise Violation("unjustified: a fresh session for a client that came back")
+        seat.ever_greeted = True
         if hello["session"] == "gap" and hello["gap"]["cause"] != "trimmed":
             raise Violation(f"unjustified: a reset, {hello['gap']}")
 
@@ -332,10 +352,11 @@ class World:
                 self._ingest(node, 3)
         for seat in self.seats:
             for _ in range(10_000):
+                while seat.pipe:
+                    self._arrive(seat)
+                self._acknowledge(seat)
                 if not self._pump(seat):
                     break
             else:
                 raise Violation("stuck: an outbox that never runs dry")
-            while seat.pipe:
-                self._arrive(seat)
             seat.account.finish()

@@ -12,14 +12,14 @@ from holdfast.runtime.options import Options, OptionsDict
 
 WHOLE = (
     "buffer_capacity buffer_bytes max_message_bytes max_connections max_connections_per_user"
-    " max_topics history_limit history_bytes"
+    " max_topics history_limit history_bytes window_bytes"
 ).split()
 SECONDS = (
     "token_lifetime token_grace heartbeat_interval idle_timeout send_timeout cleanup_interval"
     " flush_interval history_age"
 ).split()
 ZERO = {"history_limit", "history_bytes", "token_grace"}
-OFF = {"heartbeat_interval", "idle_timeout", "send_timeout", "flush_interval"}
+OFF = {"heartbeat_interval", "idle_timeout", "send_timeout", "flush_interval", "window_bytes"}
 NONSENSE: list[Any] = [
     -1, -0.5, float("nan"), float("inf"), float("-inf"), "5", "", True, False, [], b"1", 1j,
 ]  # fmt: skip

@@ -209,6 +209,10 @@ async def open_socket(
 ) -> AsyncIterator[WebSocketClient]:
     """Open a WebSocket."""
     async with connect(
-        f"ws://{HOST}:{port}{path}", additional_headers=headers, close_timeout=1.0, proxy=None
+        f"ws://{HOST}:{port}{path}",
+        additional_headers=headers,
+        close_timeout=1.0,
+        compression=None,
+        proxy=None,
     ) as socket_:
         yield WebSocketClient(socket_)

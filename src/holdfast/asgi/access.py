@@ -111,6 +111,7 @@ class Access:
             last_event_id=last_event_id,
             token=token,
             transport=transport,
+            acknowledges=request.query.get("ack") == "true",
             expires_at=user.expires_at,
             may_subscribe=self.may_subscribe(user),
         )

@@ -183,12 +183,18 @@ class PriorityBuffer:
                 self._forget(lane, entry)
                 self._evicted += 1
 
-    def discard(self, unwanted: Callable[[Message], bool]) -> int:
-        """Evict every message for which `unwanted` is true; return how many those were."""
+    def discard(self, unwanted: Callable[[str], bool]) -> int:
+        """Evict every message of an `unwanted` topic, and return how many those were.
+
+        A gap goes, too, if it is of such topics alone.
+        """
         count = 0
         for lane in BEST_FIRST:
             for place, entry in list((self._lanes[lane] or {}).items()):
-                if isinstance(entry, Message) and unwanted(entry):
+                if isinstance(entry, Gap):
+                    if entry.topics and all(map(unwanted, entry.topics)):
+                        del self._lane(lane)[place]
+                elif unwanted(entry.topic):
                     del self._lane(lane)[place]
                     self._forget(lane, entry)
                     count += 1

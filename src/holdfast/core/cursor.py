@@ -67,6 +67,10 @@ class Cursor:
     def __getitem__(self, lane: Priority) -> Offset:
         return self.marks[lane]
 
+    def is_within(self, other: Cursor) -> bool:
+        """Whether no lane is farther than in `other`."""
+        return all(mine <= theirs for mine, theirs in zip(self.marks, other.marks, strict=True))
+
     @property
     def highest(self) -> Offset:
         """The mark of the lane that is farthest."""

@@ -142,8 +142,8 @@ class Delivery:
         """The next message or gap to hand over; call it only when `request` is `None`."""
         return self.buffer.take(now)
 
-    def discard(self, unwanted: Callable[[Message], bool]) -> int:
-        """Drop pending messages that the connection may no longer have; how many those were."""
+    def discard(self, unwanted: Callable[[str], bool]) -> int:
+        """Drop what is pending of topics that the connection no longer has; how many messages."""
         return self.buffer.discard(unwanted)
 
     def cursor(self, position: Offset) -> Cursor:

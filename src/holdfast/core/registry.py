@@ -110,8 +110,8 @@ class ConnectionRegistry:
             if self.get(connection.id) is connection:
                 self._topics.remove(expression, connection)
 
-        def unwanted(message: Message) -> bool:
-            return any(covering(removed, message.topic)) and not any(covering(held, message.topic))
+        def unwanted(topic: str) -> bool:
+            return any(covering(removed, topic)) and not any(covering(held, topic))
 
         if removed:
             connection.delivery.discard(unwanted)

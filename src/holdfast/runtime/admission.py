@@ -47,13 +47,17 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What a client presents. `token` counts before the one inside `last_event_id`."""
+    """What a client presents. `token` counts before the one inside `last_event_id`.
+
+    `acknowledges`: it will acknowledge what it gets, so it is served with a window.
+    """
 
     user: UserId | None = None
     topics: tuple[str, ...] = ()
     last_event_id: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     transport: str = "custom"
+    acknowledges: bool = False
     expires_at: float | None = None
     may_subscribe: MaySubscribe | None = None
 
@@ -194,7 +198,9 @@ class Admission:
             expires_at=hello.expires_at,
         )
         outbox = Outbox(node, connection, start.token, hello.may_subscribe)
-        data = self._first_frame(connection, start, survey)
+        if hello.acknowledges:
+            outbox.open_window()
+        data = self._first_frame(outbox, start, survey)
         outbox.begin(frames.control("connection_established", node.clock(), data))
         node.register(outbox, resumed=start.cursor is not None)
         return outbox
@@ -219,12 +225,10 @@ class Admission:
             return Survey(0, None)
         return await node.broker.survey(start.cursor, session.subscriptions, session.user)
 
-    def _first_frame(
-        self, connection: Connection, start: _Start, survey: Survey
-    ) -> dict[str, object]:
-        node, session = self._node, connection.session
+    def _first_frame(self, outbox: Outbox, start: _Start, survey: Survey) -> dict[str, object]:
+        node, session = self._node, start.session
         data: dict[str, object] = {
-            "connectionId": connection.id,
+            "connectionId": outbox.connection.id,
             "reconnectToken": start.token,
             "resumableUntil": node.resumable_until(),
             "session": "fresh",
@@ -232,6 +236,8 @@ class Admission:
             "rejected": sorted(session.refused),
             "heartbeatInterval": node.options.heartbeat_interval,
         }
+        if outbox.window is not None:
+            data["window"] = outbox.window.size
         if start.cursor is not None:
             data |= {"session": "resumed", "replay": survey.replay}
         if start.cause is not None:

@@ -248,13 +248,15 @@ class Broadcaster:
         last_event_id: str | None = None,
         token: str | None = None,
         transport: str = "custom",
+        acknowledges: bool = False,
         expires_at: float | None = None,
         may_subscribe: MaySubscribe | None = None,
     ) -> AsyncGenerator[Outbox]:
         """Open a connection: resumed if `last_event_id` or `token` allow it, fresh otherwise.
 
-        Hand the outbox to a transport (`holdfast.sse.serve`, `holdfast.websocket.serve`). Raises
-        `Refused`. On leaving, the session is kept for a resume.
+        Hand the outbox to a transport (`holdfast.sse.serve`, `holdfast.websocket.serve`). With
+        `acknowledges`, no more than a window of what was sent is unacknowledged
+        (`Outbox.acknowledge`). Raises `Refused`. On leaving, the session is kept for a resume.
         """
         hello = Hello(
             user=None if user is None else UserId(user),
@@ -262,6 +264,7 @@ class Broadcaster:
             last_event_id=last_event_id,
             token=token,
             transport=transport,
+            acknowledges=acknowledges,
             expires_at=expires_at,
             may_subscribe=may_subscribe,
         )

@@ -30,6 +30,7 @@ class OptionsDict(TypedDict, total=False):
     heartbeat_interval: float | None
     idle_timeout: float | None
     send_timeout: float | None
+    window_bytes: int | None
     cleanup_interval: float
     flush_interval: float | None
     max_connections: int
@@ -43,9 +44,10 @@ class Options:
 
     `buffer_*` bound what waits for one connection. `heartbeat_interval`: how long a connection
     may be silent; `idle_timeout`: how long a client may give no sign of life; `send_timeout`: how
-    long one send may take; `cleanup_interval`: between sweeps; `flush_interval`: the least time
-    between two fan-outs. `history_*` (per topic and lane) and `token_*` configure the memory
-    broker, and cannot be given beside a `broker`.
+    long one send, or an acknowledgement, may take; `window_bytes`: how much may be unacknowledged
+    at the most, by a client that acknowledges; `cleanup_interval`: between sweeps;
+    `flush_interval`: the least time between two fan-outs. `history_*` (per topic and lane) and
+    `token_*` configure the memory broker, and cannot be given beside a `broker`.
     """
 
     buffer_capacity: int = DEFAULT_CAPACITY
@@ -59,6 +61,7 @@ class Options:
     heartbeat_interval: float | None = 30.0
     idle_timeout: float | None = 1800.0
     send_timeout: float | None = 60.0
+    window_bytes: int | None = 1024 * 1024
     cleanup_interval: float = 300.0
     flush_interval: float | None = None
     max_connections: int = 20_000
@@ -86,6 +89,8 @@ class Options:
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), whole=False)
         _check("cleanup_interval", self.cleanup_interval, whole=False)
+        if self.window_bytes is not None:
+            _check("window_bytes", self.window_bytes, whole=True)
         for name in ("history_limit", "history_bytes"):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), whole=True, zero=True)

@@ -11,6 +11,7 @@ from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, EventId
 from ..core.message import Gap
 from ..core.tokens import Position, Token
+from ..core.window import Window
 from . import frames
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Outbox:
         "last_sent",
         "may_subscribe",
         "token",
+        "window",
     )
 
     def __init__(
@@ -86,6 +88,8 @@ class Outbox:
         self.last_sent = connection.opened_at
         self.blocked_since: float | None = None
         """When the transport began to send what it is still sending (monotonic seconds)."""
+        self.window: Window | None = None
+        """What is unacknowledged; `None` for a client that does not acknowledge."""
         self.abort: Callable[[], None] = lambda: None
         """Ends the transport at once, whatever it is doing; the transport sets it."""
         self.accounted = False
@@ -113,6 +117,12 @@ class Outbox:
         """Set the first frame. Its id is the cursor of now, before anything else can happen."""
         self._first = Frame(hello, self.event_id())
 
+    def open_window(self) -> None:
+        """From now on the client acknowledges, unless the window is switched off."""
+        limit = self._node.options.window_bytes
+        if self.window is None and limit is not None:
+            self.window = Window(limit)
+
     def close(self, reason: CloseReason) -> None:
         """End the connection from this side: one closing frame, and no more messages."""
         before = self.connection.state
@@ -132,10 +142,11 @@ class Outbox:
         self.connection.last_seen = self._node.monotonic()
 
     def acknowledge(self, text: str) -> bool:
-        """The client echoed an event id of this connection: keep it as the resume point.
+        """The client echoed an event id of this connection: it has all that came up to it.
 
-        What was not issued here, or lies behind what was acknowledged before, changes nothing
-        and returns `False`.
+        That is the resume point from now on, and makes room in the window, which the first
+        acknowledgement opens at the latest. What was not issued here, or lies behind what was
+        acknowledged before, changes nothing and returns `False`.
         """
         parsed = EventId.parse(text)
         if parsed is None or parsed.epoch != self.epoch or parsed.token != self.token:
@@ -145,13 +156,14 @@ class Outbox:
             return False
         session, handed = self.connection.session, self.cursor()
         before = session.position.cursor if session.acknowledged and session.position else None
-        marks = parsed.cursor.marks
-        if any(mark > limit for mark, limit in zip(marks, handed.marks, strict=True)):
-            return False
-        if before and any(mark < seen for mark, seen in zip(marks, before.marks, strict=True)):
+        if not parsed.cursor.is_within(handed) or (before and not before.is_within(parsed.cursor)):
             return False
         session.position = Position(parsed.epoch, parsed.cursor)
         session.acknowledged = True
+        self.open_window()
+        if self.window is not None:
+            self.window.acknowledge(parsed.cursor, self._node.monotonic())
+            self.wake()
         return True
 
     # -- what the transport calls --------------------------------------------------------------
@@ -166,6 +178,9 @@ class Outbox:
                 return frames_now
             if self.connection.state in (State.CLOSING, State.CLOSED):
                 return None
+            if self.window is not None and not self.window.room:
+                await self._wait()  # for an acknowledgement
+                continue
             request = self.connection.delivery.request(self._node.ingested)
             if request is not None:
                 await asyncio.sleep(0)  # a long replay gives way to everybody else
@@ -196,9 +211,12 @@ class Outbox:
 
     def event_id(self) -> str:
         """The event id of now."""
-        return f"{self._prefix}{self.cursor()}{self._suffix}"
+        return self._id(self.cursor())
 
     # ------------------------------------------------------------------------------------------
+
+    def _id(self, cursor: Cursor) -> str:
+        return f"{self._prefix}{cursor}{self._suffix}"
 
     def _control_frames(self) -> list[Frame]:
         state = self.connection.state
@@ -221,10 +239,10 @@ class Outbox:
         return out
 
     def _take(self) -> list[Frame]:
-        delivery, now = self.connection.delivery, self._node.clock()
+        delivery, now, window = self.connection.delivery, self._node.clock(), self.window
         out: list[Frame] = []
-        size = 0
-        while size < CHUNK_BYTES:
+        size, limit = 0, CHUNK_BYTES if window is None else min(CHUNK_BYTES, window.room)
+        while size < limit:
             entry = delivery.take(now)
             if entry is None:
                 break
@@ -233,8 +251,12 @@ class Outbox:
                 body = frames.gap(entry, now)
             else:
                 body = entry.body
-            out.append(Frame(body, self.event_id()))
+            cursor = self.cursor()
+            frame = Frame(body, self._id(cursor))
+            out.append(frame)
             size += len(body)
+            if window is not None:
+                window.sent(cursor, len(body) + len(frame.id), self._node.monotonic())
             if delivery.request(self._node.ingested) is not None:
                 break  # something better, or the next page, has to be read first
         self._count(out)

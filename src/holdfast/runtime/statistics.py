@@ -19,7 +19,8 @@ class ConnectionStatistics:
     """One connection.
 
     `age` and `idle` are in seconds; `handed_over` counts frames given to the server, which does
-    not mean that they arrived.
+    not mean that they arrived; `unacknowledged` is in bytes, `None` for a client that does not
+    acknowledge.
     """
 
     connection_id: str
@@ -32,6 +33,7 @@ class ConnectionStatistics:
     live: bool
     handed_over: int
     handed_over_bytes: int
+    unacknowledged: int | None
     buffer: BufferStatistics
 
 
@@ -108,6 +110,7 @@ def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
         live=connection.delivery.is_live,
         handed_over=outbox.handed_over,
         handed_over_bytes=outbox.handed_over_bytes,
+        unacknowledged=None if outbox.window is None else outbox.window.unacknowledged,
         buffer=connection.delivery.buffer.statistics(),
     )
 

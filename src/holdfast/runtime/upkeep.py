@@ -25,6 +25,9 @@ JITTER = 0.25
 CLOSING_TIMEOUT = 1.0
 """Seconds that a send may take when the connection is to end."""
 
+STALLED = 0.5
+"""Seconds by which the loop is late when something has held it up."""
+
 LOOK_AGAIN = 30.0
 """Seconds until a connection without any deadline is looked at again."""
 
@@ -59,12 +62,15 @@ class Upkeep:
                     self.look_at(outbox, now)
                     self._schedule(outbox, now)
             self._changed.clear()
-            pause = self._due[0][0] - now if self._due else LOOK_AGAIN
+            pause = max(self._due[0][0] - now if self._due else LOOK_AGAIN, 0.01)
             try:
-                async with asyncio.timeout(max(pause, 0.01)):
+                async with asyncio.timeout(pause):
                     await self._changed.wait()
             except TimeoutError:
                 pass
+            if self._node.monotonic() > now + pause + STALLED:
+                # Nobody could be heard: what has come meanwhile is read before anyone is judged.
+                await asyncio.sleep(STALLED)
 
     async def sweeps(self) -> None:
         """Run for ever: let the broker drop what is past its age."""
@@ -86,8 +92,18 @@ class Upkeep:
                 outbox.close(CloseReason.SLOW)
                 outbox.lost()
                 outbox.abort()
-        elif connection.state is State.OPEN and self._is_silent(outbox, now):
-            outbox.put(frames.control("heartbeat", self._node.clock()))
+        elif connection.state is State.OPEN:
+            if self._is_unanswered(outbox, now):
+                outbox.close(CloseReason.SLOW)
+            elif self._is_silent(outbox, now):
+                outbox.put(frames.control("heartbeat", self._node.clock()))
+
+    def _is_unanswered(self, outbox: Outbox, now: float) -> bool:
+        """Whether the client has let the window stay full for too long."""
+        window, limit = outbox.window, self._options.send_timeout
+        if window is None or limit is None or window.room:
+            return False
+        return window.oldest is not None and window.oldest + limit <= now
 
     def _is_silent(self, outbox: Outbox, now: float) -> bool:
         interval = self._options.heartbeat_interval

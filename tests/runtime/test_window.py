@@ -1,0 +1,188 @@
+"""The acknowledged window: what is held back, what lets it go on, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from holdfast import Broadcaster, CloseReason, Priority
+from holdfast.core.window import MIN_BYTES
+from holdfast.runtime.outbox import Outbox
+from tests.support.reading import Reader
+from tests.support.virtual import settle
+
+SIZE = MIN_BYTES // 4
+"""Bytes of each message: four fill the least window."""
+
+
+async def publish(broadcaster: Broadcaster, count: int, **options: Any) -> None:
+    """Publish so many messages, and let them be fanned out."""
+    for _ in range(count):
+        await broadcaster.publish("t", "x" * SIZE, **options)
+    await settle()
+
+
+async def taken(outbox: Outbox) -> list[str]:
+    """The event ids of the messages that the outbox hands over now, without waiting."""
+    ids: list[str] = []
+    while True:
+        try:
+            async with asyncio.timeout(0.1):
+                frames = await outbox.next()
+        except TimeoutError:
+            return ids
+        assert frames is not None
+        outbox.sent()
+        ids += [frame.id for frame in frames]
+
+
+class TestWindow:
+    """A client that acknowledges, and one that does not."""
+
+    async def test_holds_back_what_goes_beyond_it(self) -> None:
+        """Who announced to acknowledge gets a window's worth, and the rest as it acknowledges."""
+        async with (
+            Broadcaster() as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            hello = await Reader(outbox).hello()
+            assert hello.data["window"] == MIN_BYTES
+            await publish(broadcaster, 20, priority=Priority.LOW)
+            first = await taken(outbox)
+            assert len(first) == 4
+            assert outbox.acknowledge(first[0])
+            assert 1 <= len(await taken(outbox)) <= 2
+
+    async def test_client_that_does_not_acknowledge_has_none(self) -> None:
+        """Nothing is held back from a client that never acknowledges."""
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+            hello = await Reader(outbox).hello()
+            assert "window" not in hello.data
+            await publish(broadcaster, 20)
+            assert len(await taken(outbox)) == 20
+
+    async def test_first_acknowledgement_opens_it(self) -> None:
+        """Who acknowledges without having said so is served with a window from then on."""
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+            hello = await Reader(outbox).hello()
+            assert outbox.acknowledge(hello.id)
+            await publish(broadcaster, 20)
+            assert len(await taken(outbox)) < 10
+
+    @pytest.mark.parametrize("limit", [None, 100])
+    async def test_option_bounds_it_or_switches_it_off(self, limit: int | None) -> None:
+        """`window_bytes` is the most that may be unacknowledged; `None` is no window."""
+        async with (
+            Broadcaster(window_bytes=limit) as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            hello = await Reader(outbox).hello()
+            assert hello.data.get("window") == limit
+            await publish(broadcaster, 20)
+            assert len(await taken(outbox)) == (20 if limit is None else 1)
+
+    async def test_critical_overtakes_what_is_held_back(self) -> None:
+        """What waits for an acknowledgement waits where priorities count."""
+        async with (
+            Broadcaster() as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            await Reader(outbox).hello()
+            await publish(broadcaster, 200, priority=Priority.LOW)
+            ids = await taken(outbox)
+            await publish(broadcaster, 1, priority=Priority.CRITICAL)
+            outbox.acknowledge(ids[-1])
+            reader = Reader(outbox)
+            seen = await reader.frame()
+            assert seen is not None
+            assert seen.body["priority"] == "critical"
+
+    async def test_everything_arrives_in_the_end(self) -> None:
+        """A client that goes on acknowledging gets every message once, through any overflow."""
+        async with (
+            Broadcaster(buffer_capacity=10) as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            reader = Reader(outbox)
+            await reader.hello()
+            for number in range(300):
+                await broadcaster.publish("t", [number, "x" * 500], priority=Priority(number % 4))
+            seen = []
+            for _ in range(300):
+                [[number, _]] = await reader.take(1)
+                seen.append(number)
+                assert outbox.acknowledge(reader.last_id)
+            assert sorted(seen) == list(range(300))
+            assert outbox.window is not None
+            assert outbox.window.unacknowledged == 0
+
+    async def test_what_is_held_back_is_not_settled(self) -> None:
+        """A client that is cut while the window is full comes back and gets what was held back."""
+        async with Broadcaster() as broadcaster:
+            async with broadcaster.connect(topics=["t"], acknowledges=True) as outbox:
+                await Reader(outbox).hello()
+                await publish(broadcaster, 20)
+                ids = await taken(outbox)
+            async with broadcaster.connect(topics=["t"], last_event_id=ids[-1]) as outbox:
+                hello = await Reader(outbox).hello()
+                assert (hello.data["session"], hello.data["replay"]) == ("resumed", 20 - len(ids))
+                assert len(await taken(outbox)) == 20 - len(ids)
+
+    async def test_control_frames_are_not_held_back(self) -> None:
+        """A heartbeat goes out though the window is full, and its echo opens the window."""
+        async with (
+            Broadcaster(heartbeat_interval=5.0) as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            reader = Reader(outbox, patience=20.0)
+            await reader.hello()
+            await publish(broadcaster, 20)
+            await taken(outbox)
+            seen = await reader.frame()
+            assert seen is not None
+            assert seen.type == "heartbeat"
+            assert outbox.acknowledge(seen.id)
+            assert len(await taken(outbox)) > 1
+
+    async def test_client_that_stops_acknowledging_is_asked_to_come_back(self) -> None:
+        """A window that stays full for `send_timeout` ends the connection; nothing is lost."""
+        async with Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster:
+            async with broadcaster.connect(topics=["t"], acknowledges=True) as outbox:
+                reader = Reader(outbox, patience=60.0)
+                await reader.hello()
+                await publish(broadcaster, 20)
+                frames = await reader.rest()
+                assert outbox.connection.close_reason is CloseReason.SLOW
+                assert (frames[-1].type, frames[-1].data["reconnect"]) == ("closing", True)
+            async with broadcaster.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
+                hello = await Reader(outbox).hello()
+                assert hello.data["replay"] == 20 - (len(frames) - 1)
+
+    async def test_quiet_client_with_room_is_left_alone(self) -> None:
+        """Not acknowledging the last few messages is no offence while there is room."""
+        async with (
+            Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            await Reader(outbox).hello()
+            await publish(broadcaster, 2)
+            await taken(outbox)
+            await asyncio.sleep(100.0)
+            assert outbox.connection.close_reason is None
+
+    async def test_statistics_tell_it(self) -> None:
+        """What is unacknowledged is in the connection's statistics."""
+        async with (
+            Broadcaster() as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+            broadcaster.connect(topics=["t"]),
+        ):
+            await Reader(outbox).hello()
+            await publish(broadcaster, 2)
+            await taken(outbox)
+            with_window, without = broadcaster.connection_statistics()
+            assert with_window.unacknowledged is not None
+            assert 2 * SIZE < with_window.unacknowledged < 3 * SIZE
+            assert without.unacknowledged is None
