@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import anyio
 
 from .core.connection import CloseReason
 from .runtime.outbox import Frame, Outbox
-from .runtime.transport import FINISH_TIMEOUT, Receive, Scope, Send
+from .runtime.pipe import PeerLost, Pipe
+from .runtime.transport import FINISH_TIMEOUT, Event, Receive, Scope, Send, converse
 
 _logger = logging.getLogger("holdfast")
 
@@ -25,11 +27,30 @@ RETRY = (1.0, 3.0)
 together. Never 0: with that, Chromium reconnects in a loop without a pause."""
 
 
+class _EventStream:
+    """The `Wire` of event streams: everything that goes out at once is one body event."""
+
+    peer_lost: tuple[type[Exception], ...] = (OSError,)
+
+    def head(self, body: bytes, id: str) -> bytes:
+        return b"data: %b\nid: %b" % (body, id.encode("ascii"))
+
+    def tail(self, token: str) -> bytes:
+        return b"%b\n\n" % token.encode("ascii")
+
+    def common(self, heads: Sequence[bytes]) -> tuple[bytes, ...]:
+        return (*heads, b"")
+
+    def events(self, common: tuple[bytes, ...], tail: bytes) -> tuple[Event]:
+        return ({"type": "http.response.body", "body": tail.join(common), "more_body": True},)
+
+
+_WIRE = _EventStream()
+
+
 def encode(frames: Iterable[Frame]) -> bytes:
     """The frames as one chunk of the event stream."""
-    return b"".join(
-        [b"data: %b\nid: %b\n\n" % (frame.body, frame.id.encode("ascii")) for frame in frames]
-    )
+    return b"".join([_WIRE.head(frame.body, frame.id) + _WIRE.tail("") for frame in frames])
 
 
 def headers(scope: Scope, *, token: str | None = None) -> list[Header]:
@@ -51,40 +72,43 @@ async def serve(
 ) -> None:
     """Answer an ASGI `http` request with the stream of `outbox`, until either side ends it.
 
-    One task always sits in `receive`, because after the client has gone `send` succeeds silently
-    on every server. Cancellation ends the stream; it leaves nothing open.
+    Cancellation ends the stream; it leaves nothing open.
     """
-    async with anyio.create_task_group() as tasks:
-        outbox.abort = tasks.cancel_scope.cancel
-        tasks.start_soon(_watch, receive, outbox, tasks.cancel_scope)
-        try:
-            start = [*headers(scope, token=outbox.token), *extra]
-            await send({"type": "http.response.start", "status": 200, "headers": start})
-            retry = b"retry: %d\n" % int(random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
-            while (frames := await outbox.next()) is not None:
-                body = retry + encode(frames)
-                retry = b""
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                outbox.sent()
-            await _finish(send)
-        except OSError:
-            outbox.lost()
-        except Exception:
-            # The broker failed under this connection: the client comes back and is told of it.
-            _logger.exception("a stream ended by an error")
-            outbox.close(CloseReason.FAILED)
-            await _finish(send)
-        tasks.cancel_scope.cancel()
+    await converse(outbox, _watch(receive, outbox), _stream(outbox, scope, send, extra))
+
+
+async def _stream(outbox: Outbox, scope: Scope, send: Send, extra: Iterable[Header]) -> None:
+    pipe = Pipe(send, _WIRE, outbox.token)
+    try:
+        start = [*headers(scope, token=outbox.token), *extra]
+        await pipe.send({"type": "http.response.start", "status": 200, "headers": start})
+        retry = b"retry: %d\n" % int(random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
+        outbox.pipe = pipe
+        while (frames := await outbox.next()) is not None:
+            body = retry + encode(frames)
+            retry = b""
+            await pipe.send({"type": "http.response.body", "body": body, "more_body": True})
+            outbox.sent()
+        await _finish(send)
+    except PeerLost:
+        outbox.lost()
+    except Exception:
+        # The broker failed under this connection: the client comes back and is told of it.
+        _logger.exception("a stream ended by an error")
+        outbox.close(CloseReason.FAILED)
+        await _finish(send)
+    finally:
+        outbox.pipe = None
+        pipe.close()
 
 
 async def _finish(send: Send) -> None:
     """End the response cleanly: after an abrupt end, Chromium may lose the last event."""
-    with anyio.move_on_after(FINISH_TIMEOUT):
+    with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _watch(receive: Receive, outbox: Outbox, scope: anyio.CancelScope) -> None:
+async def _watch(receive: Receive, outbox: Outbox) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     outbox.lost()
-    scope.cancel()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +20,8 @@ from .core.connection import CloseReason
 from .errors import Refused
 from .runtime import frames
 from .runtime.outbox import Frame, Outbox
-from .runtime.transport import FINISH_TIMEOUT, Event, Receive, Send
+from .runtime.pipe import PeerLost, Pipe
+from .runtime.transport import FINISH_TIMEOUT, Event, Receive, Send, converse
 
 _logger = logging.getLogger("holdfast")
 
@@ -46,9 +48,31 @@ class Resume:
     event_id: str
 
 
+class _TextMessages:
+    """The `Wire` of WebSockets: each frame is one message, its id the last member."""
+
+    # RuntimeError: the legacy uvicorn implementation, after a disconnect was received.
+    peer_lost: tuple[type[Exception], ...] = (OSError, RuntimeError)
+
+    def head(self, body: bytes, id: str) -> str:
+        return f'{body[:-1].decode()},"id":"{id}'
+
+    def tail(self, token: str) -> str:
+        return f'{token}"}}'
+
+    def common(self, heads: Sequence[str]) -> Sequence[str]:
+        return heads
+
+    def events(self, common: Sequence[str], tail: str) -> list[Event]:
+        return [{"type": "websocket.send", "text": head + tail} for head in common]
+
+
+_WIRE = _TextMessages()
+
+
 def encode(frame: Frame) -> str:
     """One text message: the frame with its event id as the last member."""
-    return f'{frame.body[:-1].decode()},"id":"{frame.id}"}}'
+    return _WIRE.head(frame.body, frame.id) + _WIRE.tail("")
 
 
 def parse(message: Event, limit: int) -> dict[str, object]:
@@ -89,42 +113,37 @@ async def serve(
     to reconnect.
     """
     resume: list[Resume] = []
-    async with anyio.create_task_group() as tasks:
-        outbox.abort = tasks.cancel_scope.cancel
-
-        async def read() -> None:
-            wish = await _read(
-                outbox, receive, command, limits or InboundLimits(), clock=clock, first=may_resume
-            )
-            if wish is not None:
-                resume.append(wish)
-            else:
-                outbox.lost()
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(read)
-        try:
-            while (frames_now := await outbox.next()) is not None:
-                for frame in frames_now:
-                    await send({"type": "websocket.send", "text": encode(frame)})
-                outbox.sent()
-            reason = outbox.connection.close_reason or CloseReason.REQUESTED
-            await close(send, reason.code, reason.text)
-        except (OSError, RuntimeError):
-            # RuntimeError: the legacy uvicorn implementation, after a disconnect was received.
-            outbox.lost()
-        except Exception:
-            # The broker failed under this connection: the client comes back and is told of it.
-            _logger.exception("a stream ended by an error")
-            outbox.close(CloseReason.FAILED)
-            await close(send, CloseReason.FAILED.code, CloseReason.FAILED.text)
-        tasks.cancel_scope.cancel()
+    reading = _read(
+        outbox, receive, command, limits or InboundLimits(), resume, clock=clock, first=may_resume
+    )
+    await converse(outbox, reading, _write(outbox, send))
     return resume[0] if resume else None
+
+
+async def _write(outbox: Outbox, send: Send) -> None:
+    pipe = outbox.pipe = Pipe(send, _WIRE, outbox.token)
+    try:
+        while (frames_now := await outbox.next()) is not None:
+            for frame in frames_now:
+                await pipe.send({"type": "websocket.send", "text": encode(frame)})
+            outbox.sent()
+        reason = outbox.connection.close_reason or CloseReason.REQUESTED
+        await close(send, reason.code, reason.text)
+    except PeerLost:
+        outbox.lost()
+    except Exception:
+        # The broker failed under this connection: the client comes back and is told of it.
+        _logger.exception("a stream ended by an error")
+        outbox.close(CloseReason.FAILED)
+        await close(send, CloseReason.FAILED.code, CloseReason.FAILED.text)
+    finally:
+        outbox.pipe = None
+        pipe.close()
 
 
 async def close(send: Send, code: int, reason: str) -> None:
     """Close the socket, without waiting for ever."""
-    with anyio.move_on_after(FINISH_TIMEOUT):
+    with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError, RuntimeError):
         await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
@@ -133,16 +152,18 @@ async def _read(
     receive: Receive,
     command: Command,
     limits: InboundLimits,
+    resume: list[Resume],
     *,
     clock: Callable[[], float],
     first: bool,
-) -> Resume | None:
-    """Carry out messages until the client is gone (`None`) or wants to resume."""
+) -> None:
+    """Carry out messages until the client is gone, or wants to `resume`."""
     allowance, last = float(limits.burst), clock()
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
-            return None
+            outbox.lost()
+            return
         now = clock()
         allowance = min(limits.burst, allowance + (now - last) * limits.rate) - 1
         last = now
@@ -156,7 +177,9 @@ async def _read(
                 event_id = value.get("id")
                 if not isinstance(event_id, str):
                     raise Refused("invalid_message", '"id" must be a string', status=400)
-                return Resume(event_id)
+                await outbox.flushed()  # the client counts on the first frame of what it leaves
+                resume.append(Resume(event_id))
+                return
             first, before = False, outbox.connection.session.position
             answer = await command(str(value["type"]), value)
             if value["type"] == "ack" and outbox.connection.session.position != before:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast import AuditAction, AuditEvent, Broadcaster, ConfigurationError, NotRunning
+from holdfast import (
+    AuditAction,
+    AuditEvent,
+    Broadcaster,
+    CloseReason,
+    ConfigurationError,
+    NotRunning,
+)
 from holdfast.asgi import LiveApp
 from holdfast.asgi import http as http_module
 from holdfast.auth import Action, Request, User, anonymous
@@ -603,23 +610,26 @@ class TestHooks:
             data = await open_stream(call)
             assert (data["topics"], data["rejected"]) == (["t"], ["secret"])
 
-    async def test_hook_that_fails_refuses(
+    async def test_hook_that_fails_has_not_answered(
         self, broadcaster: Broadcaster, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """An error in a hook lets nobody in, is logged, and is not shown to the client."""
+        """An error in a hook lets nobody in and turns nobody away for good; only the log tells."""
 
         def broken(*_: Any) -> Any:
             raise RuntimeError("the database is gone")
 
         with caplog.at_level(logging.ERROR, logger="holdfast"):
-            answer = await fetch(live(broadcaster, authenticate=broken), "GET", "/stream?topics=t")
-            assert answer.status == 401
-            assert b"database" not in answer.body
-            app = live(broadcaster, authorize=broken)
-            assert (await fetch(app, "GET", "/connection-stats")).status == 403
-            async with Http(app, "/stream?topics=t") as call:
-                assert (await open_stream(call))["rejected"] == ["t"]
-        assert caplog.text.count("the database is gone") >= 3
+            for hook in ("authenticate", "authorize"):
+                app = live(broadcaster, **{hook: broken})
+                answer = await fetch(app, "GET", "/stream?topics=t")
+                assert answer.status == 200
+                assert b'"closing","data":{"reason":"failed","reconnect":true}' in answer.body
+                assert b"database" not in answer.body
+                assert (await fetch(app, "GET", "/connection-stats")).status == 503
+                async with Socket(app, "/websocket?topics=t") as socket:
+                    await socket.accepted()
+                    assert await socket.closed() == CloseReason.FAILED.code
+        assert caplog.text.count("the database is gone") >= 6
 
     async def test_pattern_is_a_right_of_its_own(self, broadcaster: Broadcaster) -> None:
         """By default single topics may be seen, patterns may not."""

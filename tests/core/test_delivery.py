@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.cursor import Cursor
-from holdfast.core.delivery import Delivery
+from holdfast.core.delivery import Delivery, pass_through
 from holdfast.core.history import History, Retention
 from holdfast.core.message import Gap, Message, Offset, Priority
+from holdfast.core.run import Run
 
 CRITICAL, NORMAL, LOW = Priority.CRITICAL, Priority.NORMAL, Priority.LOW
 BOTH = {"a": Offset(0), "b": Offset(0)}
@@ -30,7 +36,7 @@ class Reader:
             message = Message(offset, topic, lane, b"{}", 0.0)
             self.history.append(message, 0.0)
             if fan_out:
-                self.delivery.offer(message)
+                self.delivery.offer(Run([message]))
                 self.position = offset
 
     def read_on(self) -> bool:
@@ -44,14 +50,14 @@ class Reader:
         self.delivery.fill(request, page, self.position)
         return True
 
-    def take(self) -> Message | Gap | None:
+    def take(self, now: float = 0.0) -> Message | Gap | None:
         while self.read_on():
             pass
-        return self.delivery.take(0.0)
+        return self.delivery.take(now)
 
-    def rest(self) -> list[int | str]:
+    def rest(self, now: float = 0.0) -> list[int | str]:
         found: list[int | str] = []
-        while (entry := self.take()) is not None:
+        while (entry := self.take(now)) is not None:
             found.append(f"gap of {entry.count}" if isinstance(entry, Gap) else entry.offset)
         return found
 
@@ -79,6 +85,7 @@ def test_an_overflow_evicts_and_is_read_again() -> None:
     """Ten messages through a buffer of three arrive, all of them, in order."""
     reader = Reader(live=True)
     reader.publish(*[NORMAL] * 10)
+    reader.delivery.sort()
     assert not reader.delivery.is_live
     assert reader.rest() == list(range(1, 11))
     assert reader.delivery.is_live
@@ -176,3 +183,101 @@ def test_a_late_answer_to_an_old_request_is_ignored() -> None:
     reader.delivery.fill(request, page, reader.position)
     reader.delivery.fill(request, page, reader.position)
     assert reader.rest() == [1, 2]
+
+
+messages = st.lists(
+    st.tuples(
+        st.sampled_from(Priority),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from([None, None, "k", "l"]),
+        st.sampled_from([None, None, 0.0, 5.0]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def as_run(script: Sequence[tuple[Priority, str, str | None, float | None]]) -> Run:
+    """Messages with these lanes, topics, keys and ends."""
+    return Run(
+        [
+            Message(Offset(offset), topic, lane, b"{}", 0.0, key=key, expires_at=expires_at)
+            for offset, (lane, topic, key, expires_at) in enumerate(script, 1)
+        ]
+    )
+
+
+@given(messages, st.integers(0, 3))
+def test_run_that_passes_through_is_as_if_it_had_been_sorted(
+    script: list[tuple[Priority, str, str | None, float | None]], split: int
+) -> None:
+    """What leaves, with which cursors, and the account: the same by either way."""
+    run, position = as_run(script), Offset(len(script))
+    passage = pass_through(run, position, 1.0)
+    sorted_one, passed_one = (
+        Delivery(PriorityBuffer(100), Cursor.at(0), live=True) for _ in range(2)
+    )
+    for part in (run.messages[:split], run.messages[split:]):
+        if part:
+            sorted_one.offer(Run(part))
+            passed_one.offer(Run(part))
+    steps: list[tuple[object, Cursor]] = []
+    while (message := sorted_one.take(1.0)) is not None:
+        steps.append((message, sorted_one.cursor(position)))
+    assert steps == list(passage.steps)
+    assert passed_one.keeps_up
+    passed_one.passed(passage)
+    assert passed_one.cursor(position) == sorted_one.cursor(position)
+    one, other = passed_one.buffer.statistics(), sorted_one.buffer.statistics()
+    assert replace(one, high_water=0) == replace(other, high_water=0)
+
+
+@given(messages, st.data())
+def test_what_could_not_be_handed_over_is_read_again(
+    script: list[tuple[Priority, str, str | None, float | None]], data: st.DataObject
+) -> None:
+    """After any number of a run's messages, the others follow from history.
+
+    What was handed over may follow again only if it had taken the place of an older value.
+    """
+    reader = Reader(live=True, capacity=100)
+    for message in as_run(script).messages:
+        reader.history.append(message, 1.0)
+        reader.delivery.offer(Run([message]))
+    reader.position = Offset(len(script))
+    assert reader.delivery.unsorted is not None
+    passage = pass_through(reader.delivery.unsorted, reader.position, 1.0)
+    assume(passage.steps)
+    handed_over = data.draw(st.integers(1, len(passage.steps)))
+    reader.delivery.passed(passage)
+    reader.delivery.put_back(passage, handed_over)
+    if handed_over < len(passage.steps):
+        cursor = reader.delivery.cursor(reader.position)
+        assert passage.steps[handed_over - 1][1].is_within(cursor)
+    sent = {each.offset: each.key for each, _ in passage.steps[:handed_over]}
+    rest = reader.rest(now=1.0)
+    assert all(sent[Offset(int(each))] is not None for each in rest if each in sent)
+    unsent = [each.offset for each, _ in passage.steps[handed_over:]]
+    assert sorted(int(each) for each in rest if each not in sent) == sorted(unsent)
+    account = reader.delivery.buffer.statistics()
+    assert account.offered == (
+        account.taken + account.conflated + account.expired + account.evicted + account.refused
+    )
+
+
+def test_a_run_has_a_bound() -> None:
+    """What nobody looks at is sorted, and evicted, once it is more than the buffer's bytes."""
+    delivery = Delivery(PriorityBuffer(3, max_bytes=10), Cursor.at(0), live=True)
+    for offset in range(1, 20):
+        run = Run([Message(Offset(offset), "a", NORMAL, b"{}", 0.0)])
+        delivery.offer(run)
+        held = delivery.unsorted.size if delivery.unsorted else 0
+        assert held + delivery.buffer.held_bytes <= 20
+    assert delivery.cursor(Offset(19)).marks[NORMAL] < 19
+
+
+def test_runs_are_joined_once_for_all() -> None:
+    """Connections that had the same run and get the same one after it share the joined one."""
+    first, second, other = (as_run([(NORMAL, "a", None, None)]) for _ in range(3))
+    assert first.followed_by(second) is first.followed_by(second)
+    assert first.followed_by(other).messages == [*first.messages, *other.messages]

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from holdfast.core.connection import Connection
 from holdfast.core.message import Message, Offset, UserId
 from holdfast.core.registry import ConnectionLimits, ConnectionRegistry
+from holdfast.core.run import Run
 from holdfast.core.tokens import Session
 from holdfast.core.topics import USER_TOPIC, matches
 from tests.core.builders import connection, message
@@ -102,7 +103,7 @@ class RegistryMachine(RuleBasedStateMachine):
         assert len(recipients) == len(expected)
         assert set(recipients) == {client.connection for client in expected}
         for client in expected:
-            client.connection.delivery.offer(published)
+            client.connection.delivery.offer(Run([published]))
             client.pending.append(published)
 
     @invariant()
@@ -133,6 +134,7 @@ class RegistryMachine(RuleBasedStateMachine):
         """Each connection, here or gone, has its own topics and messages."""
         for client in self.all:
             assert client.connection.subscriptions == client.held
+            client.connection.delivery.sort()
             assert list(client.connection.delivery.buffer) == client.pending
 
     def teardown(self) -> None:
@@ -212,7 +214,7 @@ def test_unsubscribing_drops_what_nothing_else_covers() -> None:
     here = registered("1", registry, ANN, "a.x", "b", "a.*")
     offered = [message(1, "a.x"), message(2, "b")]
     for each in offered:
-        here.delivery.offer(each)
+        here.delivery.offer(Run([each]))
     registry.unsubscribe(here, ["a.x", "b", "never held"])
     assert list(here.delivery.buffer) == offered[:1]
 

@@ -107,8 +107,8 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
     def fill(self, wanted, page, position):
         for entry in page.entries:
             self.buffer.mark(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
-        self._read_through[wanted.lane] = page.through
-        self._live[wanted.lane] = True
+        self._read(wanted.lane, page.through)
+        self._behind -= {wanted.lane}
 
     return [(Delivery, "request", everything), (Delivery, "fill", fill)]
 
@@ -161,12 +161,18 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
     def ready_at_once(self, wanted, page, position):
         fill(self, wanted, page, position)
         if page.complete:
-            self._live[wanted.lane] = True
+            self._behind -= {wanted.lane}
 
     return [
         (Delivery, "waits_for", lambda self, position: False),
         (Delivery, "fill", ready_at_once),
     ]
+
+
+@mutant
+def what_could_not_be_handed_over_is_settled() -> list[Patch]:
+    """A `send` on the spot that waits takes the rest of the run with it."""
+    return [(Delivery, "put_back", lambda self, passage, handed_over: None)]
 
 
 @mutant

@@ -12,6 +12,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from holdfast.core.cursor import EventId
 from holdfast.core.history import Retention
@@ -22,8 +23,10 @@ from holdfast.runtime.memory import MemoryBroker
 from holdfast.runtime.node import Node
 from holdfast.runtime.options import Options
 from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.pipe import Pipe
 from holdfast.runtime.publishing import make_draft
 from holdfast.runtime.subscribing import Subscriber
+from tests.support.virtual import settle
 
 from .oracle import Client, Log, Published, Violation
 
@@ -47,6 +50,10 @@ class Seat:
     acknowledges: bool = False
     node: int = 0
     outbox: Outbox | None = None
+    owner: asyncio.Task[None] | None = None
+    """The connection's own task, if the fan-out may send on the spot."""
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Closed: `send` takes what it is given, and then waits."""
     pipe: list[Frame] = field(default_factory=list)
     hello_seen: bool = False
     ever_greeted: bool = False
@@ -54,6 +61,24 @@ class Seat:
     unheard: dict[str, int] = field(default_factory=dict)
     """Topics taken away or granted again by connections whose first frame has not arrived, and
     the earliest `since` they may have: the session that is resumed in the end may not know."""
+
+
+class FramesAsTheyAre:
+    """A `Wire` whose events are frames."""
+
+    peer_lost: tuple[type[Exception], ...] = (OSError,)
+
+    def head(self, body: bytes, id: str) -> tuple[bytes, str]:
+        return body, id
+
+    def tail(self, token: str) -> str:
+        return token
+
+    def common(self, heads):
+        return heads
+
+    def events(self, common, tail: str) -> list[Any]:
+        return [Frame(body, id + tail) for body, id in common]
 
 
 class World:
@@ -77,13 +102,16 @@ class World:
         self.head = self.run(self.broker.head())
         for node in self.nodes:
             node.begin(self.head)
-        self.ghosts: list[tuple[Node, Outbox]] = []
+        self.ghosts: list[tuple[Node, Outbox, asyncio.Task[None] | None]] = []
         self.seats = [
             Seat(Client("u", self.log)),
             Seat(Client("v", self.log), requested=("a", "b"), acknowledges=True),
         ]
 
     def close(self) -> None:
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+            self.run(asyncio.wait([task]))
         self.loop.close()
 
     # -- the script ----------------------------------------------------------------------------
@@ -96,6 +124,7 @@ class World:
             *(self.pump, self.pump, self.arrive, self.arrive),
             *(self.connect, self.connect, self.cut, self.cut),
             *(self.resubscribe, self.notice, self.change_rights, self.age, self.acknowledge),
+            self.turn_gate,
         )
         try:
             while True:
@@ -156,16 +185,20 @@ class World:
             return
         batch = self.run(self.broker.follow(Head(node.epoch, node.ingested)))
         part = batch.messages[:count]
-        node.deliver(Batch(Head(node.epoch, part[-1].offset), part))
+
+        async def deliver() -> None:
+            node.deliver(Batch(Head(node.epoch, part[-1].offset), part))
+
+        self.run(deliver())
 
     def connect(self) -> None:
         seat = self.seat()
         if seat.outbox is not None:
             return
         seat.node = self.choose(2)
-        self._connect(seat)
+        self._connect(seat, on_the_spot=bool(self.choose(2)))
 
-    def _connect(self, seat: Seat) -> None:
+    def _connect(self, seat: Seat, *, on_the_spot: bool = False) -> None:
         async def may_subscribe(topic: str) -> bool:
             return topic in seat.rights
 
@@ -177,6 +210,9 @@ class World:
         outbox = self.run(self.admissions[seat.node].admit(hello))
         self.ghosts = [g for g in self.ghosts if g[1].connection in g[0].outboxes]
         seat.outbox, seat.hello_seen = outbox, False
+        seat.gate.set()
+        if on_the_spot:
+            seat.owner = self.loop.create_task(self._own(seat, outbox, seat.pipe))
         # By the rules, not by what holdfast did: a revoked topic ends, a new session begins now.
         for topic in set(account.subscribed) - seat.rights:
             seat.unheard.setdefault(topic, account.subscribed[topic])
@@ -200,6 +236,9 @@ class World:
         outbox = seat.outbox
         if outbox is None:
             return False
+        if seat.owner is not None:
+            self.run(settle())
+            return bool(seat.pipe)
 
         async def step() -> list[Frame] | None:
             task = asyncio.ensure_future(outbox.next())
@@ -218,6 +257,31 @@ class World:
         self._check_cursors(seat, frames)
         seat.pipe.extend(frames)
         return True
+
+    async def _own(self, seat: Seat, outbox: Outbox, link: list[Frame]) -> None:
+        """The task of a connection, as the transports have it."""
+
+        async def send(frame: Frame) -> None:
+            if link is seat.pipe:
+                self._check_cursors(seat, [frame])
+            link.append(frame)
+            await seat.gate.wait()
+
+        pipe = outbox.pipe = Pipe(cast("Any", send), FramesAsTheyAre(), outbox.token)
+        try:
+            while (frames := await outbox.next()) is not None:
+                self._check_priorities(frames)
+                for frame in frames:
+                    await pipe.send(cast("Any", frame))
+                outbox.sent()
+        finally:
+            outbox.pipe = None
+            pipe.close()
+
+    def turn_gate(self) -> None:
+        """The link of a connection takes nothing more for a while, or goes on."""
+        gate = self.seat().gate
+        gate.clear() if gate.is_set() else gate.set()
 
     def arrive(self) -> None:
         seat = self.seat()
@@ -278,8 +342,8 @@ class World:
 
     def _drop(self, seat: Seat, noticed: bool) -> None:
         assert seat.outbox is not None
-        ghost = (self.nodes[seat.node], seat.outbox)
-        seat.outbox, seat.pipe = None, []
+        ghost = (self.nodes[seat.node], seat.outbox, seat.owner)
+        seat.outbox, seat.owner, seat.pipe = None, None, []
         # What the client has not heard of, it may get, but is not owed.
         for topic in seat.unheard:
             seat.account.unsubscribe(topic)
@@ -293,8 +357,11 @@ class World:
         if self.ghosts:
             self._notice(*self.ghosts.pop(self.choose(len(self.ghosts))))
 
-    def _notice(self, node: Node, outbox: Outbox) -> None:
+    def _notice(self, node: Node, outbox: Outbox, owner: asyncio.Task[None] | None) -> None:
         async def leave() -> None:
+            if owner is not None:
+                owner.cancel()
+                await asyncio.wait([owner])
             node.unregister(outbox)
             await node.detach(outbox.connection.session, outbox.connection.id)
 
@@ -312,7 +379,9 @@ class World:
                 seat.account.subscribe(topic, node.ingested)
         else:
             self.run(subscriber.unsubscribe(seat.outbox, [topic]))
-            # What was sent before the answer may still arrive.
+            # What was handed over before the answer may still arrive.
+            seat.gate.set()
+            self.run(settle())
             while seat.pipe:
                 self._arrive(seat)
             seat.account.unsubscribe(topic)
@@ -351,6 +420,7 @@ class World:
             while node.ingested < self.head.offset:
                 self._ingest(node, 3)
         for seat in self.seats:
+            seat.gate.set()
             for _ in range(10_000):
                 while seat.pipe:
                     self._arrive(seat)

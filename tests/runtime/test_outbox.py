@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from holdfast import Broadcaster, CloseReason, Cursor, EventId, MemoryBroker, Priority
 from holdfast.runtime import frames
-from holdfast.runtime.outbox import CHUNK_BYTES, CONTROL_FRAMES
+from holdfast.runtime.fanout import CHUNK_BYTES
+from holdfast.runtime.outbox import CONTROL_FRAMES
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader
 from tests.support.virtual import run_virtual, settle, wall_clock

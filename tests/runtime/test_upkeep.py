@@ -209,7 +209,7 @@ class TestDeadlines:
                 before = loop.jumps
                 await asyncio.sleep(1.1)
                 assert loop.jumps - before <= 10
-                assert len(broadcaster._upkeep._due) <= 5
+                assert len(broadcaster._node.upkeep._due) <= 5
 
     @pytest.mark.parametrize("ghost", [False, True])
     async def test_blocked_connection_does_not_hold_up_the_drain(self, ghost: bool) -> None:
@@ -294,4 +294,4 @@ async def test_deadlines_do_not_multiply() -> None:
     broadcaster = Broadcaster(idle_timeout=1.0, heartbeat_interval=None)
     async with broadcaster, broadcaster.connect(topics=["t"]):
         await asyncio.sleep(60.0)
-        assert len(broadcaster._upkeep._due) <= 3
+        assert len(broadcaster._node.upkeep._due) <= 3

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
 
 from ..auth import Action, Authenticate, Authorize, Request, User
+from ..core.connection import CloseReason
 from ..core.cursor import EventId
 from ..core.topics import is_pattern
 from ..errors import Refused
@@ -43,7 +44,7 @@ def presented(request: Request) -> tuple[str | None, str | None]:
 
 
 class Access:
-    """Asks the hooks. One that raises refuses: the error is logged, the client learns nothing."""
+    """Asks the hooks. What one raises is logged, and the client learns nothing of it."""
 
     def __init__(
         self,
@@ -58,13 +59,13 @@ class Access:
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
 
     async def user(self, request: Request, transport: str) -> User:
-        """Who the client is; raises `Refused` with 401 if the hook does not know."""
+        """Who the client is; raises `Refused`: 401 if the hook does not know, 503 if it raises."""
         try:
             answer = self._authenticate(request)
             user = await answer if inspect.isawaitable(answer) else answer
         except Exception:
-            _logger.exception("the authenticate hook failed; the client is refused")
-            user = None
+            _logger.exception("the authenticate hook failed; the client may try again")
+            raise _failed() from None
         expired = (
             user is not None
             and user.expires_at is not None
@@ -78,13 +79,13 @@ class Access:
         return user
 
     async def may(self, user: User, action: Action, topic: str | None) -> bool:
-        """The `authorize` hook's answer."""
+        """The `authorize` hook's answer; raises `Refused` with 503 if that raises."""
         try:
             answer = self._authorize(user, action, topic)
             return bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception:
-            _logger.exception("the authorize hook failed; %s is refused", action.value)
-            return False
+            _logger.exception("the authorize hook failed on %s; the client may try again", action)
+            raise _failed() from None
 
     def may_subscribe(self, user: User) -> MaySubscribe:
         """The hook for one user, as the Broadcaster asks it."""
@@ -158,3 +159,8 @@ class Access:
             return None
         self._broadcaster.audit(AuditAction.ORIGIN_REFUSED, detail=ascii(origin[:100]))
         raise Refused("foreign_origin", "this origin is not allowed", status=403, close_code=4403)
+
+
+def _failed() -> Refused:
+    """A hook that raises has not answered: nothing is decided, and the client may try again."""
+    return Refused("failed", "not now", status=503, close_code=CloseReason.FAILED.code)

@@ -32,15 +32,15 @@ class Streams:
         request.check_query()
         if not _takes_event_streams(request):
             raise Refused("not_acceptable", "this is a text/event-stream", status=406)
-        user = await self._access.user(request, "sse")
-        if request.method == "HEAD" or any(h in request.headers for h in PREFETCH_HEADERS):
-            # Nothing is consumed: whoever only looks must not use up a token.
-            headers = [*sse.headers(scope), *cors]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
-            return
         last_event_id, token = presented(request)
         try:
+            user = await self._access.user(request, "sse")
+            if request.method == "HEAD" or any(h in request.headers for h in PREFETCH_HEADERS):
+                # Nothing is consumed: whoever only looks must not use up a token.
+                headers = [*sse.headers(scope), *cors]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+                return
             async with self._access.connect(
                 request, user, "sse", last_event_id=last_event_id, token=token
             ) as outbox:

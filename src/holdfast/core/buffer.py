@@ -206,6 +206,18 @@ class PriorityBuffer:
         for lane in BEST_FIRST:
             yield from (self._lanes[lane] or {}).values()
 
+    def passed(self, taken: int, conflated: int, expired: int) -> None:
+        """Count messages that went through while nothing was held, without being held."""
+        self._offered += taken + conflated + expired
+        self._taken += taken
+        self._conflated += conflated
+        self._expired += expired
+
+    def came_back(self, count: int) -> None:
+        """Count so many of what had `passed` as evicted instead."""
+        self._taken -= count
+        self._evicted += count
+
     def statistics(self) -> BufferStatistics:
         """The account as it stands."""
         return BufferStatistics(

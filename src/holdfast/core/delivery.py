@@ -15,18 +15,25 @@ hole only by being told of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .buffer import PriorityBuffer, Verdict
 from .cursor import Cursor
 from .history import Page
 from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority
+from .run import Passage, Run
 
 PAGE_MESSAGES = 64
 """Messages in one page of a replay."""
 
 PAGE_BYTES = 256 * 1024
+
+RUN_MESSAGES = 4096
+"""Messages of the live feed that may wait to be looked at; a node looks within a few ticks."""
+
+NO_LANE: frozenset[Priority] = frozenset()
+EVERY_LANE: frozenset[Priority] = frozenset(Priority)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +53,20 @@ class PageRequest:
 class Delivery:
     """The four lanes of a connection: a window on the log, never a store.
 
+    What the live feed brings is only noted at first (`unsorted`), and sorted into the buffer when
+    somebody looks. The run of a connection that keeps up never is: it is handed over in the way
+    that is worked out once for all of them (`pass_through`).
+
     Invariants (tests/model/ drives it with all that surrounds it; its mutants break them):
 
     - everything published to a lane after its mark is pending here, still to be read, or settled;
     - the cursor never goes back;
     - what leaves is of the best lane that holds, or has still to read, anything;
-    - memory: one buffer, whatever the length of the replay.
+    - a run that passes through leaves the account and the cursor as if it had been sorted;
+    - memory: one buffer, and one run no larger, whatever the length of the replay.
     """
 
-    __slots__ = ("_live", "_not_before", "_read_through", "buffer")
+    __slots__ = ("_behind", "_not_before", "_read_through", "buffer", "unsorted")
 
     def __init__(
         self,
@@ -70,28 +82,62 @@ class Delivery:
         `not_before`: the farthest of `start` and of the `since` of all subscriptions.
         """
         self.buffer = buffer
-        self._live = [live] * 4
+        self.unsorted: Run | None = None
+        """What the live feed has brought since somebody looked."""
+        self._behind = NO_LANE if live else EVERY_LANE
         self._not_before = not_before
-        self._read_through = list(start.marks)
+        self._read_through: Sequence[Offset] = start.marks
 
     @property
     def is_live(self) -> bool:
         """Whether all four lanes are fed by the fan-out."""
-        return all(self._live)
+        return not self._behind
 
-    def offer(self, message: Message) -> bool:
-        """Take a message of the live feed; whether there may be something new to hand over."""
-        if not self._live[message.priority]:
-            return False
-        self._offer(message)
-        return True
+    @property
+    def keeps_up(self) -> bool:
+        """Whether all lanes are live and nothing waits in the buffer."""
+        return not self._behind and not self.buffer
+
+    def offer(self, run: Run) -> bool:
+        """Take a run of the live feed; whether somebody has to be told that there may be more."""
+        if self.unsorted is not None:
+            joined = self.unsorted.followed_by(run)
+            if len(joined.messages) <= RUN_MESSAGES and joined.size <= self.buffer.max_bytes:
+                self.unsorted = joined
+                return False
+            self.sort()
+        elif not self._behind:
+            self.unsorted = run
+            return True
+        return self._sort(run)
+
+    def sort(self) -> None:
+        """Put what the live feed has brought into the buffer."""
+        run, self.unsorted = self.unsorted, None
+        if run is not None:
+            self._sort(run)
+
+    def passed(self, passage: Passage) -> None:
+        """Count the run of a connection that keeps up as handed over."""
+        self.unsorted = None
+        self.buffer.passed(len(passage.steps), passage.conflated, passage.expired)
+
+    def put_back(self, passage: Passage, handed_over: int) -> None:
+        """Only so many messages, one at least, were handed over: the rest is read again."""
+        unsent = passage.steps[handed_over:]
+        cursor = passage.steps[handed_over - 1][1]
+        self.buffer.came_back(len(unsent))
+        for lane in {message.priority for message, _ in unsent}:
+            self._reread(lane, cursor[lane])
 
     def fall_behind(self, position: Offset) -> None:
         """All lanes go back to catching up, because the live feed after `position` was missed."""
-        for lane in Priority:
-            if self._live[lane]:
-                self._live[lane] = False
-                self._read_through[lane] = max(self._read_through[lane], position)
+        self.sort()
+        self._read_through = [
+            read if lane in self._behind else max(read, position)
+            for lane, read in zip(Priority, self._read_through, strict=True)
+        ]
+        self._behind = EVERY_LANE
 
     def waits_for(self, position: Offset) -> bool:
         """Whether the client has seen more than its node, which is at `position`."""
@@ -99,12 +145,13 @@ class Delivery:
 
     def request(self, position: Offset) -> PageRequest | None:
         """What must be read before anything may be taken, or `None`."""
-        if self.is_live or self.waits_for(position):
+        if not self._behind or self.waits_for(position):
             return None
+        self.sort()
         for lane in BEST_FIRST:
             if self.buffer.first_place(lane) is not None:
                 return None
-            if not self._live[lane]:
+            if lane in self._behind:
                 limit = min(PAGE_MESSAGES, self.buffer.capacity)
                 size = min(PAGE_BYTES, self.buffer.max_bytes)
                 return PageRequest(lane, self._read_through[lane], position, limit, size)
@@ -116,23 +163,24 @@ class Delivery:
         A page that the lane no longer wants, because it was moved since, is ignored.
         """
         lane = request.lane
-        if self._live[lane] or self._read_through[lane] != request.after:
+        if lane not in self._behind or self._read_through[lane] != request.after:
             return
         for entry in page.entries:
             gap = self._unholdable(entry)
             if gap is not None:
                 self.buffer.mark(gap)
-                self._read_through[lane] = gap.through
+                self._read(lane, gap.through)
                 continue
             assert isinstance(entry, Message)
             if not self.buffer.has_room_for(entry):
                 return
-            self._read_through[lane] = entry.offset
+            self._read(lane, entry.offset)
             self._offer(entry)
             if self._read_through[lane] != entry.offset:
                 return  # it gave way at once
-        self._read_through[lane] = page.through
-        self._live[lane] = page.complete and page.through >= position
+        self._read(lane, page.through)
+        if page.complete and page.through >= position:
+            self._behind -= {lane}
 
     def horizon(self, position: Offset) -> Offset:
         """Where a new subscription begins: now, as the client or the node knows it."""
@@ -140,25 +188,28 @@ class Delivery:
 
     def take(self, now: float) -> Message | Gap | None:
         """The next message or gap to hand over; call it only when `request` is `None`."""
+        self.sort()
         return self.buffer.take(now)
 
     def discard(self, unwanted: Callable[[str], bool]) -> int:
         """Drop what is pending of topics that the connection no longer has; how many messages."""
+        self.sort()
         return self.buffer.discard(unwanted)
 
     def cursor(self, position: Offset) -> Cursor:
         """The low-water mark of each lane; `position` is how far the live feed has come."""
-        marks: list[Offset] = []
-        for lane in Priority:
-            first = self.buffer.first_place(lane)
-            if first is not None:
-                marks.append(Offset(first - 1))
-            elif self._live[lane]:
-                marks.append(max(self._read_through[lane], position))
-            else:
-                marks.append(self._read_through[lane])
-        low, normal, high, critical = marks
+        self.sort()
+        low, normal, high, critical = [
+            self._mark(lane, read, position)
+            for lane, read in zip(Priority, self._read_through, strict=True)
+        ]
         return Cursor((low, normal, high, critical))
+
+    def _mark(self, lane: Priority, read: Offset, position: Offset) -> Offset:
+        first = self.buffer.first_place(lane)
+        if first is not None:
+            return Offset(first - 1)
+        return read if lane in self._behind else max(read, position)
 
     def _unholdable(self, entry: Message | Gap) -> Gap | None:
         """The gap that stands for `entry`: itself, or a message too large for this buffer."""
@@ -167,6 +218,15 @@ class Delivery:
         if entry.size <= self.buffer.max_bytes:
             return None
         return Gap(entry.priority, entry.offset, entry.offset, (entry.topic,), 1)
+
+    def _sort(self, run: Run) -> bool:
+        """Offer a run to the buffer, but for lanes that catch up; whether it was offered any."""
+        offered = False
+        for message in run.messages:
+            if message.priority not in self._behind:
+                self._offer(message)
+                offered = True
+        return offered
 
     def _offer(self, message: Message) -> None:
         outcome = self.buffer.offer(message)
@@ -178,6 +238,25 @@ class Delivery:
     def _reread(self, lane: Priority, after: Offset) -> None:
         """Send `lane` back to History from `after`; what it holds beyond is in there too."""
         self.buffer.withdraw(lane, after)
-        if self._live[lane] or self._read_through[lane] > after:
-            self._live[lane] = False
-            self._read_through[lane] = after
+        if lane not in self._behind or self._read_through[lane] > after:
+            self._behind |= {lane}
+            self._read(lane, after)
+
+    def _read(self, lane: Priority, through: Offset) -> None:
+        """Note how far a lane that catches up has read."""
+        read = list(self._read_through)
+        read[lane] = through
+        self._read_through = read
+
+
+def pass_through(run: Run, position: Offset, now: float) -> Passage:
+    """How `run`, which ends at `position` or before, leaves a connection that keeps up."""
+    buffer = PriorityBuffer(len(run.messages), max_bytes=max(run.size, 1))
+    delivery = Delivery(buffer, Cursor.at(BEGINNING), live=True)
+    delivery.offer(run)
+    steps: list[tuple[Message, Cursor]] = []
+    while (message := delivery.take(now)) is not None:
+        assert isinstance(message, Message)
+        steps.append((message, delivery.cursor(position)))
+    account = buffer.statistics()
+    return Passage(tuple(steps), account.conflated, account.expired)

@@ -132,7 +132,11 @@ class Admission:
                 if answer.taken_over is not None:
                     node.take_over(answer.taken_over)
                 start = _Start(answer.session, answer.token, returns=True)
-                self._position(start, event_id, await broker.head(), hello)
+                try:
+                    self._position(start, event_id, await broker.head(), hello)
+                except BaseException:
+                    await node.detach(start.session, id)
+                    raise
                 return start
             self._refused(hello, id, answer.verdict.value)
         elif hello.last_event_id:

@@ -31,7 +31,6 @@ from .periodic import PeriodicSource, Source
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
 from .subscribing import MaySubscribe, Subscriber, check_topics
-from .upkeep import Upkeep
 
 
 class Broadcaster:
@@ -69,10 +68,7 @@ class Broadcaster:
         self._life = Lifecycle(self._node)
         self._subscriber = Subscriber(self._node)
         self._admission = Admission(self._node, self._subscriber)
-        self._upkeep = Upkeep(self._node)
         self._sources: list[PeriodicSource] = []
-        self._node.on_register = self._upkeep.watch
-        self._node.on_closing = self._upkeep.hurry
         self._node.on_listeners = self._listeners_changed
 
     # -- life ----------------------------------------------------------------------------------
@@ -84,7 +80,7 @@ class Broadcaster:
 
     async def __aenter__(self) -> Self:
         await self._life.start()
-        for task in (self._follow, self._upkeep.heartbeats, self._upkeep.sweeps):
+        for task in (self._follow, self._node.upkeep.heartbeats, self._node.upkeep.sweeps):
             self._life.spawn(task)
         for source in self._sources:
             self._life.spawn(source.run)
@@ -332,9 +328,12 @@ class Broadcaster:
         """End all connections of a user, and make the tokens of those that were there useless."""
         for id in [id for id, who in self._node.admitting.items() if who == user]:
             del self._node.admitting[id]
-        for outbox in self.outboxes_of(user):
-            self._node.end(outbox, CloseReason.FORBIDDEN)
-            await self._node.detach(outbox.connection.session, outbox.connection.id)
+        # Those too that were told to end before, and those that are just leaving.
+        for connection, outbox in list(self._node.outboxes.items()):
+            if connection.user == user:
+                self._node.end(outbox, CloseReason.FORBIDDEN)
+                await self._node.detach(connection.session, connection.id)
+        await self._node.finish()
         await self._node.broker.tokens.forget(UserId(user))
 
     async def subscribe(self, outbox: Outbox, topics: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -63,7 +63,12 @@ class Lifecycle:
         self.loop = asyncio.get_running_loop()
         self._failure = None
         await self._node.broker.start()
-        self._node.begin(await self._node.broker.head())
+        try:
+            self._node.begin(await self._node.broker.head())
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._node.broker.close()
+            raise
         self._started_at = self._node.monotonic()
         self._tasks = await anyio.create_task_group().__aenter__()
         self.state = BroadcasterState.RUNNING

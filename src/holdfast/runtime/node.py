@@ -19,9 +19,11 @@ from ..core.tokens import ConnectionId, Position, Session
 from ..errors import Refused
 from .audit import AuditAction, AuditEvent, AuditHook
 from .broker import Batch, Broker, Head
+from .fanout import FanOut
 from .options import Options
 from .outbox import Outbox
 from .statistics import Counters
+from .upkeep import Upkeep
 
 _logger = logging.getLogger("holdfast")
 
@@ -61,11 +63,9 @@ class Node:
         """Set whenever the last connection has gone."""
         self.on_listeners: Callable[[], None] = lambda: None
         """Called when somebody subscribed."""
-        self.on_register: Callable[[Outbox], None] = lambda _: None
-        """Called when a connection begins."""
-        self.on_closing: Callable[[Outbox], None] = lambda _: None
-        """Called when a connection was told to end."""
         self._audit = audit
+        self.upkeep = Upkeep(self)
+        self._fan_out = FanOut(self)
         self._ahead: set[Outbox] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -89,7 +89,7 @@ class Node:
     # -- fan-out -------------------------------------------------------------------------------
 
     def deliver(self, batch: Batch) -> None:
-        """Offer each message to whoever may have it, and wake those who have something new."""
+        """Offer each message to whoever may have it; see to it that they get it."""
         if batch.head.epoch != self.epoch:
             # Another log: everybody comes back, and is told that the old one is gone.
             self.epoch, self.ingested = batch.head.epoch, batch.head.offset
@@ -100,11 +100,7 @@ class Node:
                 connection.delivery.fall_behind(self.ingested)
                 outbox.wake()
         else:
-            outboxes, recipients = self.outboxes, self.registry.recipients
-            for message in batch.messages:
-                for connection in recipients(message):
-                    if connection.delivery.offer(message):
-                        outboxes[connection].wake()
+            self._fan_out.offer(batch.messages)
         self.ingested = batch.head.offset
         if self._ahead:
             self._wake_those_ahead()
@@ -136,7 +132,7 @@ class Node:
         self.counters.opened += 1
         self.counters.resumed += resumed
         self.note_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
-        self.on_register(outbox)
+        self.upkeep.watch(outbox)
         self.on_listeners()
 
     def unregister(self, outbox: Outbox) -> None:
@@ -150,6 +146,7 @@ class Node:
         self._leave_fan_out(connection)
         if self.outboxes.pop(connection, None) is not None:
             reason = connection.close_reason
+            self.upkeep.forget(outbox)
             detail = reason.text if reason else "the client left"
             self.note_connection(AuditAction.DISCONNECTED, connection, detail)
         if not outbox.accounted:

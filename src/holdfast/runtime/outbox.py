@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, EventId
 from ..core.message import Gap
+from ..core.run import Run
 from ..core.tokens import Position, Token
 from ..core.window import Window
 from . import frames
+from .fanout import CHUNK_BYTES, Rendering
+from .pipe import Pipe, Wire
 
 if TYPE_CHECKING:
     from .node import Node
     from .subscribing import MaySubscribe
-
-CHUNK_BYTES = 64 * 1024
-"""At most about so much is handed over at once, so that what is better can still overtake.
-
-uvicorn's write buffer pauses at 64 KiB, too."""
 
 CONTROL_FRAMES = 64
 """A client that asks faster than it reads the answers is closed beyond this."""
@@ -65,6 +63,7 @@ class Outbox:
         "handed_over_bytes",
         "last_sent",
         "may_subscribe",
+        "pipe",
         "token",
         "window",
     )
@@ -90,6 +89,8 @@ class Outbox:
         """When the transport began to send what it is still sending (monotonic seconds)."""
         self.window: Window | None = None
         """What is unacknowledged; `None` for a client that does not acknowledge."""
+        self.pipe: Pipe | None = None
+        """Where the fan-out may send on the spot; the transport sets it."""
         self.abort: Callable[[], None] = lambda: None
         """Ends the transport at once, whatever it is doing; the transport sets it."""
         self.accounted = False
@@ -127,7 +128,7 @@ class Outbox:
         """End the connection from this side: one closing frame, and no more messages."""
         before = self.connection.state
         if self.connection.handle(Event.CLOSE, reason) is not before:
-            self._node.on_closing(self)
+            self._node.upkeep.hurry(self)
             self.wake()
 
     def lost(self) -> None:
@@ -166,6 +167,40 @@ class Outbox:
             self.wake()
         return True
 
+    def look(self, render: Callable[[Run, Wire], Rendering], monotonic: float) -> None:
+        """The live feed has brought something: hand it over on the spot, or wake the own task.
+
+        On the spot only while that task waits here, and the connection keeps up.
+        """
+        delivery, pipe, waiter, window = (
+            self.connection.delivery, self.pipe, self._waiter, self.window,
+        )  # fmt: skip
+        run = delivery.unsorted
+        if run is None or pipe is None or waiter is None or waiter.done() or not delivery.keeps_up:
+            delivery.sort()
+            self.wake()
+            return
+        rendering = render(run, pipe.wire)
+        if window is not None and rendering.size > window.room:
+            self.wake()
+            return
+        delivery.passed(rendering.passage)
+        steps, frames, size = rendering.passage.steps, 0, 0
+        for chunk in rendering.chunks:
+            frames += chunk.frames - pipe.hand_over(chunk.common)
+            size += chunk.size
+            if pipe.is_busy:  # its own task goes on
+                size = sum([len(message.body) for message, _ in steps[:frames]])
+                self.blocked_since = monotonic
+                delivery.put_back(rendering.passage, frames)
+                self.wake()
+                break
+        if window is not None and frames:
+            window.sent(steps[frames - 1][1], size, monotonic)
+        self.handed_over += frames
+        self.handed_over_bytes += size
+        self.last_sent = monotonic
+
     # -- what the transport calls --------------------------------------------------------------
 
     async def next(self) -> list[Frame] | None:
@@ -174,6 +209,9 @@ class Outbox:
         `None`: the connection is over, nothing follows. Cancellation takes nothing out.
         """
         while True:
+            if self.pipe is not None and self.pipe.is_busy:
+                await self.pipe.finish()
+                self.sent()
             if frames_now := self._control_frames():
                 return frames_now
             if self.connection.state in (State.CLOSING, State.CLOSED):
@@ -199,10 +237,14 @@ class Outbox:
             self._flushed = None
 
     async def flushed(self) -> bool:
-        """Wait until the server has taken all control frames; `False` if the connection ended."""
-        if self._flushed is None:
-            self._flushed = asyncio.Event()
-        await self._flushed.wait()
+        """Wait until the server has taken all control frames; `False` if the connection ended.
+
+        The first frame is one of them.
+        """
+        if self._first is not None or self._control or self.blocked_since is not None:
+            if self._flushed is None:
+                self._flushed = asyncio.Event()
+            await self._flushed.wait()
         return self.connection.state is not State.CLOSED
 
     def cursor(self) -> Cursor:

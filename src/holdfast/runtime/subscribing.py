@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ..core.connection import Connection
+from ..core.connection import CloseReason, Connection
 from ..core.message import UserId
 from ..core.topics import USER_TOPIC, check_expression
 from ..errors import InvalidTopic, Refused
@@ -107,9 +107,13 @@ class Subscriber:
         """Ask again for every subscription, and drop what is no longer allowed; return that."""
         connection = outbox.connection
         held = list(connection.subscriptions)
-        _, rejected = await self.permitted(
-            held, outbox.may_subscribe, connection.user, connection.transport
-        )
+        try:
+            _, rejected = await self.permitted(
+                held, outbox.may_subscribe, connection.user, connection.transport
+            )
+        except Refused:  # nobody could say: the client comes back, and is asked for again
+            self._node.end(outbox, CloseReason.FAILED)
+            return []
         if rejected:
             connection.session.refused |= frozenset(rejected)
             await self._drop(connection, rejected)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
 import random
 from typing import TYPE_CHECKING
 
 from ..core.connection import CloseReason, State
+from ..core.tokens import ConnectionId
 from . import frames
 
 if TYPE_CHECKING:
@@ -38,14 +38,19 @@ class Upkeep:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._options = node.options
-        self._due: list[tuple[float, int, Outbox]] = []
-        self._number = itertools.count()
+        self._outboxes: dict[ConnectionId, Outbox] = {}
+        self._due: list[tuple[float, ConnectionId]] = []
         self._changed = asyncio.Event()
         self._random = random.Random()  # noqa: S311 - jitter
 
     def watch(self, outbox: Outbox) -> None:
         """Look after `outbox` from now on."""
+        self._outboxes[outbox.connection.id] = outbox
         self._schedule(outbox, self._node.monotonic())
+
+    def forget(self, outbox: Outbox) -> None:
+        """It is over; only its id stays here until its deadline would have come."""
+        self._outboxes.pop(outbox.connection.id, None)
 
     def hurry(self, outbox: Outbox) -> None:
         """Look at it again soon, because it was told to end."""
@@ -57,8 +62,8 @@ class Upkeep:
         while True:
             now = self._node.monotonic()
             while self._due and self._due[0][0] <= now:
-                outbox = heapq.heappop(self._due)[2]
-                if outbox.connection.state is not State.CLOSED:
+                outbox = self._outboxes.get(heapq.heappop(self._due)[1])
+                if outbox is not None and outbox.connection.state is not State.CLOSED:
                     self.look_at(outbox, now)
                     self._schedule(outbox, now)
             self._changed.clear()
@@ -130,4 +135,4 @@ class Upkeep:
     def _push(self, outbox: Outbox, due: float) -> None:
         if not self._due or due < self._due[0][0]:
             self._changed.set()
-        heapq.heappush(self._due, (due, next(self._number), outbox))
+        heapq.heappush(self._due, (due, outbox.connection.id))

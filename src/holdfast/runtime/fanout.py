@@ -1,0 +1,111 @@
+"""FanOut: brings each message of the live feed to the connections that may have it.
+
+A batch is offered to all at once, and nothing waits meanwhile. Then those that have something new
+are looked at, a slice of them per turn of the event loop, in the order in which they got it: one
+that keeps up is served on the spot, any other is left to its own task. While a slice is served,
+the next messages gather, so batches grow with the load, and nobody else waits for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ..core.delivery import pass_through
+from ..core.message import Message, UserId
+from ..core.run import Passage, Run
+
+if TYPE_CHECKING:
+    from .node import Node
+    from .outbox import Outbox
+    from .pipe import Wire
+
+SLICE = 100
+"""Connections that are looked at in one turn of the event loop."""
+
+CHUNK_BYTES = 64 * 1024
+"""At most about so much is handed over at once, so that what is better can still overtake.
+
+uvicorn's write buffer pauses at 64 KiB, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Frames that are handed over at once: what they have in common, how many, how many bytes."""
+
+    common: Any
+    frames: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A run as it leaves every connection that keeps up, on one kind of transport."""
+
+    passage: Passage
+    chunks: tuple[Chunk, ...]
+    size: int
+
+
+class FanOut:
+    """One instance per node.
+
+    Invariant (tests/runtime/test_fanout.py): whoever has something to hand over is looked at, or
+    its own task is awake.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._due: deque[Outbox] = deque()
+        self._renderings: dict[tuple[Run, Wire], Rendering] = {}
+
+    def offer(self, messages: Iterable[Message]) -> None:
+        """Offer each message to whoever may have it, and see to it that they are looked at."""
+        node, due = self._node, self._due
+        is_idle = not due
+        for _, stretch in groupby(messages, _address):
+            run = Run(tuple(stretch))
+            for connection in node.registry.recipients(run.messages[0]):
+                if connection.delivery.offer(run):
+                    due.append(node.outboxes[connection])
+        if due and is_idle:
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        """Look at the next slice of those who are due."""
+        due, monotonic = self._due, self._node.monotonic()
+        self._renderings.clear()
+        for _ in range(min(SLICE, len(due))):
+            due.popleft().look(self._rendering, monotonic)
+        self._renderings.clear()
+        if due:
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _rendering(self, run: Run, wire: Wire) -> Rendering:
+        """How `run` leaves by this wire; worked out once in a turn."""
+        rendering = self._renderings.get((run, wire))
+        if rendering is None:
+            rendering = self._renderings[run, wire] = self._render(run, wire)
+        return rendering
+
+    def _render(self, run: Run, wire: Wire) -> Rendering:
+        node = self._node
+        passage = pass_through(run, node.ingested, node.clock())
+        chunks: list[Chunk] = []
+        heads: list[Any] = []
+        size = 0
+        for number, (message, cursor) in enumerate(passage.steps, 1):
+            heads.append(wire.head(message.body, f"{node.epoch}~{cursor}~"))
+            size += len(message.body)
+            if size >= CHUNK_BYTES or number == len(passage.steps):
+                chunks.append(Chunk(wire.common(heads), len(heads), size))
+                heads, size = [], 0
+        return Rendering(passage, tuple(chunks), sum(chunk.size for chunk in chunks))
+
+
+def _address(message: Message) -> tuple[str, UserId | None]:
+    return message.topic, message.to_user
