@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import anyio
+import anyio.lowlevel
 
 from .core.connection import CloseReason
+from .core.numbers import check_number
 from .errors import Refused
 from .runtime import frames
 from .runtime.outbox import Frame, Outbox
@@ -39,6 +41,11 @@ class InboundLimits:
     max_bytes: int = 64 * 1024
     rate: float = 50.0
     burst: int = 200
+
+    def __post_init__(self) -> None:
+        check_number("max_bytes", self.max_bytes, whole=True)
+        check_number("rate", self.rate)
+        check_number("burst", self.burst, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +90,13 @@ def parse(message: Event, limit: int) -> dict[str, object]:
     if len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
         raise Refused("too_large", f"a message has at most {limit} bytes", status=413)
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=frames.no_constant)
     except (ValueError, RecursionError):
         raise Refused("not_json", "the message is not JSON", status=400) from None
     message_object = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if not isinstance(message_object.get("type"), str):
         raise Refused("no_type", 'a message is an object with a string "type"', status=400)
     return message_object
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 async def serve(
@@ -189,6 +192,8 @@ async def _read(
             answer = refusal(error, time.time())
         if answer is not None:
             outbox.put(answer)
+            # A server that has more messages at hand would not let the answer go out.
+            await anyio.lowlevel.checkpoint()
 
 
 def refusal(error: Refused, timestamp: float) -> bytes:

@@ -27,6 +27,14 @@ ROOT = Path(__file__).parents[2]
 ServerKind = Literal["uvicorn", "hypercorn", "granian", "daphne"]
 SERVERS: tuple[ServerKind, ...] = get_args(ServerKind)
 
+ARGS: dict[ServerKind, list[str]] = {
+    "uvicorn": ["--log-level", "warning", "--timeout-graceful-shutdown", "1"],
+    "hypercorn": ["-w", "0", "--graceful-timeout", "1"],
+    "granian": ["--log-level", "warning", "--workers-kill-timeout", "1"],
+    "daphne": ["-v", "0"],
+}
+"""What docs/guide.md (Stopping) advises for each, and silence."""
+
 
 def _ports() -> itertools.cycle[int]:
     """Ports below those that the kernel gives to clients, a range of its own for each worker."""
@@ -88,6 +96,7 @@ class ServerProcess:
     They are killed too when the tests themselves are: a shell that sees its input end does it. An
     exception that leaves the block carries the last lines of the server's output as a note.
 
+    ``port`` is a free one unless one is given: to start anew where another server was.
     ``app`` is an import string such as ``"tests.apps.live:app"``, looked up from ``cwd`` (the
     project's root). ``env`` is added to the environment, ``args`` to the server's command line.
     Starting and `terminate` block: where a client in the same event loop has to keep reading
@@ -102,10 +111,11 @@ class ServerProcess:
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
+        port: int | None = None,
         start_timeout: float = 20.0,
     ) -> None:
         self.kind = kind
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self.process: subprocess.Popen[bytes]
         self._command = [*_command(kind, app, self.port), *args]
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}

@@ -69,7 +69,7 @@ class Access:
         expired = (
             user is not None
             and user.expires_at is not None
-            and (user.expires_at <= self._broadcaster.now())
+            and not user.expires_at > self._broadcaster.now()
         )
         if user is None or expired:
             self._broadcaster.audit(

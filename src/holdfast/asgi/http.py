@@ -9,6 +9,7 @@ from typing import cast
 import anyio
 
 from ..errors import Refused
+from ..runtime import frames
 from ..runtime.transport import Receive, Send
 
 MAX_BODY_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ async def read_json(receive: Receive, is_open: Callable[[], bool]) -> dict[str, 
     if not body:
         return {}
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode("utf-8"), parse_constant=frames.no_constant)
     except (ValueError, RecursionError):
         raise Refused("not_json", "the body is not JSON", status=400) from None
     if not isinstance(value, dict):

@@ -7,7 +7,8 @@ from functools import partial
 
 from .. import websocket
 from ..auth import Request, User
-from ..errors import Refused
+from ..core.connection import CloseReason
+from ..errors import BroadcasterFailed, Refused
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.transport import Receive, Scope, Send
 from .access import Access, presented
@@ -44,6 +45,8 @@ class Sockets:
             self._access.check_origin(request)
             user = await self._access.user(request, "websocket")
             await self._run(request, user, receive, send)
+        except BroadcasterFailed:
+            await websocket.close(send, CloseReason.FAILED.code, CloseReason.FAILED.text)
         except Refused as error:
             with suppress(OSError, RuntimeError):  # the client may have left in between
                 await send(

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import jwt
 
+from ..core.numbers import check_number, is_number
 from ..errors import ConfigurationError
 from .hooks import User
 from .request import Request
@@ -44,6 +45,7 @@ class JWTAuthenticator:
         leeway: float = 0.0,
     ) -> None:
         _check_key(key, algorithms)
+        check_number("leeway", leeway, zero=True)
         self._key = key
         self._algorithms = list(algorithms)
         self._audience = audience
@@ -76,9 +78,9 @@ class JWTAuthenticator:
 
     def _user(self, claims: dict[str, Any]) -> User | None:
         subject, expires_at = claims["sub"], claims["exp"]
-        if not isinstance(subject, str) or not subject or isinstance(expires_at, bool):
+        if not isinstance(subject, str) or not subject:
             return None
-        if not isinstance(expires_at, (int, float)):
+        if not is_number(expires_at):
             return None
         listed = claims.get(self._roles_claim)
         names = cast("list[object]", listed) if isinstance(listed, list) else []

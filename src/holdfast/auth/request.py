@@ -37,13 +37,16 @@ class Request:
             if len(raw) > MAX_QUERY_BYTES:
                 raise ValueError
             fields = parse_qsl(
-                raw.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+                raw.decode("latin-1"),
+                keep_blank_values=True,
+                encoding="latin-1",
+                max_num_fields=MAX_QUERY_FIELDS,
             )
         except ValueError:
             self._query_is_readable = False
             return
         for name, value in fields:
-            self.query.setdefault(name, value)
+            self.query.setdefault(_utf8(name), _utf8(value))
 
     def check_query(self) -> None:
         """Raise `Refused` if the query was too long, and therefore read as empty."""
@@ -74,3 +77,8 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.scope.get('path')!r}>"
+
+
+def _utf8(text: str) -> str:
+    """Bytes that were read as Latin-1, whether they came escaped or not (curl does not)."""
+    return text.encode("latin-1").decode("utf-8", "replace")

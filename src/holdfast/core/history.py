@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heappush, merge
 
 from .cursor import Cursor
 from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority, UserId
+from .numbers import check_number
 from .topic_log import REMEMBERED, TopicLog
 from .topics import TopicTree, is_pattern
 
@@ -35,6 +36,12 @@ class Retention:
     max_bytes: int = 16 * 1024 * 1024
     total_bytes: int = 256 * 1024 * 1024
     max_logs: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "max_bytes", "total_bytes", "max_logs"):
+            check_number(name, getattr(self, name), whole=True, zero=True)
+        if self.age is not None:
+            check_number("age", self.age)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from typing import NewType
 
 from .cursor import Cursor, Epoch
 from .message import Offset, UserId
+from .numbers import check_number
 
 Token = NewType("Token", str)
 """22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for 64 at least)."""
@@ -113,6 +114,12 @@ class TokenLimits:
     grace: float = 60.0
     per_user: int = 100
     total: int = 50_000
+
+    def __post_init__(self) -> None:
+        check_number("lifetime", self.lifetime)
+        check_number("grace", self.grace, zero=True)
+        check_number("per_user", self.per_user, whole=True, zero=True)
+        check_number("total", self.total, whole=True, zero=True)
 
 
 @dataclass(slots=True, eq=False)

@@ -53,7 +53,7 @@ class Hello:
     """
 
     user: UserId | None = None
-    topics: tuple[str, ...] = ()
+    topics: Iterable[str] = ()
     last_event_id: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     transport: str = "custom"

@@ -16,8 +16,9 @@ from typing_extensions import Unpack
 from ..core.connection import CloseReason
 from ..core.cursor import Cursor, EventId
 from ..core.message import Offset, Priority, UserId
+from ..core.numbers import check_number
 from ..core.tokens import Position, Session
-from ..core.topics import USER_TOPIC, check_topic
+from ..core.topics import USER_TOPIC
 from ..errors import ConfigurationError, NotRunning, WrongThread
 from .admission import Admission, Hello
 from .audit import AuditAction, AuditHook
@@ -224,9 +225,10 @@ class Broadcaster:
         A plain function is called in a worker thread; one that looks at this Broadcaster, or at
         anything else of the event loop, must therefore be a coroutine function.
         """
-        if not interval > 0:
-            raise ConfigurationError(f"interval={interval!r}: it must be a number over 0")
-        publish = partial(self.publish, check_topic(topic), priority=priority, key=key, ttl=ttl)
+        check_number("interval", interval)
+        options = PublishOptions(priority=priority, key=key, ttl=ttl)
+        make_draft(topic, None, **options, now=0.0, max_bytes=self.options.max_message_bytes)
+        publish = partial(self.publish, topic, **options)
         made = PeriodicSource(self._node, topic, source, publish, interval=interval)
         self._sources = [source for source in self._sources if not source.is_cancelled]
         self._sources.append(made)
@@ -256,7 +258,7 @@ class Broadcaster:
         """
         hello = Hello(
             user=None if user is None else UserId(user),
-            topics=tuple(topics),
+            topics=topics,
             last_event_id=last_event_id,
             token=token,
             transport=transport,

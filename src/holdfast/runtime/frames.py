@@ -26,6 +26,11 @@ def encode(frame: Mapping[str, object]) -> bytes:
         raise InvalidPayload(f"the data has no JSON form: {error}") from None
 
 
+def no_constant(name: str) -> None:
+    """For `json.loads`: NaN and the infinities are no JSON (RFC 8259, section 6)."""
+    raise ValueError(name)
+
+
 def message(
     topic: str, data: object, priority: Priority, timestamp: float, key: str | None
 ) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypedDict
 
 from ..core.buffer import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
 from ..core.history import Retention
+from ..core.numbers import check_number
 from ..core.registry import ConnectionLimits
 from ..core.tokens import TokenLimits
 from ..errors import ConfigurationError
@@ -77,7 +77,7 @@ class Options:
             "max_connections_per_user",
             "max_topics",
         ):
-            _check(name, getattr(self, name), whole=True)
+            check_number(name, getattr(self, name), whole=True)
         for name in (
             "token_lifetime",
             "heartbeat_interval",
@@ -87,15 +87,15 @@ class Options:
             "history_age",
         ):
             if getattr(self, name) is not None:
-                _check(name, getattr(self, name), whole=False)
-        _check("cleanup_interval", self.cleanup_interval, whole=False)
+                check_number(name, getattr(self, name))
+        check_number("cleanup_interval", self.cleanup_interval)
         if self.window_bytes is not None:
-            _check("window_bytes", self.window_bytes, whole=True)
+            check_number("window_bytes", self.window_bytes, whole=True)
         for name in ("history_limit", "history_bytes"):
             if getattr(self, name) is not None:
-                _check(name, getattr(self, name), whole=True, zero=True)
+                check_number(name, getattr(self, name), whole=True, zero=True)
         if self.token_grace is not None:
-            _check("token_grace", self.token_grace, whole=False, zero=True)
+            check_number("token_grace", self.token_grace, zero=True)
         if self.max_message_bytes > self.buffer_bytes:
             raise ConfigurationError(
                 f"max_message_bytes={self.max_message_bytes} is over buffer_bytes="
@@ -132,16 +132,3 @@ class Options:
             per_user=self.max_connections_per_user,
             topics=self.max_topics,
         )
-
-
-def _check(name: str, value: object, *, whole: bool, zero: bool = False) -> None:
-    kinds = (int,) if whole else (int, float)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, kinds)
-        or not math.isfinite(value)
-        or value < 0
-        or (value == 0 and not zero)
-    ):
-        form = f"{'a whole' if whole else 'a'} number {'of 0 or more' if zero else 'over 0'}"
-        raise ConfigurationError(f"{name}={value!r}: it must be {form}")

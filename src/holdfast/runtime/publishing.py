@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TypedDict
 
 from ..core.message import Priority, UserId
+from ..core.numbers import is_number
 from ..core.topics import USER_TOPIC, check_topic
 from ..errors import MessageTooLarge, PublishError
 from . import frames
@@ -27,11 +27,11 @@ def make_draft(
     topic: str,
     data: object,
     *,
-    priority: Priority,
-    key: str | None,
-    ttl: float | None,
-    to_user: str | None,
-    idempotency_key: str | None,
+    priority: Priority = Priority.NORMAL,
+    key: str | None = None,
+    ttl: float | None = None,
+    to_user: str | None = None,
+    idempotency_key: str | None = None,
     now: float,
     max_bytes: int,
 ) -> Draft:
@@ -62,11 +62,9 @@ def make_draft(
     )
 
 
-def _checked_ttl(ttl: object) -> float:
-    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
-        raise PublishError(f"ttl={ttl!r}: it must be a number of seconds")
-    if not (math.isfinite(ttl) and ttl > 0):
-        raise PublishError(f"ttl={ttl!r}: it must be finite and over 0; None means no ttl")
+def _checked_ttl(ttl: float) -> float:
+    if not is_number(ttl) or not ttl > 0:
+        raise PublishError(f"ttl={ttl!r:.40}: seconds, finite and over 0; None means no ttl")
     return float(ttl)
 
 

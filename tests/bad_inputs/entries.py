@@ -1,0 +1,202 @@
+"""The doors through which an event id, a token or topics come in, each opened in the same way."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_from_bytes
+
+from holdfast.auth import User
+from holdfast.auth.request import MAX_QUERY_BYTES
+from holdfast.websocket import InboundLimits
+from tests.bad_inputs.inputs import as_json
+from tests.support.asgi import Http, Socket
+from tests.support.reading import Reader
+from tests.support.virtual import settle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from holdfast import Broadcaster
+    from holdfast.auth import Request
+
+    App = Callable[[Any, Any, Any], Any]
+
+
+def by_name(request: Request) -> User | None:
+    """Whoever says a name has it; "nobody" is refused."""
+    name = request.headers.get("x-user")
+    return None if name == "nobody" else User(id=name)
+
+
+def raw(text: str) -> bytes:
+    """UTF-8, also of what has none."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def in_header(text: str) -> str:
+    """As the in-process driver takes the bytes of a header."""
+    return raw(text).decode("latin-1")
+
+
+def in_query(text: str) -> bytes:
+    """Percent-encoded."""
+    return quote_from_bytes(raw(text), safe="").encode()
+
+
+@dataclass(frozen=True)
+class Door:
+    """A way in: which transport and path, and where the value goes."""
+
+    transport: str
+    path: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.transport} {self.path} {self.place}"
+
+    @property
+    def by_query(self) -> bool:
+        return self.place.startswith("query")
+
+
+def _doors(header: str, field: str) -> list[Door]:
+    return [
+        Door(transport, path, place)
+        for transport, path in (
+            ("http", "/stream"), ("http", "/reconnect"), ("websocket", "/websocket"),
+        )
+        for place in (f"header {header}", f"query {field}")
+    ]  # fmt: skip
+
+
+EVENT_ID_DOORS = [
+    *_doors("last-event-id", "last_event_id"),
+    Door("websocket", "/websocket", "message resume"),
+]
+TOKEN_DOORS = _doors("x-reconnect-token", "token")
+
+
+@dataclass
+class Client:
+    """What came in: the first frame that counts, and the frames that follow."""
+
+    call: Http | Socket
+    first: dict[str, Any]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data of the first frame."""
+        return dict(self.first["data"])
+
+    async def frame(self) -> Any:
+        """The next frame."""
+        return await self.call.frame()
+
+    async def id(self) -> str:
+        """The id of the last frame that was read from a stream, of the first from a socket."""
+        if isinstance(self.call, Http):
+            return self.call.decoder.last_event_id
+        return str(self.first["id"])
+
+
+def request_of(
+    door: Door,
+    app: App,
+    text: str,
+    *,
+    topics: str = "t",
+    user: str | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+) -> Http | Socket:
+    """The request that brings ``text`` in."""
+    query = f"topics={topics}".encode() if topics else b""
+    sent = [*headers, *([] if user is None else [("x-user", user)])]
+    kind, _, name = door.place.partition(" ")
+    if kind == "header":
+        sent.append((name, in_header(text)))
+    elif kind == "query":
+        query += b"&" + name.encode() + b"=" + in_query(text)
+    make = Http if door.transport == "http" else Socket
+    return make(app, door.path, headers=sent, query_string=query)
+
+
+def is_too_long(door: Door, text: str) -> bool:
+    """Whether the query, or the message, would be over its documented limit."""
+    if door.place == "message resume":
+        return len(as_json({"type": "resume", "id": text})) > InboundLimits().max_bytes
+    return door.by_query and len(in_query(text)) + 40 > MAX_QUERY_BYTES
+
+
+@asynccontextmanager
+async def enter(door: Door, app: App, text: str, **options: Any) -> AsyncIterator[Client]:
+    """Come in with ``text``; the block begins when the first frame is there."""
+    async with request_of(door, app, text, **options) as call:
+        if isinstance(call, Http):
+            status = await call.start()
+            assert status == 200, f"{status}: a browser's EventSource would give up for good"
+        else:
+            await call.accepted()
+        first = await call.frame()
+        if door.place == "message resume":
+            assert isinstance(call, Socket)
+            call.send({"type": "resume", "id": text})
+            first = await call.frame()
+        assert first["type"] == "connection_established", first
+        yield Client(call, first)
+
+
+async def refusal(door: Door, app: App, text: str, **options: Any) -> tuple[str, int]:
+    """The code of the error that answers ``text``; status or close code, 0 if it goes on."""
+    async with request_of(door, app, text, **options) as call:
+        if isinstance(call, Http):
+            answer = await call.whole()
+            return answer.json()["error"]["code"], answer.status
+        await call.accepted()
+        frame = await call.frame()
+        if door.place == "message resume":  # is answered, and the connection goes on
+            call.send({"type": "resume", "id": text})
+            frame = await call.frame()
+            call.send({"type": "ping"})
+            assert (await call.frame())["type"] == "pong"
+            return frame["data"]["code"], 0
+        assert frame["type"] == "error", frame
+        return frame["data"]["code"], await call.closed()
+
+
+class Bystander:
+    """Somebody else's connection, which must notice nothing of all this."""
+
+    def __init__(self, broadcaster: Broadcaster, client: Client) -> None:
+        self._broadcaster = broadcaster
+        self._client = client
+        self._number = 0
+
+    async def undisturbed(self) -> None:
+        """It gets what is published, next, and on the connection that it had."""
+        self._number += 1
+        await self._broadcaster.publish("bystander", self._number)
+        frame = await self._client.frame()
+        assert (frame["type"], frame.get("data")) == ("message", self._number), frame
+
+
+@asynccontextmanager
+async def bystander(app: App, broadcaster: Broadcaster) -> AsyncIterator[Bystander]:
+    """Connect somebody else."""
+    door = Door("websocket", "/websocket", "nothing")
+    async with enter(door, app, "", topics="bystander", user="bystander") as client:
+        yield Bystander(broadcaster, client)
+
+
+@asynccontextmanager
+async def reader(broadcaster: Broadcaster) -> AsyncIterator[Reader]:
+    """A reader of everything that ann may see; after the block it has been told nothing."""
+    topics = ["t", "**"]
+    async with broadcaster.connect(user="ann", topics=topics) as outbox:
+        made = Reader(outbox)
+        await made.hello()
+        yield made
+        await settle()
+        await broadcaster.publish("t", "the next")
+        assert await made.take(1) == ["the next"], "nothing came before"

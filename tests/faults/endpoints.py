@@ -1,0 +1,300 @@
+"""LiveApp's endpoints and both transports, each to be interrupted (see `interrupted`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from holdfast import Broadcaster
+from holdfast.asgi import LiveApp
+from holdfast.auth import Action, Request, User
+from holdfast.runtime.lifecycle import BroadcasterState
+from tests.faults.interrupted import Client, World
+from tests.support.asgi import scope
+from tests.support.eventstream import EventStreamDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from tests.faults.operations import Script
+
+
+def live(world: World, broadcaster: Broadcaster | None = None) -> LiveApp:
+    """All endpoints, with hooks that take their time and may fail."""
+
+    async def authenticate(request: Request) -> User:
+        world.points.reach("authenticate")
+        await asyncio.sleep(0)
+        return User(id=request.headers.get("x-user"))
+
+    async def authorize(user: User, action: Action, topic: str | None) -> bool:
+        world.points.reach("authorize")
+        await asyncio.sleep(0)
+        return topic != "secret"
+
+    return LiveApp(
+        broadcaster or world.broadcaster,
+        authenticate=authenticate,
+        authorize=authorize,
+        drain_at_signal=False,
+    )
+
+
+class Wire:
+    """What a server gives the application for one request, and the client at the other end.
+
+    Each `receive` and `send` takes its time, and a `send` may fail, before the client has got
+    anything and after. The client leaves when it has had ``enough``.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        path: str,
+        client: Client,
+        *,
+        enough: Callable[[], bool] = lambda: False,
+        says: Iterable[Mapping[str, Any]] = (),
+        method: str = "GET",
+        body: bytes = b"",
+        turns: int = 1,
+    ) -> None:
+        headers = {"x-user": client.user or ""}
+        if client.last_id is not None:
+            headers["last-event-id"] = client.last_id
+        self.client = client
+        self.ignored = 0
+        """How many first frames, with all that follows, belong to a session that was left."""
+        self.status = 0
+        self.body = b""
+        self.ended = False
+        """Whether the server ended it in the way of the protocol, not by falling silent."""
+        self._points = world.points
+        self._turns = turns
+        self._enough = enough
+        self._changed = asyncio.Event()
+        self._decoder = EventStreamDecoder()
+        socket = path.startswith("/websocket?")
+        self._kind = "websocket" if socket else "http"
+        self._scope = scope(self._kind, path, headers, method=method)
+        self._inbox: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
+        if socket:
+            said = [{"type": "websocket.receive", "text": json.dumps(each)} for each in says]
+            self._inbox = [{"type": "websocket.connect"}, *said]
+
+    async def run(self, app: LiveApp) -> None:
+        """The request, from its begin to its end."""
+        await app(self._scope, self.receive, self.send)
+
+    async def receive(self) -> dict[str, Any]:
+        """What the client sends next; at last, that it has left."""
+        await asyncio.sleep(0)
+        if self._inbox:
+            return self._inbox.pop(0)
+        while not (self._enough() or self.client.rejected):
+            self._changed.clear()
+            await self._changed.wait()
+        return {"type": f"{self._kind}.disconnect", "code": 1001}
+
+    async def send(self, event: Any) -> None:
+        """What the server does with what the application sends."""
+        self._points.reach("send before")
+        for _ in range(self._turns):
+            await asyncio.sleep(0)
+        self._arrived(event)
+        self._points.reach("send after")
+        await asyncio.sleep(0)
+
+    def check_ended(self) -> None:
+        """Where the broker failed, and not the link, the client was told that it is over."""
+        if (self._points.failed or "").startswith("read"):
+            assert self.ended, "the server just fell silent"
+
+    def _arrived(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "http.response.start":
+                self.status = event["status"]
+            case "http.response.body":
+                self.body += event.get("body", b"")
+                self.ended = not event.get("more_body", False)
+                for each in self._decoder.feed(event.get("body", b"")):
+                    self.client.see(each.json(), each.last_event_id)
+            case "websocket.send":
+                self._frame(json.loads(event["text"]))
+            case "websocket.close":
+                self.ended = True
+        self._changed.set()
+
+    def _frame(self, frame: dict[str, Any]) -> None:
+        if frame["type"] == "connection_established":
+            self.ignored -= 1
+        if self.ignored < 0 and "id" in frame:
+            self.client.see(frame, frame["id"])
+
+
+# -- streams and sockets ---------------------------------------------------------------------------
+
+
+async def stream_fresh(world: World) -> Script:
+    """A first visit over SSE."""
+    eve = Client(world, "eve")
+    yield Wire(world, "/stream?topics=t", eve, enough=lambda: bool(eve.sessions)).run(live(world))
+    assert eve.sessions in ([], ["fresh"])
+
+
+async def stream_resumed(world: World) -> Script:
+    """The replay over SSE goes on after what the client has."""
+    ada = world.ada
+    wire = Wire(world, "/reconnect?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed))
+    yield wire.run(live(world))
+    wire.check_ended()
+
+
+async def stream_that_the_server_ends(world: World) -> Script:
+    """A close from this side, at any point of the stream."""
+    ada = world.ada
+    wire = Wire(world, "/stream", ada)
+
+    async def ended_meanwhile() -> None:
+        serving = asyncio.ensure_future(wire.run(live(world)))
+        try:
+            await asyncio.sleep(0.01)
+            for outbox in world.broadcaster.outboxes_of("ada"):
+                world.broadcaster.disconnect(outbox.connection.id)
+            await serving
+        finally:
+            serving.cancel()
+
+    yield ended_meanwhile()
+
+
+async def socket_fresh(world: World) -> Script:
+    """A first visit over WebSocket."""
+    eve = Client(world, "eve")
+    wire = Wire(world, "/websocket?topics=t", eve, enough=lambda: bool(eve.sessions))
+    yield wire.run(live(world))
+    assert eve.sessions in ([], ["fresh"])
+
+
+async def socket_resumed_by_header(world: World) -> Script:
+    """The replay over WebSocket goes on after what the client has."""
+    ada = world.ada
+    wire = Wire(world, "/websocket?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed))
+    yield wire.run(live(world))
+    wire.check_ended()
+
+
+async def socket_resumed_by_message(world: World, turns: int = 1) -> Script:
+    """The same, where the first message asks for it: two sessions, one after the other."""
+    ada, last_id = world.ada, world.ada.last_id
+    ada.last_id = None  # the browser cannot set headers
+    wire = Wire(
+        world,
+        "/websocket?topics=t",
+        ada,
+        enough=lambda: len(ada.got) >= len(world.owed),
+        says=[{"type": "resume", "id": last_id}],
+        turns=turns,
+    )
+    ada.last_id = last_id
+    wire.ignored = 1
+    yield wire.run(live(world))
+
+
+async def socket_resumed_by_message_while_sending(world: World) -> Script:
+    """The wish to resume comes while the first frame is still on its way."""
+    async for work in socket_resumed_by_message(world, turns=5):
+        yield work
+
+
+async def socket_with_commands(world: World) -> Script:
+    """Everything that a client may ask for, one after the other."""
+    ada = world.ada
+    says: list[dict[str, Any]] = [
+        {"type": "ping"},
+        {"type": "subscribe", "topics": ["u", "secret"]},
+        {"type": "unsubscribe", "topics": ["u"]},
+        {"type": "ack", "id": ada.last_id},
+        {"type": "nonsense"},
+    ]
+    wire = Wire(
+        world,
+        "/websocket?topics=t",
+        ada,
+        enough=lambda: len(ada.got) >= len(world.owed),
+        says=says,
+    )
+    yield wire.run(live(world))
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def request(method: str, path: str, **body: Any) -> Any:
+    """A request by eve, who has a stream; repeated when it was interrupted, it is answered."""
+
+    async def operation(world: World) -> Script:
+        eve, app = Client(world, "eve"), live(world)
+        streaming = asyncio.ensure_future(Wire(world, "/stream?topics=t", eve).run(app))
+        await asyncio.sleep(0.1)
+        [outbox] = world.broadcaster.outboxes_of("eve")
+        whole = json.dumps({"connectionId": outbox.connection.id, "id": eve.last_id, **body})
+
+        def once() -> Wire:
+            caller = Client(world, "eve")
+            return Wire(world, path, caller, method=method, body=whole.encode())
+
+        yield once().run(app)
+        again = once()
+        await again.run(app)
+        assert again.status == 200
+        assert outbox.connection.session.subscriptions == outbox.connection.subscriptions
+        streaming.cancel()
+        await asyncio.wait([streaming])
+
+    operation.__name__ = f"{method}_{path.strip('/').partition('?')[0]}"
+    return operation
+
+
+async def refused_requests(world: World) -> Script:
+    """Requests that cannot work are answered, one after the other."""
+    app, eve = live(world), Client(world, "eve")
+    posts = {"/subscribe": b"{", "/ack": b"{}", "/nowhere": b"", "/test-connection": b"{}"}
+    wires = [Wire(world, path, eve, method="POST", body=body) for path, body in posts.items()]
+    wires.append(Wire(world, "/stream?topics=%00", eve))
+
+    async def all_of_them() -> None:
+        for wire in wires:
+            await wire.run(app)
+
+    yield all_of_them()
+    assert {wire.status for wire in wires} <= {0, 200, 400, 404, 503}
+
+
+async def lifespan(world: World) -> Script:
+    """A server that dies while it starts or stops leaves a Broadcaster that can start again."""
+    node = world.broadcaster._node
+    second = Broadcaster(broker=node.broker, clock=node.clock)
+    told: list[str] = []
+
+    async def once() -> None:
+        inbox = ["lifespan.startup", "lifespan.shutdown"]
+
+        async def receive() -> dict[str, str]:
+            await asyncio.sleep(0.01)
+            return {"type": inbox.pop(0)}
+
+        async def send(event: Any) -> None:
+            world.points.reach("send before")
+            await asyncio.sleep(0)
+            told.append(event["type"])
+            world.points.reach("send after")
+
+        await live(world, second)({"type": "lifespan"}, receive, send)
+
+    yield once()
+    await asyncio.sleep(3.0)
+    assert second.state is not BroadcasterState.RUNNING
+    await once()
+    assert told[-2:] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

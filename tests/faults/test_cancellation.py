@@ -1,0 +1,192 @@
+"""Every operation, cancelled at every await and broken at every foreign call.
+
+``HOLDFAST_STEPS=1`` prints how many steps and calls each operation was interrupted at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from holdfast import Broadcaster
+from holdfast.asgi import LiveApp
+from holdfast.auth import Action, User, anonymous
+from tests.faults import changes, endpoints, operations
+from tests.faults.interrupted import Client, World, cancel_at_every_step, fail_at_every_point
+from tests.support.asgi import Http
+from tests.support.brokers import LateBroker
+from tests.support.reading import Reader
+from tests.support.virtual import run_virtual
+
+OPERATIONS: dict[Any, tuple[int, int]] = {
+    operations.publish: (4, 2),
+    operations.publish_with_idempotency_key: (4, 2),
+    operations.publish_to_user: (4, 2),
+    operations.connect_fresh: (14, 10),
+    operations.connect_with_id: (40, 24),
+    operations.connect_with_id_and_no_topics: (40, 24),
+    operations.connect_with_token: (20, 12),
+    operations.connect_with_foreign_token: (17, 12),
+    operations.connect_after_log_was_lost: (17, 12),
+    operations.connect_refused: (12, 5),
+    operations.connect_while_the_old_one_is_alive: (20, 14),
+    operations.next_live: (50, 24),
+    operations.next_taken_out_by_hand: (15, 6),
+    operations.next_with_a_close_pending: (20, 12),
+    changes.subscribe: (4, 5),
+    changes.unsubscribe: (2, 3),
+    changes.reauthorize: (7, 10),
+    changes.logout: (6, 4),
+    changes.position: (7, 4),
+    changes.drain: (2, 0),
+    changes.life: (20, 8),
+    changes.periodic: (20, 8),
+    endpoints.stream_fresh: (18, 12),
+    endpoints.stream_resumed: (40, 24),
+    endpoints.stream_that_the_server_ends: (40, 24),
+    endpoints.socket_fresh: (18, 12),
+    endpoints.socket_resumed_by_header: (40, 24),
+    endpoints.socket_resumed_by_message: (60, 36),
+    endpoints.socket_resumed_by_message_while_sending: (60, 36),
+    endpoints.socket_with_commands: (60, 30),
+    endpoints.request("POST", "/subscribe", topics=["u", "secret"]): (8, 8),
+    endpoints.request("POST", "/unsubscribe", topics=["t"]): (7, 6),
+    endpoints.request("POST", "/ack"): (5, 5),
+    endpoints.request("POST", "/test-connection"): (7, 5),
+    endpoints.request("GET", "/health"): (4, 4),
+    endpoints.request("GET", "/connection-stats"): (5, 6),
+    endpoints.request("GET", "/websocket-stats"): (5, 6),
+    endpoints.request("GET", "/websocket-info"): (5, 5),
+    endpoints.request("HEAD", "/stream"): (5, 5),
+    endpoints.refused_requests: (20, 15),
+    endpoints.lifespan: (9, 4),
+}
+"""How many steps and how many foreign calls each has at least: none of them may become empty."""
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda made: made.__name__)
+def test_cancelled_at_every_step(operation: Any) -> None:
+    """It ends, leaves nothing behind, costs nobody a message, and can be done again."""
+    steps = cancel_at_every_step(operation)
+    if "HOLDFAST_STEPS" in os.environ:
+        print(f"{operation.__name__}: {steps} steps")  # noqa: T201
+    assert steps >= OPERATIONS[operation][0]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda made: made.__name__)
+def test_failing_at_every_call(operation: Any) -> None:
+    """The same where a broker, a hook or a server's `send` raises."""
+    places = fail_at_every_point(operation, RuntimeError("broken"))
+    if "HOLDFAST_STEPS" in os.environ:
+        print(f"{operation.__name__}: {places}")  # noqa: T201
+    assert len(places) >= OPERATIONS[operation][1]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [endpoints.stream_resumed, endpoints.socket_resumed_by_header],
+    ids=lambda made: made.__name__,
+)
+def test_server_that_raises_oserror(operation: Any) -> None:
+    """What some servers raise from `send` when the client has gone."""
+    assert len(fail_at_every_point(operation, OSError("broken"))) >= 24
+
+
+@pytest.mark.parametrize("gate", ["asking", "answering"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # threads need a real clock
+async def test_publish_from_a_thread_that_gave_up(gate: str, anyio_backend: str) -> None:
+    """After a timeout it may have been published; repeated with its key it is there once."""
+    broker = LateBroker()
+    async with Broadcaster(broker=broker) as broadcaster, broadcaster.connect(topics=["t"]) as box:
+        idle = asyncio.all_tasks()
+
+        def publish(timeout: float) -> int:
+            return broadcaster.publish_from_thread("t", 1, idempotency_key="k", timeout=timeout)
+
+        getattr(broker, gate).clear()
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(publish, 0.05)
+        broker.release()
+        async with asyncio.timeout(5.0):
+            offset = await asyncio.to_thread(publish, 5.0)
+            assert offset == await broadcaster.publish("t", 1, idempotency_key="k") == 1
+            assert await broadcaster.publish("t", 2) == 2
+            bodies: list[bytes] = []
+            while not bodies or b'"data":2' not in bodies[-1]:
+                bodies += [frame.body for frame in await box.next() or ()]
+                box.sent()
+        assert sum(b'"data":1' in body for body in bodies) == 1
+        assert asyncio.all_tasks() <= idle, "the one that was given up ended all the same"
+
+
+def test_hook_that_breaks_once_costs_nothing() -> None:
+    """A client that comes back while `authorize` is broken, and again, is resumed or told."""
+
+    async def main() -> None:
+        broken = False
+
+        def authorize(user: User, action: Action, topic: str | None) -> bool:
+            if broken:
+                raise RuntimeError("the database is away")
+            return True
+
+        async with Broadcaster() as broadcaster:
+            app = LiveApp(
+                broadcaster, authenticate=anonymous, authorize=authorize, drain_at_signal=False
+            )
+            async with Http(app, "/stream?topics=t") as call:
+                await call.start()
+                first = await call.event()
+            assert first is not None
+            await broadcaster.publish("t", 1)
+            headers, broken = {"last-event-id": first.last_event_id}, True
+            async with Http(app, "/stream?topics=t", headers=headers) as call:
+                await call.start()  # and the answer is lost on the way
+            broken = False
+            async with Http(app, "/stream?topics=t", headers=headers) as call:
+                await call.start()
+                hello = (await call.frame())["data"]
+                assert (hello["session"], hello.get("replay")) in (("resumed", 1), ("gap", None))
+
+    run_virtual(main())
+
+
+def test_logout_while_a_connection_leaves() -> None:
+    """A session that is just being given back is forgotten like the others, at every step."""
+
+    async def main(steps: int) -> bool:
+        world = World()
+        async with world.running():
+            leaver = Client(world)
+            leaving = asyncio.ensure_future(leaver.greeted())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            was_here, left = bool(leaver.sessions), leaving.done()
+            await world.broadcaster.logout("ada")
+            await asyncio.wait([leaving])
+            world.forgotten = True
+            if was_here:
+                await leaver.greeted()
+                assert leaver.sessions[-1] == "gap", f"{steps} steps: a token outlived the logout"
+        return left
+
+    assert any(run_virtual(main(steps)) for steps in range(60))
+
+
+def test_logout_while_a_replaced_connection_ends() -> None:
+    """A connection that was told to end, and whose transport has not, is logged out too."""
+
+    async def main() -> str:
+        async with Broadcaster(max_connections_per_user=1) as broadcaster:
+            async with broadcaster.connect(user="ann", topics=["t"]) as oldest:
+                reader = Reader(oldest)
+                at = (await reader.hello()).id
+                async with broadcaster.connect(user="ann", topics=["t"]):
+                    await broadcaster.logout("ann")
+            async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
+                return str((await Reader(outbox).hello()).data["session"])
+
+    assert run_virtual(main()) == "gap", "a token outlived the logout"

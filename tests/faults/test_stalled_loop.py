@@ -1,0 +1,144 @@
+"""An application that blocks the event loop for seconds: nobody loses anything by that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+from tests.support import ServerProcess
+from tests.support.clients import HOST, EventStream, open_socket, open_stream, request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tests.support import ServerKind
+
+STALL = 5.0
+"""Seconds; each of the deadlines below is shorter."""
+
+
+ARGS: dict[ServerKind, list[str]] = {
+    "uvicorn": ["--log-level", "warning"],
+    "hypercorn": ["-w", "0"],
+}
+
+
+def serve(kind: ServerKind, **options: Any) -> ServerProcess:
+    """A real server whose deadlines are short."""
+    options = {"heartbeat_interval": 1.0, "send_timeout": 2.0, **options}
+    env = {"HOLDFAST_OPTIONS": json.dumps(options)}
+    return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind], env=env)
+
+
+async def publish(port: int, *data: Any, **more: Any) -> None:
+    """Publish each as one message."""
+    body = {"messages": [{"data": each, **more} for each in data]}
+    assert (await request(port, "POST", "/publish", body)).status == 200
+
+
+async def stall(port: int) -> None:
+    """Let the loop stand still."""
+    assert (await request(port, "POST", "/stall", {"seconds": STALL})).status == 200
+
+
+@contextlib.asynccontextmanager
+async def frames_of(port: int, kind: str) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """A stream of either kind; what is yielded waits for its next frame."""
+    if kind == "sse":
+        async with open_stream(port) as stream:
+
+            async def frame() -> Any:
+                return (await stream.event()).json()
+
+            yield frame
+    else:
+        async with open_socket(port) as client:
+            pinging = asyncio.ensure_future(ping(client))
+            yield client.frame
+            pinging.cancel()
+
+
+async def ping(client: Any) -> None:
+    """Give a sign of life often enough for any deadline here."""
+    while True:
+        await client.send({"type": "ping"})
+        await asyncio.sleep(0.5)
+
+
+async def live_through(port: int, kind: str, ready: asyncio.Barrier) -> list[Any]:
+    """Listen to the end, on one connection; what the messages said."""
+    got: list[Any] = []
+    async with frames_of(port, kind) as next_frame:
+
+        async def until(what: Callable[[Any], bool]) -> None:
+            while not what(frame := await next_frame()):
+                assert frame["type"] != "closing", f"disconnected: {frame['data']}"
+                if frame["type"] == "message":
+                    got.append(frame["data"])
+
+        await until(lambda frame: frame["type"] == "connection_established")
+        await ready.wait()
+        await until(lambda frame: frame.get("data") == "after")
+        sign = {"sse": "heartbeat", "websocket": "pong"}[kind]
+        await until(lambda frame: frame["type"] == sign)
+        await until(lambda frame: frame["type"] == sign)  # a second one: it goes on
+        await ready.wait()
+        await until(lambda frame: frame.get("data") == "end")
+    return got
+
+
+async def stall_among(port: int, kinds: list[str]) -> None:
+    """One stream of each kind named; a stall, and all that was published around it."""
+    ready = asyncio.Barrier(len(kinds) + 1)
+    async with asyncio.TaskGroup() as tasks:
+        clients = [tasks.create_task(live_through(port, kind, ready)) for kind in kinds]
+        await ready.wait()
+        await publish(port, *range(20))
+        stalling = tasks.create_task(stall(port))
+        during = tasks.create_task(publish(port, *range(20, 40)))
+        await asyncio.wait([stalling, during])
+        await publish(port, *range(40, 60))
+        await publish(port, "after")
+        await ready.wait()
+        await publish(port, "end")
+    for client in clients:
+        assert client.result() == list(range(60))
+
+
+async def test_nobody_is_disconnected_because_we_slept() -> None:
+    """Fifty streams go on where they were; heartbeats too."""
+    with serve("uvicorn") as server:
+        await stall_among(server.port, ["sse", "websocket"] * 25)
+        assert "Traceback" not in server.output()
+
+
+async def test_signs_of_life_that_came_meanwhile_count() -> None:
+    """A client that gave them all the time is not idle, though nobody could see them."""
+    with serve("hypercorn", idle_timeout=3.0) as server:
+        await stall_among(server.port, ["websocket"] * 50)
+
+
+async def test_send_that_was_under_way_goes_on() -> None:
+    """A client that takes what it is given is not slow, though the rest was given late."""
+    with serve("hypercorn", history_limit=100) as server:
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)  # little room on the way
+        raw.settimeout(0)
+        await asyncio.get_running_loop().sock_connect(raw, (HOST, server.port))
+        reader, writer = await asyncio.open_connection(sock=raw)
+        writer.write(b"GET /stream?topics=t HTTP/1.1\r\nHost: test\r\n\r\n")
+        stream = EventStream(reader, writer)
+        await stream.read_head()
+        assert (await stream.event()).json()["type"] == "connection_established"
+        letters = "abcdefghijkl"
+        for letter in letters:
+            await publish(server.port, letter * 1_000_000)
+        report = (await request(server.port, "GET", "/connection-stats")).json()
+        assert report["connections"][0]["handed_over"] < 1 + len(letters), "it was to be blocked"
+        stalling = asyncio.ensure_future(stall(server.port))
+        assert [data[0] for data in await stream.messages(len(letters))] == [*letters]
+        await stalling
+        writer.close()

@@ -1,0 +1,71 @@
+"""Let coverage guide the search: `python -m tests.fuzz <target> [--seconds N] [--corpus FOLDER]`.
+
+Ends with 0 and the number of runs; with another status at the first input that fails, which is
+printed and kept in the folder. Needs atheris.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris  # type: ignore[import-untyped]
+
+with atheris.instrument_imports(include=["holdfast"]):
+    from tests.fuzz.targets import ID, TARGETS
+
+from tests.bad_inputs.inputs import CURSORS, NO_TOPICS, NOT_JSON, NOT_TYPED, ODD_TOPICS, mangled
+
+MAX_BYTES = 4096
+"""No limit that is fuzzed for lies beyond; those on sizes have tests of their own."""
+
+COMMANDS = [
+    '{"type":"ping"}', '{"type":"subscribe","topics":["a","b.*"]}', '{"type":"ack","id":"x"}',
+    '{"type":"unsubscribe","metrics":"t"}', '{"type":"resume","id":"\\ud800"}',
+]  # fmt: skip
+SEEDS = {
+    "body": [chr(len(text)) + text for text in COMMANDS],
+    "conversation": [*COMMANDS, "\n".join(COMMANDS), *NOT_JSON[:30], *NOT_TYPED],
+    "event_id": [*mangled(ID.decode()), *CURSORS, ID.decode(), "\0\0\0"],
+    "event_stream": [*COMMANDS, "x[1,2.5,null]", "\x90\u2028\r\n\0"],
+    "matching": ["a.b|a.*|**", "*.*.a|a.a.a|a.**", "|".join(ODD_TOPICS)],
+    "message": [*COMMANDS, *NOT_JSON[:30], *NOT_TYPED],
+    "query": ["topics=a,b&token=x", "a=%C3%A9+%ff&&=&a=b", "%", "a=\xe9"],
+    "token": ["abcdefghijklmnopqrst_-", "A" * 22],
+    "topic": [*NO_TOPICS, *ODD_TOPICS],
+}
+
+
+def main() -> None:
+    """Read the command line, and hand over to libFuzzer, which ends the process."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("target", choices=sorted(TARGETS))
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
+    parser.add_argument("--corpus", type=Path, help="where inputs are kept from run to run")
+    given = parser.parse_args()
+    corpus = given.corpus or Path(tempfile.mkdtemp(prefix="holdfast-fuzz-"))
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, text in enumerate(SEEDS[given.target]):
+        seed = text.encode("utf-8", "surrogatepass")[:MAX_BYTES]
+        (corpus / f"seed-{number}").write_bytes(seed)
+    atheris.Setup(
+        [
+            sys.argv[0],
+            str(corpus),
+            f"-max_total_time={given.seconds}",
+            f"-max_len={MAX_BYTES}",
+            f"-seed={given.seed}",
+            f"-artifact_prefix={corpus}/",
+            "-timeout=10",  # an input that takes longer is a finding
+            "-print_final_stats=1",
+            "-verbosity=1",
+        ],
+        TARGETS[given.target],
+    )
+    atheris.Fuzz()
+
+
+main()
