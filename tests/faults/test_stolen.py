@@ -1,0 +1,95 @@
+"""Tokens that are somebody else's."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.faults.returning import Returning, running
+from tests.support import ServerProcess
+from tests.support.clients import open_socket, open_stream, request
+from tests.support.processes import ARGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NEVER_ISSUED = "AAAAAAAAAAAAAAAAAAAAAA"
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """One server for all of these."""
+    env = {"HOLDFAST_OPTIONS": '{"heartbeat_interval": 8.0}'}
+    with ServerProcess("uvicorn", "tests.apps.live:app", args=ARGS["uvicorn"], env=env) as server:
+        yield server.port
+
+
+HOWS: dict[str, Callable[[str], tuple[str, dict[str, str]]]] = {
+    "Last-Event-ID": lambda id: ("", {"Last-Event-ID": id}),
+    "X-Reconnect-Token": lambda id: ("", {"X-Reconnect-Token": id.rpartition("~")[2]}),
+    "token": lambda id: (f"&token={id.rpartition('~')[2]}", {}),
+    "last_event_id": lambda id: (f"&last_event_id={id}", {}),
+}
+"""The ways to present an event id, or the token that it holds: more of the query, and headers."""
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("state", ["connected", "gone", "previous"])
+async def test_token_of_somebody_else(port: int, how: str, state: str) -> None:
+    """It opens nothing, looks like one that was never issued, and does its owner no harm."""
+    topic = f"private-{how}-{state}"
+    name = f"ada-{how}-{state}"
+    ada = {"X-User": name}
+    at = (await request(port, "GET", f"/position?topics={topic}", headers=ada)).json()["id"]
+    owner = Returning(port, f"/stream?topics={topic}", last_event_id=at, headers=ada)
+    secrets = itertools.count()
+
+    async def told(id: str) -> list[Any]:
+        """What Eve sees of it, on either transport, while something is published to Ada."""
+        more, headers = HOWS[how](id)
+        found: list[Any] = []
+        for path in ("/stream", "/websocket"):
+            arguments = (port, f"{path}?topics=eve{more}")
+            headers["X-User"] = "eve"
+            messages = [
+                {"topic": topic, "data": next(secrets), "priority": "CRITICAL"},
+                {"topic": topic, "data": next(secrets), "priority": "CRITICAL", "to_user": name},
+                {"topic": "eve", "data": "mine", "priority": "LOW"},
+            ]
+            if path == "/stream":
+                async with open_stream(*arguments, headers=headers) as stream:
+                    frames = [(await stream.event()).json()]
+                    await request(port, "POST", "/publish", {"messages": messages})
+                    frames.append((await stream.event()).json())
+                    token = stream.headers.pop("x-reconnect-token")
+                    assert token == frames[0]["data"]["reconnectToken"]
+                    found.append((stream.status, sorted(stream.headers)))
+            else:
+                async with open_socket(*arguments, headers=headers) as socket:
+                    frames = [await socket.frame()]
+                    await request(port, "POST", "/publish", {"messages": messages})
+                    frames.append(await socket.frame())
+            assert frames[1]["data"] == "mine"
+            first = frames[0]["data"]
+            for member in ("connectionId", "reconnectToken", "resumableUntil"):
+                del first[member]
+            found.append(first)
+        return found
+
+    seen: list[Any] = []
+    async with running(owner):
+        await owner.until(lambda owner: owner.connected)
+        stolen = at if state == "previous" else str(owner.last_event_id)
+        if state != "gone":
+            seen = await told(stolen)
+    if state == "gone":
+        seen = await told(stolen)
+    assert seen == await told(f"{stolen.rpartition('~')[0]}~{NEVER_ISSUED}")
+    assert seen[1]["gap"] == {"cause": "unknown", "count": None}
+    assert seen[1]["topics"] == ["eve"]
+    async with running(owner):
+        await owner.until(lambda owner: len(owner.messages) == 8)
+    assert owner.messages == list(range(8))
+    assert owner.sessions == ["resumed"] * 2
