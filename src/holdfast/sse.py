@@ -42,7 +42,11 @@ class _EventStream:
         return (*heads, b"")
 
     def events(self, common: tuple[bytes, ...], tail: bytes) -> tuple[Event]:
-        return ({"type": "http.response.body", "body": tail.join(common), "more_body": True},)
+        return (_body(tail.join(common)),)
+
+
+def _body(body: bytes) -> Event:
+    return {"type": "http.response.body", "body": body, "more_body": True}
 
 
 _WIRE = _EventStream()
@@ -80,14 +84,11 @@ async def serve(
 async def _stream(outbox: Outbox, scope: Scope, send: Send, extra: Iterable[Header]) -> None:
     pipe = Pipe(send, _WIRE, outbox.token)
     try:
-        start = [*headers(scope, token=outbox.token), *extra]
-        await pipe.send({"type": "http.response.start", "status": 200, "headers": start})
-        retry = b"retry: %d\n" % int(random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
+        await _begin(outbox, pipe, [*headers(scope, token=outbox.token), *extra])
         outbox.pipe = pipe
         while (frames := await outbox.next()) is not None:
-            body = retry + encode(frames)
-            retry = b""
-            await pipe.send({"type": "http.response.body", "body": body, "more_body": True})
+            await pipe.send(_body(encode(frames)))
+            del frames  # the next may be a long time coming
             outbox.sent()
         await _finish(send)
     except PeerLost:
@@ -100,6 +101,15 @@ async def _stream(outbox: Outbox, scope: Scope, send: Send, extra: Iterable[Head
     finally:
         outbox.pipe = None
         pipe.close()
+
+
+async def _begin(outbox: Outbox, pipe: Pipe, start: list[Header]) -> None:
+    """Send the head of the response, and the first frame with the delay for the next try."""
+    await pipe.send({"type": "http.response.start", "status": 200, "headers": start})
+    retry = b"retry: %d\n" % int(random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
+    frames = await outbox.next()
+    await pipe.send(_body(retry + encode(frames or [])))
+    outbox.sent()
 
 
 async def _finish(send: Send) -> None:

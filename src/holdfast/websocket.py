@@ -129,6 +129,7 @@ async def _write(outbox: Outbox, send: Send) -> None:
         while (frames_now := await outbox.next()) is not None:
             for frame in frames_now:
                 await pipe.send({"type": "websocket.send", "text": encode(frame)})
+            del frames_now  # the next may be a long time coming
             outbox.sent()
         reason = outbox.connection.close_reason or CloseReason.REQUESTED
         await close(send, reason.code, reason.text)

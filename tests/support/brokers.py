@@ -44,6 +44,10 @@ class LateTokens:
         await self._broker.ask()
         await self._broker.sessions.detach(session, connection)
 
+    async def abandon(self, connection: ConnectionId) -> None:
+        await self._broker.ask()
+        await self._broker.sessions.abandon(connection)
+
     async def forget(self, user: UserId) -> int:
         await self._broker.ask()
         return await self._broker.sessions.forget(user)

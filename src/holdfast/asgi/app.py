@@ -99,24 +99,12 @@ class LiveApp:
             self._signals.install()  # mounted: the first request is the first chance
         if scope["type"] == "websocket":
             await self._serve_socket(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._serve_http(scope, receive, send)
-
-    # -- routes --------------------------------------------------------------------------------
-
-    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._enabled and _path(scope) == self._websocket_path:
-            await self._sockets(scope, receive, send)
-        else:
-            await receive()
-            await send({"type": "websocket.close", "code": 4404, "reason": "no such path"})
-
-    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, cors = Request(scope), list[Header]()
-        head = request.method == "HEAD"
+            return
+        if scope["type"] != "http":
+            return
+        head, cors = scope["method"] == "HEAD", list[Header]()
         try:
-            cors = self._access.cors(request)
-            await self._route(request, cors, receive, send)
+            await self._route(Request(scope), cors, receive, send)
         except Refused as error:
             headers = [(b"allow", error.detail.encode())] if error.status == 405 else []
             await answer(send, error.status, error_body(error), [*headers, *cors], head=head)
@@ -127,36 +115,53 @@ class LiveApp:
         except (ClientGone, OSError):
             pass
 
-    async def _route(
+    # -- routes --------------------------------------------------------------------------------
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._enabled and _path(scope) == self._websocket_path:
+            await self._sockets(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 4404, "reason": "no such path"})
+
+    def _route(
         self, request: Request, cors: list[Header], receive: Receive, send: Send
-    ) -> None:
+    ) -> Awaitable[None]:
+        """What answers the request, not begun yet; `cors` is filled for whatever answers."""
+        cors += self._access.cors(request)
         path, head = _path(request.scope), request.method == "HEAD"
         if request.method == "OPTIONS" and cors:
-            await answer(send, 204, None, [*cors, *PREFLIGHT])
-        elif path in ("/stream", "/reconnect"):
+            return answer(send, 204, None, [*cors, *PREFLIGHT])
+        if path in ("/stream", "/reconnect"):
             _require_method(request, "GET", "HEAD")
             if not self._enabled:
-                await answer(send, 204, None)
-            else:
-                await self._streams(request, cors, receive, send)
-        elif path == "/health":
+                return answer(send, 204, None)
+            return self._streams(request, cors, receive, send)
+        if path == "/health":
             _require_method(request, "GET", "HEAD")
             status, body = self._reports.health()
-            await answer(send, status, body, cors, head=head)
-        elif path in self._gets or path == "/websocket-info":
+            return answer(send, status, body, cors, head=head)
+        if path in self._gets or path == "/websocket-info":
             _require_method(request, "GET", "HEAD")
-            user = await self._access.user(request, "http")
-            if path in self._gets:
-                await self._access.require(user, Action.READ_STATISTICS)
-            report = self._gets.get(path, self._reports.websocket_info)
-            await answer(send, 200, report(), cors, head=head)
-        elif path in self._posts:
+            return self._report(request, path, cors, send)
+        if path in self._posts:
             _require_method(request, "POST")
-            user = await self._access.user(request, "http")
-            value = await read_json(receive, self._broadcaster.is_admitting)
-            await answer(send, 200, await self._posts[path](user, value), cors)
-        else:
-            raise Refused("not_found", "there is nothing here", status=404)
+            return self._post(request, path, cors, receive, send)
+        raise Refused("not_found", "there is nothing here", status=404)
+
+    async def _report(self, request: Request, path: str, cors: list[Header], send: Send) -> None:
+        user = await self._access.user(request, "http")
+        if path in self._gets:
+            await self._access.require(user, Action.READ_STATISTICS)
+        report = self._gets.get(path, self._reports.websocket_info)
+        await answer(send, 200, report(), cors, head=request.method == "HEAD")
+
+    async def _post(
+        self, request: Request, path: str, cors: list[Header], receive: Receive, send: Send
+    ) -> None:
+        user = await self._access.user(request, "http")
+        value = await read_json(receive, self._broadcaster.is_admitting)
+        await answer(send, 200, await self._posts[path](user, value), cors)
 
     def _on_connection(
         self, command: Callable[[Outbox, dict[str, object]], Awaitable[dict[str, object]]]

@@ -41,9 +41,11 @@ class Streams:
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send({"type": "http.response.body", "body": b""})
                 return
-            async with self._access.connect(
+            opening = self._access.connect(
                 request, user, "sse", last_event_id=last_event_id, token=token
-            ) as outbox:
+            )
+            del request, token  # a stream is long
+            async with opening as outbox:
                 await sse.serve(outbox, scope, receive, send, extra=cors)
         except Refused as error:
             if error.status != 503:

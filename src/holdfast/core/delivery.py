@@ -199,6 +199,8 @@ class Delivery:
     def cursor(self, position: Offset) -> Cursor:
         """The low-water mark of each lane; `position` is how far the live feed has come."""
         self.sort()
+        if not self._behind and not self.buffer and max(self._read_through) <= position:
+            return Cursor.at(position)
         low, normal, high, critical = [
             self._mark(lane, read, position)
             for lane, read in zip(Priority, self._read_through, strict=True)

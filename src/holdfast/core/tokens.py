@@ -2,8 +2,9 @@
 
 A token never authenticates: it is presented *beside* credentials, and opens only a session of the
 same user. Each connection gets a new one. Of a session, two tokens are known: the current one,
-and its immediate predecessor for a grace time, so that a client whose answer was lost on the way
-can present it again and gets the *same* successor. Only hashes are stored; the successor is
+and its immediate predecessor, until a grace time after the connection that got the current one
+has gone; so a client whose answer was lost on the way can present it again and gets the *same*
+successor. Only hashes are stored; the successor is
 derived from the presented token and a nonce, so that neither the store nor an old token gives it
 away.
 
@@ -11,8 +12,8 @@ away.
     current              gone                          the session; a successor is made
     current              still looks alive             the same, and that connection is taken over
     previous, in grace   gone                          the session; the same successor again
-    previous, in grace   alive                         a copy of the session, and a token for it
-    previous, later      -                             SPENT
+    previous             alive                         a copy of the session, and a token for it
+    previous, later      gone                          SPENT
     another user's       -                             FOREIGN
     anything else        -                             UNKNOWN  (never issued, expired, too old)
 """
@@ -182,12 +183,12 @@ class TokenRegistry:
         if session.user != user:
             return Redemption(Presented.FOREIGN)
         if presented == entry.previous:
-            if entry.grace_until <= now:
-                return Redemption(Presented.SPENT)
             if session.connection is not None:
                 return self._copy(session, Token(token), connection, nonce, now)
+            if entry.grace_until <= now:
+                return Redemption(Presented.SPENT)
         else:
-            self._rotate(entry, Token(token), nonce, now)
+            self._rotate(entry, Token(token), nonce)
         taken_over = session.connection
         if taken_over is None:
             self._reattach(session)
@@ -203,6 +204,10 @@ class TokenRegistry:
         session.connection = None
         self._detach(entry, now)
         return True
+
+    def abandon(self, connection: ConnectionId, now: float) -> bool:
+        """Detach whatever session `connection` got; for when nobody knows. Costs a search."""
+        return any(self.detach(session, connection, now) for session in list(self._entries))
 
     def forget(self, user: UserId) -> int:
         """Drop every detached session of `user` (a logout); return how many those were."""
@@ -238,12 +243,11 @@ class TokenRegistry:
         self.issue(successor, copy, now, connection)
         return Redemption(Presented.ACCEPTED, copy, successor)
 
-    def _rotate(self, entry: _Entry, token: Token, nonce: bytes, now: float) -> None:
+    def _rotate(self, entry: _Entry, token: Token, nonce: bytes) -> None:
         """Consume the current token and make its successor."""
         self._by_hash.pop(entry.previous, None)
         entry.previous, entry.nonce = entry.current, nonce
         entry.current = _hash(_successor(token, nonce))
-        entry.grace_until = now + self.limits.grace
         self._by_hash[entry.current] = entry
 
     # -- the detached ------------------------------------------------------------------------
@@ -251,6 +255,7 @@ class TokenRegistry:
     def _detach(self, entry: _Entry, now: float) -> None:
         session = entry.session
         entry.expires_at = now + self.limits.lifetime
+        entry.grace_until = now + self.limits.grace
         detached = self._strangers if session.user is None else self._detached
         detached[session] = entry
         if session.user is not None:

@@ -10,11 +10,11 @@ A bad token or event id is never an error: a browser's EventSource would give up
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..core.buffer import PriorityBuffer
@@ -97,24 +97,23 @@ class Admission:
         finally:
             node.admitting.pop(id, None)
 
+    async def leave(self, outbox: Outbox) -> None:
+        """The transport has returned: the session waits for its client to come back."""
+        self._node.unregister(outbox)
+        await self._node.detach(outbox.connection.session, outbox.connection.id)
+
     async def _admit(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> Outbox:
         node = self._node
-        presenting = node.run_to_end(self._present(hello, topics, id))
         try:
-            start = await asyncio.shield(presenting)
-        except asyncio.CancelledError:
-            await asyncio.shield(node.run_to_end(self._give_back(presenting, id)))
+            start = await self._present(hello, topics, id)
+        except BaseException:
+            node.abandon(id)  # a token may be consumed: its session must not stay with nobody
             raise
         try:
             return await self._open(hello, topics, id, start)
         except BaseException:
             await node.detach(start.session, id)
             raise
-
-    async def _give_back(self, presenting: asyncio.Task[_Start], id: ConnectionId) -> None:
-        """A token may be consumed: its session must not stay with what never comes to be."""
-        start = await presenting
-        await self._node.broker.tokens.detach(start.session, id)
 
     # -- token and position --------------------------------------------------------------------
 
@@ -132,11 +131,7 @@ class Admission:
                 if answer.taken_over is not None:
                     node.take_over(answer.taken_over)
                 start = _Start(answer.session, answer.token, returns=True)
-                try:
-                    self._position(start, event_id, await broker.head(), hello)
-                except BaseException:
-                    await node.detach(start.session, id)
-                    raise
+                self._position(start, event_id, await broker.head(), hello)
                 return start
             self._refused(hello, id, answer.verdict.value)
         elif hello.last_event_id:
@@ -250,3 +245,30 @@ class Admission:
             gap = {"cause": Cause.TRIMMED.value, "count": survey.lost.count}
             data |= {"session": "gap", "gap": gap}
         return data
+
+
+class Opening:
+    """A connection for the length of an `async with` block; its session outlives that."""
+
+    __slots__ = ("_admission", "_hello", "_outbox")
+
+    def __init__(self, admission: Admission, hello: Hello) -> None:
+        self._admission = admission
+        self._hello: Hello | None = hello
+        self._outbox: Outbox | None = None
+
+    async def __aenter__(self) -> Outbox:
+        hello, self._hello = self._hello, None
+        if hello is None:
+            raise RuntimeError("a connection is opened once")
+        self._outbox = await self._admission.admit(hello)
+        return self._outbox
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._outbox is not None
+        await self._admission.leave(self._outbox)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -20,7 +19,7 @@ from ..core.numbers import check_number
 from ..core.tokens import Position, Session
 from ..core.topics import USER_TOPIC
 from ..errors import ConfigurationError, NotRunning, WrongThread
-from .admission import Admission, Hello
+from .admission import Admission, Hello, Opening
 from .audit import AuditAction, AuditHook
 from .broker import Broker, Head
 from .lifecycle import DRAIN_TIMEOUT, BroadcasterState, Lifecycle
@@ -237,8 +236,7 @@ class Broadcaster:
 
     # -- connections ---------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def connect(
+    def connect(
         self,
         *,
         user: str | None = None,
@@ -249,8 +247,11 @@ class Broadcaster:
         acknowledges: bool = False,
         expires_at: float | None = None,
         may_subscribe: MaySubscribe | None = None,
-    ) -> AsyncGenerator[Outbox]:
+    ) -> Opening:
         """Open a connection: resumed if `last_event_id` or `token` allow it, fresh otherwise.
+
+            async with broadcaster.connect(topics=["orders"]) as outbox:
+                ...
 
         Hand the outbox to a transport (`holdfast.sse.serve`, `holdfast.websocket.serve`). With
         `acknowledges`, no more than a window of what was sent is unacknowledged
@@ -267,12 +268,7 @@ class Broadcaster:
             may_subscribe=may_subscribe,
         )
         self.check_running()
-        outbox = await self._admission.admit(hello)
-        try:
-            yield outbox
-        finally:
-            self._node.unregister(outbox)
-            await self._node.detach(outbox.connection.session, outbox.connection.id)
+        return Opening(self._admission, hello)
 
     async def position(self, topics: Iterable[str], *, user: str | None = None) -> str:
         """An event id of now, to render into a page together with the state it shows.

@@ -74,6 +74,13 @@ class TokenStore(Protocol):
         """Note that a connection is gone; nothing happens if the session has another by now."""
         ...
 
+    async def abandon(self, connection: ConnectionId) -> None:
+        """Detach whatever `issue` or `redeem` gave this connection; their answer is not known.
+
+        It comes after a call that was cancelled or failed, and undoes it if it has happened.
+        """
+        ...
+
     async def forget(self, user: UserId) -> int:
         """Drop the user's sessions that have no connection; how many those were."""
         ...

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from ..core.message import Gap, Priority
 from ..errors import InvalidPayload
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def encode(frame: Mapping[str, object]) -> bytes:
     """One line of JSON; raises `InvalidPayload` for what has no JSON form."""
     try:
-        text = json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode()
+        return _ENCODER.encode(frame).encode()
     except UnicodeEncodeError:
         raise InvalidPayload("the data has a lone surrogate, which has no UTF-8 form") from None
     except RecursionError:

@@ -52,6 +52,10 @@ class MemoryTokens:
         """See `TokenStore.detach`."""
         self.registry.detach(session, connection, self._clock())
 
+    async def abandon(self, connection: ConnectionId) -> None:
+        """See `TokenStore.abandon`."""
+        self.registry.abandon(connection, self._clock())
+
     async def forget(self, user: UserId) -> int:
         """See `TokenStore.forget`."""
         return self.registry.forget(user)

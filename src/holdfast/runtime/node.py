@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from ..core.connection import CloseReason, Connection, Event
 from ..core.cursor import Epoch
@@ -26,8 +26,6 @@ from .statistics import Counters
 from .upkeep import Upkeep
 
 _logger = logging.getLogger("holdfast")
-
-T = TypeVar("T")
 
 
 class Node:
@@ -157,14 +155,26 @@ class Node:
 
     async def detach(self, session: Session, id: ConnectionId) -> None:
         """Give a session back to the tokens, whatever happens to the caller."""
-        await asyncio.shield(self.run_to_end(self.broker.tokens.detach(session, id)))
+        try:
+            await self.broker.tokens.detach(session, id)
+        except asyncio.CancelledError:
+            self._run_to_end(self.broker.tokens.detach(session, id))  # again changes nothing
+            raise
 
-    def run_to_end(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def abandon(self, id: ConnectionId) -> None:
+        """Give back whatever session a connection that is not to be may have got."""
+        self._run_to_end(self.broker.tokens.abandon(id))
+
+    def _run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what must come to its end, though the client that it is for may be gone."""
         task = asyncio.ensure_future(work)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return task
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("a session could not be given back", exc_info=error)
 
     async def finish(self) -> None:
         """Wait for all that was started."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,7 +71,7 @@ class Outbox:
         self, node: Node, connection: Connection, token: Token, may_subscribe: MaySubscribe | None
     ) -> None:
         self._node = node
-        self._control: deque[bytes] = deque()
+        self._control: list[bytes] = []
         self._first: Frame | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closing_sent = False
@@ -269,8 +268,8 @@ class Outbox:
             out.append(self._first)
             self._first = None
             self.connection.handle(Event.READY)
-        while self._control:
-            out.append(Frame(self._control.popleft(), self.event_id()))
+        out += [Frame(body, self.event_id()) for body in self._control]
+        self._control.clear()
         reason = self.connection.close_reason
         if state is State.CLOSING and reason is not None and not self._closing_sent:
             self._closing_sent = True
