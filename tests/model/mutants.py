@@ -104,11 +104,12 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
         wanted = request(self, position)
         return wanted and replace(wanted, limit=10_000)
 
-    def fill(self, wanted, page, position):
+    def fill(self, wanted, page, position, *, room):
         for entry in page.entries:
             self.buffer.mark(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
         self._read(wanted.lane, page.through)
         self._behind -= {wanted.lane}
+        return []
 
     return [(Delivery, "request", everything), (Delivery, "fill", fill)]
 
@@ -158,10 +159,11 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
     """A node that is behind its client goes live at once, and repeats what the client has."""
     fill = Delivery.fill
 
-    def ready_at_once(self, wanted, page, position):
-        fill(self, wanted, page, position)
+    def ready_at_once(self, wanted, page, position, *, room):
+        passed = fill(self, wanted, page, position, room=room)
         if page.complete:
             self._behind -= {wanted.lane}
+        return passed
 
     return [
         (Delivery, "waits_for", lambda self, position: False),

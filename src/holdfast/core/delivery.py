@@ -17,17 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .buffer import PriorityBuffer, Verdict
 from .cursor import Cursor
 from .history import Page
-from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority
+from .message import BEGINNING, BEST_FIRST, LANES, Gap, Message, Offset, Priority
 from .run import Passage, Run
 
-PAGE_MESSAGES = 64
+PAGE_MESSAGES = 100
 """Messages in one page of a replay."""
 
-PAGE_BYTES = 256 * 1024
+PAGE_BYTES = 64 * 1024
+"""As much as is handed over at once."""
 
 RUN_MESSAGES = 4096
 """Messages of the live feed that may wait to be looked at; a node looks within a few ticks."""
@@ -135,7 +137,7 @@ class Delivery:
         self.sort()
         self._read_through = [
             read if lane in self._behind else max(read, position)
-            for lane, read in zip(Priority, self._read_through, strict=True)
+            for lane, read in zip(LANES, self._read_through, strict=True)
         ]
         self._behind = EVERY_LANE
 
@@ -157,14 +159,47 @@ class Delivery:
                 return PageRequest(lane, self._read_through[lane], position, limit, size)
         return None
 
-    def fill(self, request: PageRequest, page: Page, position: Offset) -> None:
+    def fill(
+        self, request: PageRequest, page: Page, position: Offset, *, room: int
+    ) -> list[tuple[Message, Cursor]]:
         """Take the answer to `request`; `position` is how far the node's live feed has come.
 
-        A page that the lane no longer wants, because it was moved since, is ignored.
+        Returns what counts as handed over with this, in order and each with the cursor right
+        after it: the whole page if nothing else waits, and it has no more than `room` bytes.
+        Else it goes into the buffer. A page that the lane no longer wants, because it was moved
+        since, is ignored.
         """
         lane = request.lane
         if lane not in self._behind or self._read_through[lane] != request.after:
-            return
+            return []
+        if not self.buffer and self.unsorted is None:
+            messages = [entry for entry in page.entries if isinstance(entry, Message)]
+            size = sum([len(message.body) for message in messages])
+            if len(messages) == len(page.entries) and size <= room:
+                return self._pass(messages, page, position)
+        self._hold(page, position)
+        return []
+
+    def _pass(
+        self, messages: list[Message], page: Page, position: Offset
+    ) -> list[tuple[Message, Cursor]]:
+        """Count a page as handed over."""
+        lane, steps = page.lane, list[tuple[Message, Cursor]]()
+        low, normal, high, critical = self.cursor(position).marks
+        marks = [low, normal, high, critical]
+        for message, following in pairwise(messages):
+            marks[lane] = Offset(following.offset - 1)
+            low, normal, high, critical = marks
+            steps.append((message, Cursor((low, normal, high, critical))))
+        self.buffer.passed(len(messages), 0, 0)
+        self._read(lane, page.through)
+        if page.complete and page.through >= position:
+            self._behind -= {lane}
+        return [*steps, *((message, self.cursor(position)) for message in messages[-1:])]
+
+    def _hold(self, page: Page, position: Offset) -> None:
+        """Put a page into the buffer, as far as there is room."""
+        lane = page.lane
         for entry in page.entries:
             gap = self._unholdable(entry)
             if gap is not None:
@@ -203,7 +238,7 @@ class Delivery:
             return Cursor.at(position)
         low, normal, high, critical = [
             self._mark(lane, read, position)
-            for lane, read in zip(Priority, self._read_through, strict=True)
+            for lane, read in zip(LANES, self._read_through, strict=True)
         ]
         return Cursor((low, normal, high, critical))
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..core.connection import CloseReason, Connection, Event
-from ..core.cursor import Epoch
+from ..core.cursor import Cursor, Epoch
 from ..core.delivery import PageRequest
-from ..core.message import BEGINNING, Gap, UserId
+from ..core.message import BEGINNING, Gap, Message, UserId
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import Refused
@@ -110,12 +110,18 @@ class Node:
                 self._ahead.discard(outbox)
                 outbox.wake()
 
-    async def read_page(self, connection: Connection, request: PageRequest) -> None:
-        """Fill a lane that catches up with its next page, by the subscriptions of now."""
+    async def read_page(
+        self, connection: Connection, request: PageRequest, room: int
+    ) -> list[tuple[Message, Cursor]]:
+        """Fill a lane that catches up with its next page, by the subscriptions of now.
+
+        Returns what is to be handed over at once (`Delivery.fill`).
+        """
         subscriptions = dict(connection.subscriptions)
         page = await self.broker.read(request, subscriptions, connection.user)
-        if subscriptions == connection.subscriptions:  # else it has what is no longer allowed
-            connection.delivery.fill(request, page, self.ingested)
+        if subscriptions != connection.subscriptions:  # it has what is no longer allowed
+            return []
+        return connection.delivery.fill(request, page, self.ingested, room=room)
 
     # -- who is here ---------------------------------------------------------------------------
 

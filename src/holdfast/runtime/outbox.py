@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, EventId
+from ..core.delivery import PageRequest
 from ..core.message import Gap
 from ..core.run import Run
 from ..core.tokens import Position, Token
@@ -207,6 +208,7 @@ class Outbox:
 
         `None`: the connection is over, nothing follows. Cancellation takes nothing out.
         """
+        has_paused = False
         while True:
             if self.pipe is not None and self.pipe.is_busy:
                 await self.pipe.finish()
@@ -220,8 +222,11 @@ class Outbox:
                 continue
             request = self.connection.delivery.request(self._node.ingested)
             if request is not None:
-                await asyncio.sleep(0)  # a long replay gives way to everybody else
-                await self._node.read_page(self.connection, request)
+                if not has_paused:
+                    await asyncio.sleep(0)  # a long replay gives way to everybody else
+                    has_paused = True
+                if page := await self._read(request):
+                    return page
             elif messages := self._take():
                 return messages
             elif self.connection.delivery.request(self._node.ingested) is None:
@@ -276,6 +281,18 @@ class Outbox:
             data = {"reason": reason.text, "reconnect": reason.may_reconnect}
             body = frames.control("closing", self._node.clock(), data)
             out.append(Frame(body, self.event_id()))
+        self._count(out)
+        return out
+
+    async def _read(self, request: PageRequest) -> list[Frame]:
+        """Read a page; what of it is to be handed over at once."""
+        window = self.window
+        room = CHUNK_BYTES if window is None else window.room
+        steps = await self._node.read_page(self.connection, request, room)
+        out = [Frame(message.body, self._id(cursor)) for message, cursor in steps]
+        if window is not None and steps:
+            size = sum(len(frame.body) + len(frame.id) for frame in out)
+            window.sent(steps[-1][1], size, self._node.monotonic())
         self._count(out)
         return out
 
