@@ -228,7 +228,8 @@ def test_run_that_passes_through_is_as_if_it_had_been_sorted(
     while (message := sorted_one.take(1.0)) is not None:
         steps.append((message, sorted_one.cursor(position)))
     assert steps == list(passage.steps)
-    assert passed_one.keeps_up
+    assert passed_one.is_live
+    assert not passed_one.buffer
     passed_one.passed(passage)
     assert passed_one.cursor(position) == sorted_one.cursor(position)
     one, other = passed_one.buffer.statistics(), sorted_one.buffer.statistics()

@@ -85,7 +85,7 @@ class Delivery:
         """
         self.buffer = buffer
         self.unsorted: Run | None = None
-        """What the live feed has brought since somebody looked."""
+        """What the live feed has brought since somebody looked; only while all lanes are live."""
         self._behind = NO_LANE if live else EVERY_LANE
         self._not_before = not_before
         self._read_through: Sequence[Offset] = start.marks
@@ -94,11 +94,6 @@ class Delivery:
     def is_live(self) -> bool:
         """Whether all four lanes are fed by the fan-out."""
         return not self._behind
-
-    @property
-    def keeps_up(self) -> bool:
-        """Whether all lanes are live and nothing waits in the buffer."""
-        return not self._behind and not self.buffer
 
     def offer(self, run: Run) -> bool:
         """Take a run of the live feed; whether somebody has to be told that there may be more."""

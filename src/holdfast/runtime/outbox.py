@@ -176,7 +176,7 @@ class Outbox:
             self.connection.delivery, self.pipe, self._waiter, self.window,
         )  # fmt: skip
         run = delivery.unsorted
-        if run is None or pipe is None or waiter is None or waiter.done() or not delivery.keeps_up:
+        if run is None or pipe is None or waiter is None or waiter.done() or delivery.buffer:
             delivery.sort()
             self.wake()
             return
@@ -187,9 +187,11 @@ class Outbox:
         delivery.passed(rendering.passage)
         steps, frames, size = rendering.passage.steps, 0, 0
         for chunk in rendering.chunks:
-            frames += chunk.frames - pipe.hand_over(chunk.common)
+            frames += chunk.frames
             size += chunk.size
-            if pipe.is_busy:  # its own task goes on
+            unsent = pipe.hand_over(chunk.common)
+            if unsent is not None:  # its own task goes on
+                frames -= unsent
                 size = sum([len(message.body) for message, _ in steps[:frames]])
                 self.blocked_since = monotonic
                 delivery.put_back(rendering.passage, frames)

@@ -13,9 +13,12 @@ import asyncio
 import contextvars
 import types
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from .transport import Event, Send
+
+# For those who step coroutines themselves; documented in "Extending" of Python's asyncio.
+_enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
 
 
 class Wire(Protocol):
@@ -84,25 +87,27 @@ class Pipe:
         """Whether the owner has something to finish, or an error to raise."""
         return self._waiting is not None or self._error is not None
 
-    def hand_over(self, common: Any) -> int:
-        """Send frames on the spot, from outside any task; return how many events were not sent.
+    def hand_over(self, common: Any) -> int | None:
+        """Send frames on the spot, from outside any task; `None` if that was all.
 
-        If the pipe `is_busy` then, the owner has to finish what it waited for, or what was raised.
+        Otherwise the owner has to finish what waits, or to raise what was raised, and so many
+        events after that one have not been sent.
         """
         events = self.wire.events(common, self.tail)
-        for unsent, event in zip(range(len(events) - 1, -1, -1), events, strict=True):
-            asyncio.tasks._enter_task(self._loop, self._task)
+        loop, task, begin, send = self._loop, self._task, self._context.run, self._send
+        for number, event in enumerate(events, 1):
+            _enter(loop, task)
             try:
-                waiting = self._context.run(_begin, self._send, event)
+                waiting = begin(_begin, send, event)
             except BaseException as error:
                 self._error = error
-                return unsent
+                return len(events) - number
             finally:
-                asyncio.tasks._leave_task(self._loop, self._task)
+                _leave(loop, task)
             if waiting is not None:
                 self._waiting = waiting
-                return unsent
-        return 0
+                return len(events) - number
+        return None
 
     async def send(self, event: Event) -> None:
         """Send an event in the owner's task; raises `PeerLost`."""
@@ -133,8 +138,10 @@ class Pipe:
 def _begin(send: Send, event: Event) -> tuple[Coroutine[Any, Any, None], Any] | None:
     """Call `send` and step it once; what is left of it, and what it waits for, if it waits."""
     awaitable = send(event)
-    coroutine: Coroutine[Any, Any, None]
-    coroutine = awaitable if asyncio.iscoroutine(awaitable) else _awaiting(awaitable)
+    coroutine = cast(
+        "Coroutine[Any, Any, None]",
+        awaitable if type(awaitable) is types.CoroutineType else _awaiting(awaitable),
+    )
     try:
         return coroutine, coroutine.send(None)
     except StopIteration:
