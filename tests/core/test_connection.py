@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from holdfast.core import connection as module
 from holdfast.core.connection import TRANSITIONS, CloseReason, Connection, Event, State
 from holdfast.core.message import Offset, UserId
+from holdfast.core.registry import ConnectionRegistry
 from holdfast.core.tokens import Session
 from holdfast.errors import IllegalTransition
 from tests.core.builders import connection
@@ -124,5 +125,9 @@ def test_subscriptions_are_the_connections_own() -> None:
     """What a connection subscribes to does not change another with the same session."""
     session = Session(UserId("u"), {"a": Offset(7)})
     first, second = connection("c", session), connection("d", session)
-    del first.subscriptions["a"]
+    registry = ConnectionRegistry()
+    registry.add(first)
+    registry.subscribe(first, ["b"], Offset(9))
+    registry.unsubscribe(first, ["a"])
+    assert first.subscriptions == {"b": 9}
     assert second.subscriptions == session.subscriptions == {"a": 7}

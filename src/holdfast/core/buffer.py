@@ -35,6 +35,11 @@ class Offered:
     evicted: tuple[tuple[Priority, Offset], ...] = ()
 
 
+# Shared by all empty buffers, and never changed.
+_NO_LANES: list[OrderedDict[Offset, Message | Gap] | None] = [None] * 4
+_NO_SUBJECTS: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
+_NOTHING = [0] * 4
+
 ACCEPTED = Offered(Verdict.ACCEPTED)
 _SUPERSEDED = Offered(Verdict.SUPERSEDED)
 _REFUSED = Offered(Verdict.REFUSED)
@@ -98,11 +103,10 @@ class PriorityBuffer:
             raise ValueError("a buffer holds at least one message and one byte")
         self.capacity = capacity
         self.max_bytes = max_bytes
-        # Lanes are made when they are first used: an idle connection costs four references.
-        self._lanes: list[OrderedDict[Offset, Message | Gap] | None] = [None, None, None, None]
-        self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
-        self._held = [0, 0, 0, 0]
-        self._bytes = [0, 0, 0, 0]
+        # What holds messages is made with the first: most connections never have one to hold.
+        self._lanes = _NO_LANES
+        self._subjects = _NO_SUBJECTS
+        self._held = self._bytes = _NOTHING
         self._offered = self._taken = self._conflated = 0
         self._expired = self._evicted = self._refused = self._high_water = 0
 
@@ -243,6 +247,9 @@ class PriorityBuffer:
     # -- the lanes ---------------------------------------------------------------------------
 
     def _lane(self, lane: Priority) -> OrderedDict[Offset, Message | Gap]:
+        if self._lanes is _NO_LANES:
+            self._lanes, self._subjects = _NO_LANES.copy(), {}
+            self._held, self._bytes = _NOTHING.copy(), _NOTHING.copy()
         entries = self._lanes[lane]
         if entries is None:
             entries = self._lanes[lane] = OrderedDict()

@@ -21,7 +21,7 @@ from typing import Final
 
 from ..errors import IllegalTransition
 from .delivery import Delivery
-from .message import Offset, UserId
+from .message import UserId
 from .tokens import ConnectionId, Session
 
 
@@ -95,7 +95,8 @@ class Connection:
 
     `opened_at` and `last_seen` (the last sign of life from the client itself) are in seconds of
     the Broadcaster's monotonic clock, `expires_at` (of the credentials) since the Unix epoch.
-    `subscriptions` are its own; the session keeps a record of them for a resume.
+    `subscriptions` are its own, and replaced as a whole when they change; the session keeps a
+    record of them for a resume.
     """
 
     __slots__ = (
@@ -124,7 +125,7 @@ class Connection:
     ) -> None:
         self.id = id
         self.session = session
-        self.subscriptions: dict[str, Offset] = dict(session.subscriptions)
+        self.subscriptions = session.subscriptions
         self.delivery = delivery
         self.transport = transport
         self.opened_at = self.last_seen = now

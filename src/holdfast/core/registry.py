@@ -95,19 +95,21 @@ class ConnectionRegistry:
 
     def subscribe(self, connection: Connection, expressions: Iterable[str], since: Offset) -> None:
         """Add those that are new, each from `since`; a subscription that is there keeps its own."""
-        for expression in expressions:
-            if expression not in connection.subscriptions:
-                connection.subscriptions[expression] = since
-                if self.get(connection.id) is connection:
-                    self._topics.add(expression, connection)
+        held = connection.subscriptions
+        added = {expression: since for expression in expressions if expression not in held}
+        connection.subscriptions = {**held, **added}
+        if self.get(connection.id) is connection:
+            for expression in added:
+                self._topics.add(expression, connection)
 
     def unsubscribe(self, connection: Connection, expressions: Iterable[str]) -> None:
         """Remove them, and drop what is pending for topics that nothing else covers."""
-        held = connection.subscriptions
-        removed = [expression for expression in expressions if expression in held]
-        for expression in removed:
-            del held[expression]
-            if self.get(connection.id) is connection:
+        before = connection.subscriptions
+        removed = before.keys() & set(expressions)
+        held = {name: since for name, since in before.items() if name not in removed}
+        connection.subscriptions = held
+        if self.get(connection.id) is connection:
+            for expression in removed:
                 self._topics.remove(expression, connection)
 
         def unwanted(topic: str) -> bool:

@@ -25,6 +25,7 @@ import hashlib
 import hmac
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType
@@ -68,7 +69,8 @@ class Position:
 class Session:
     """What History cannot know of a client: who it is, and what it is subscribed to.
 
-    `subscriptions` maps topic or pattern to its `since`. `requested` are the topics that the
+    `subscriptions` maps topic or pattern to its `since`, and is never changed in place.
+    `requested` are the topics that the
     first request named: one that names the same again means "go on", whatever was subscribed
     since; `refused` are topics that it may not have at present, to be asked for again.
     `position` is the stored resume point (the last acknowledged, or else what was handed
@@ -76,7 +78,7 @@ class Session:
     """
 
     user: UserId | None
-    subscriptions: dict[str, Offset] = field(default_factory=dict[str, Offset])
+    subscriptions: Mapping[str, Offset] = field(default_factory=dict[str, Offset])
     requested: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
     position: Position | None = None
@@ -236,9 +238,7 @@ class TokenRegistry:
         If it is one client on a link that is half-open, the original is left to its end. What was
         acknowledged on the other connection says nothing about this one.
         """
-        copy = Session(
-            session.user, dict(session.subscriptions), session.requested, session.refused
-        )
+        copy = Session(session.user, session.subscriptions, session.requested, session.refused)
         successor = _successor(token, nonce)
         self.issue(successor, copy, now, connection)
         return Redemption(Presented.ACCEPTED, copy, successor)

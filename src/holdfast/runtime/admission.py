@@ -213,7 +213,7 @@ class Admission:
         )
         if hello.user is not None:
             allowed.append(USER_TOPIC)
-        held = session.subscriptions if start.cursor is not None else {}
+        held = session.subscriptions if start.cursor is not None else dict[str, Offset]()
         seen = start.cursor.highest if start.cursor is not None else BEGINNING
         start.newest = max([seen, *held.values()])
         since = max(node.ingested, start.newest)

@@ -280,13 +280,11 @@ class Broadcaster:
         head = await self._node.broker.head()
         session = Session(
             None if user is None else UserId(user),
-            dict.fromkeys(names, head.offset),
+            dict.fromkeys([*names, *([USER_TOPIC] if user is not None else [])], head.offset),
             frozenset(names),
             position=Position(head.epoch, Cursor.at(head.offset)),
             acknowledged=True,
         )
-        if user is not None:
-            session.subscriptions[USER_TOPIC] = head.offset
         token = await self._node.broker.tokens.issue(session, None)
         return str(EventId(head.epoch, Cursor.at(head.offset), token))
 

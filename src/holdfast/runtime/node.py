@@ -117,9 +117,9 @@ class Node:
 
         Returns what is to be handed over at once (`Delivery.fill`).
         """
-        subscriptions = dict(connection.subscriptions)
+        subscriptions = connection.subscriptions
         page = await self.broker.read(request, subscriptions, connection.user)
-        if subscriptions != connection.subscriptions:  # it has what is no longer allowed
+        if subscriptions is not connection.subscriptions:  # it has what is no longer allowed
             return []
         return connection.delivery.fill(request, page, self.ingested, room=room)
 

@@ -100,7 +100,7 @@ class Subscriber:
         """Keep the subscriptions of now for a resume, unless the session has moved on."""
         session = connection.session
         if session.connection == connection.id:
-            session.subscriptions = dict(connection.subscriptions)
+            session.subscriptions = connection.subscriptions
             await self._node.broker.tokens.record(session)
 
     async def reauthorize(self, outbox: Outbox) -> list[str]:

@@ -28,7 +28,7 @@ async def converse(
     The end of one ends the other, whatever it waits for, and so does `outbox.abort`. One task
     always sits in `receive`: after the client has gone, `send` succeeds silently on every server.
     """
-    listener = asyncio.ensure_future(listening)
+    listener = asyncio.get_running_loop().create_task(listening)
     life = asyncio.timeout(None)  # a deadline that can be moved to now
     try:
         async with life:
