@@ -1,0 +1,40 @@
+"""The limit of loop and kernel: bytes made once, written to every transport; no server, no HTTP.
+
+The wire is what uvicorn would send. What comes within one tick is joined, as nobody can do better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks.contestants.raw_parts import Writers, event
+from tests.benchmarks.wire import numbers_of_events as decode
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["decode"]
+
+KIND = "sse"
+PATH = "/events"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+writers = Writers(lambda _: HEAD, join=True)
+
+
+def publish(message: dict[str, Any]) -> None:
+    body = event(message)
+    writers.write(b"%x\r\n%b\r\n" % (len(body), body))
+
+
+def subscribers() -> int:
+    return len(writers.transports)
+
+
+async def serve(listening: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(writers.protocol, sock=listening, backlog=4096)
+    await server.serve_forever()

@@ -1,0 +1,45 @@
+"""holdfast as an application would use it, for both transports."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from holdfast import Broadcaster
+from holdfast.asgi import LiveApp
+from holdfast.auth import anonymous
+from holdfast.core.cursor import EventId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["app"]
+
+TOPIC = "t"
+ENVELOPE = 91
+"""Bytes around the data: type, topic, priority, time stamp."""
+
+broadcaster = Broadcaster()
+app = LiveApp(broadcaster, authenticate=anonymous)
+
+
+async def publish(message: dict[str, Any], topic: str = TOPIC) -> None:
+    await broadcaster.publish(topic, message)
+
+
+def subscribers() -> int:
+    return broadcaster.statistics().connections
+
+
+def numbers(frames: Iterable[tuple[str, str]]) -> list[int]:
+    """The numbers of the messages among (frame, event id); every id is one, and none goes back."""
+    found, before = [], None
+    for text, id in frames:
+        parsed = EventId.parse(id)
+        if parsed is None or (before is not None and not before.cursor.is_within(parsed.cursor)):
+            raise ValueError(f"the id {id!r} after {before}")
+        before = parsed
+        frame = json.loads(text)
+        if frame["type"] == "message":
+            found.append(frame["data"]["i"])
+    return found

@@ -1,0 +1,199 @@
+"""What a fan-out does, counted: the same on every machine, where times are not.
+
+Counted is what one delivery adds: the same messages go to two fleets of different size, and the
+difference is divided by the deliveries between them. What a message costs once, whoever gets it,
+is thereby left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVarTuple, Unpack
+
+from holdfast import Broadcaster
+from tests.benchmarks.fleet import Fleet
+from tests.benchmarks.wire import make_message
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Sequence
+
+Transport = Literal["sse", "websocket"]
+Ts = TypeVarTuple("Ts")
+Counts = dict[str, float]
+Meter = Callable[[Counts], AbstractContextManager[None]]
+
+SIZE = 100
+TICKS = 10
+WARM_UP = 3
+AT_ONCE = ("peak", "kept")
+"""What is there at one time, and so belongs to the deliveries of one tick."""
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts what it is asked to run: each step of a task is one, each callback of a future."""
+
+    steps = 0
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Any = None
+    ) -> asyncio.Handle:
+        """The same, counted."""
+        self.steps += 1
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Any = None,
+    ) -> asyncio.TimerHandle:
+        """Counted, too: a timer for each delivery would be a cost of its own."""
+        self.steps += 1
+        return super().call_at(when, callback, *args, context=context)
+
+
+def run(work: Coroutine[Any, Any, Counts]) -> Counts:
+    """Run it in a loop that counts, without a collection of garbage at a moment of its own."""
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=CountingLoop) as runner:
+            return runner.run(work)
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def counted(counts: Counts) -> Iterator[None]:
+    """Calls of functions (Python's and C's), steps of the loop."""
+    loop: Any = asyncio.get_running_loop()
+    calls = 0
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        if event in ("call", "c_call"):
+            calls += 1
+
+    steps = loop.steps
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+    counts |= {"calls": calls, "steps": loop.steps - steps}
+
+
+@contextmanager
+def stepped(counts: Counts) -> Iterator[None]:
+    """Instructions of Python's virtual machine: a loop that calls nothing shows in them alone.
+
+    How many they are depends on the version of Python.
+    """
+    instructions = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal instructions
+        frame.f_trace_opcodes = True
+        instructions += event == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+    counts["instructions"] = instructions
+
+
+@contextmanager
+def traced(counts: Counts) -> Iterator[None]:
+    """Bytes: how much more memory was in use at the most, and how much stays.
+
+    `fan_out` starts to trace before it warms up, so that what replaces something is seen to.
+    """
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    try:
+        yield
+    finally:
+        after, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    counts |= {"peak": peak - before, "kept": after - before}
+
+
+async def publish(
+    broadcaster: Broadcaster, fleet: Fleet, *, ticks: int, chunk: int, audience: int
+) -> None:
+    """`chunk` messages to `hot` in each of so many ticks, and everybody has them."""
+    for tick in range(ticks):
+        for number in range(chunk):
+            await broadcaster.publish("hot", make_message(100 + tick * chunk + number, SIZE))
+        await fleet.until(fleet.received + chunk * audience)
+
+
+async def fan_out(
+    transport: Transport, topics: Sequence[Sequence[str]], audience: int, chunk: int, meter: Meter
+) -> Counts:
+    """What it costs to send ten ticks' messages to `hot`, which `audience` of the fleet have."""
+    counts: Counts = {}
+    broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
+    async with broadcaster, Fleet(broadcaster, transport) as fleet:
+        if meter is traced:
+            tracemalloc.start()
+        await fleet.open(topics)
+        await publish(broadcaster, fleet, ticks=WARM_UP, chunk=chunk, audience=audience)
+        sends = fleet.sends
+        with meter(counts):
+            await publish(broadcaster, fleet, ticks=TICKS, chunk=chunk, audience=audience)
+        counts["sends"] = fleet.sends - sends
+    return counts
+
+
+def per_delivery(
+    transport: Transport, chunk: int, meter: Meter, *, between: tuple[int, int] = (20, 120)
+) -> Counts:
+    """What a delivery adds, between fleets of these two sizes."""
+    few, many = (run(fan_out(transport, [["hot"]] * size, size, chunk, meter)) for size in between)
+    deliveries = (between[1] - between[0]) * TICKS * chunk
+    return {
+        name: (many[name] - few[name]) / deliveries * (TICKS if name in AT_ONCE else 1)
+        for name in many
+    }
+
+
+async def replay(missed: int) -> Counts:
+    """Calls that it takes to resume with so many missed messages."""
+    counts: Counts = {}
+    broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
+    async with broadcaster, Fleet(broadcaster) as fleet:
+        position = await broadcaster.position(["hot"])
+        for number in range(missed):
+            await broadcaster.publish("hot", make_message(100 + number, SIZE))
+        with counted(counts):
+            await fleet.open([["hot"]], last_event_id=position)
+            await fleet.until(missed)
+    return counts
+
+
+async def kept_by_resumed(transport: Transport, missed: int, connections: int = 50) -> Counts:
+    """Bytes that a connection holds that has resumed with so many messages, and now is idle."""
+    counts: Counts = {}
+    broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
+    async with broadcaster, Fleet(broadcaster, transport) as fleet:
+        positions = [await broadcaster.position(["hot"]) for _ in range(connections)]
+        for number in range(missed):
+            await broadcaster.publish("hot", make_message(100 + number, 600))
+        tracemalloc.start()
+        with traced(counts):
+            for position in positions:
+                await fleet.open([["hot"]], last_event_id=position)
+            await fleet.until(missed * connections)
+            await publish(broadcaster, fleet, ticks=1, chunk=1, audience=connections)
+            gc.collect()
+    return {name: count / connections for name, count in counts.items()}

@@ -1,0 +1,88 @@
+"""Connections in this process, served by the real transports into a `send` that only counts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from holdfast import sse, websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from holdfast import Broadcaster
+
+SCOPE = {"type": "http", "http_version": "1.1"}
+PATIENCE = 60.0
+
+
+class Fleet:
+    """Opens connections of a broadcaster, for the length of an ``async with`` block.
+
+    `sends` counts what the transports handed to the server, `received` the messages in it.
+    """
+
+    def __init__(self, broadcaster: Broadcaster, transport: Literal["sse", "websocket"] = "sse"):
+        self.sends = self.received = 0
+        self._broadcaster = broadcaster
+        self._serve = self._event_stream if transport == "sse" else self._socket
+        self._tasks: list[asyncio.Task[None]] = []
+        self._never = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def open(
+        self, topics: Sequence[Sequence[str]], *, last_event_id: str | None = None
+    ) -> None:
+        """A connection for each element, with its topics; they are live when this returns."""
+        before = len(self._tasks)
+        sends = self.sends + len(topics) * (2 if self._serve == self._event_stream else 1)
+        self._tasks += [
+            asyncio.ensure_future(self._serve(names, last_event_id)) for names in topics
+        ]
+        async with asyncio.timeout(PATIENCE):
+            while self.sends < sends:  # the start of the response, and the first frame
+                for task in self._tasks[before:]:
+                    if task.done():
+                        task.result()
+                await asyncio.sleep(0)
+
+    async def until(self, received: int) -> None:
+        """Return when so many messages have come in all."""
+        async with asyncio.timeout(PATIENCE):
+            while self.received < received:  # noqa: ASYNC110 - adds no wake-up of its own
+                await asyncio.sleep(0)
+
+    async def _event_stream(self, topics: Sequence[str], last_event_id: str | None) -> None:
+        async with self._broadcaster.connect(topics=topics, last_event_id=last_event_id) as outbox:
+            await sse.serve(outbox, dict(SCOPE), self._receive, self._send_body)
+
+    async def _socket(self, topics: Sequence[str], last_event_id: str | None) -> None:
+        async with self._broadcaster.connect(topics=topics, last_event_id=last_event_id) as outbox:
+            await websocket.serve(outbox, self._receive, self._send_text, self._command)
+
+    async def _receive(self) -> Any:
+        await asyncio.shield(self._never)
+
+    async def _send_body(self, event: Any) -> None:
+        self.sends += 1
+        self.received += event.get("body", b"").count(b"^")
+
+    async def _send_text(self, event: Any) -> None:
+        self.sends += 1
+        self.received += event.get("text", "").count("^")
+
+    async def _command(self, kind: str, message: dict[str, object]) -> bytes | None:
+        return None

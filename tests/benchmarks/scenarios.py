@@ -1,0 +1,130 @@
+"""All scenarios by name: what each one measures, for how long, and as which table it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks import fanout, inside, opening, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.benchmarks.session import Place
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What the command line says. `quick`: a first impression, in a fraction of the time."""
+
+    contestants: Sequence[str]
+    rounds: int
+    place: Place
+    quick: bool
+
+    @property
+    def few(self) -> int:
+        """Rounds of what takes long and varies little."""
+        return max(1, min(3, self.rounds))
+
+    @property
+    def has_holdfast(self) -> bool:
+        """Whether what no other contestant can do is to be measured."""
+        return any(name.startswith("holdfast") for name in self.contestants)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A line about it, the rows of a run, and their table."""
+
+    about: str
+    rows: Callable[[Run], Iterator[Row]]
+    table: Callable[[Sequence[Row]], str]
+
+
+def _fan_out(scenario: fanout.FanOut) -> Scenario:
+    def rows(run: Run) -> Iterator[Row]:
+        count = scenario.count if not run.quick else scenario.count * 3 // 10
+        less = replace(scenario, count=max(scenario.chunk, count))
+        rounds = run.few if scenario.rate else run.rounds
+        return fanout.run(less, run.contestants, rounds, run.place)
+
+    def table(found: Sequence[Row]) -> str:
+        return tables.versus(found, scenario.base, tables.FAN_OUT)
+
+    return Scenario(scenario.about, rows, table)
+
+
+def _opening(run: Run) -> Iterator[Row]:
+    connections = 300 if run.quick else 1000
+    return opening.run_opening(run.contestants, run.few, run.place, connections=connections)
+
+
+def _resuming(run: Run) -> Iterator[Row]:
+    if run.has_holdfast:
+        connections = 100 if run.quick else 200
+        yield from opening.run_resuming(run.few, run.place, connections=connections)
+
+
+def _storm(run: Run) -> Iterator[Row]:
+    if run.has_holdfast:
+        yield from opening.run_storm(run.place, connections=1000 if run.quick else 10_000)
+
+
+def _inside(*parts: str) -> Callable[[Run], Iterator[Row]]:
+    def rows(run: Run) -> Iterator[Row]:
+        if run.has_holdfast:
+            yield from inside.rows({"parts": parts, "rounds": run.few, "quick": run.quick})
+
+    return rows
+
+
+SCENARIOS = {
+    **{name: _fan_out(scenario) for name, scenario in fanout.FAN_OUTS.items()},
+    "opening": Scenario(
+        "what one more idle connection costs the server, in CPU and in resident memory",
+        _opening,
+        lambda rows: tables.versus(rows, "raw_{}", tables.OPENING),
+    ),
+    "resuming": Scenario(
+        "holdfast over SSE: to resume with 100 missed messages, beside opening a connection anew "
+        "and being sent the same 100 messages at once; CPU ms per connection",
+        _resuming,
+        tables.figures(
+            {
+                "resume_ms": ("resume", 3),
+                "open_ms": ("open", 3),
+                "live_ms": ("100 messages, live", 3),
+                "ratio": ("resume / (open + live)", 2),
+            }
+        ),
+    ),
+    "storm": Scenario(
+        "holdfast over SSE: clients that all resume at once, with 100 missed messages each, and "
+        "what 100 others notice that are sent 20 messages per second",
+        _storm,
+        tables.figures(
+            {
+                "connections": ("clients that resume", 0),
+                "seconds": ("seconds until all have everything", 1),
+                "p50_before_ms": ("the others' p50 before, ms", 1),
+                "p99_before_ms": ("their p99 before, ms", 1),
+                "p50_during_ms": ("their p50 meanwhile, ms", 1),
+                "p99_during_ms": ("their p99 in the worst half second, ms", 1),
+            }
+        ),
+    ),
+    "topics": Scenario(
+        "holdfast in one process: 10,000 connections with 10 topics each; messages go to 10 "
+        "topics, each with 100 subscribers, however many topics there are",
+        _inside("topics"),
+        tables.growth,
+    ),
+    "growth": Scenario(
+        "holdfast in one process: connections of one topic; topics of each of 100 connections",
+        _inside("connections", "subscriptions"),
+        tables.growth,
+    ),
+}

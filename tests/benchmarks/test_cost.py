@@ -1,0 +1,161 @@
+"""What a delivery costs, counted and not timed, and that it does not grow.
+
+`python -m tests.benchmarks.test_cost` prints the table below as it is measured now.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.benchmarks.counting import (
+    TICKS,
+    Counts,
+    Transport,
+    counted,
+    fan_out,
+    kept_by_resumed,
+    per_delivery,
+    replay,
+    run,
+    stepped,
+    traced,
+)
+
+# What one delivery may cost: (measured, at most). The bound is a little above what was measured,
+# for other versions of Python; who makes it cheaper moves both down.
+#   calls: of functions, Python's and C's, from publish to the server's send
+#   steps: of tasks and callbacks of the event loop
+#   sends: events that the server is given
+#   peak: bytes in use while it waits to be sent
+#   kept: bytes that stay afterwards; the message itself is not counted, for all share it
+COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
+    # Transport, messages in one tick of the loop
+    ("sse", 1): {
+        "calls": (26.3, 29.0),
+        "steps": (0.02, 0.03),
+        "sends": (1.0, 1.0),
+        "peak": (0.0, 16.0),
+        "kept": (0.0, 16.0),
+    },
+    ("sse", 10): {
+        "calls": (3.2, 3.6),
+        "steps": (0.002, 0.003),
+        "sends": (0.1, 0.1),
+        "peak": (0.0, 16.0),
+        "kept": (0.0, 16.0),
+    },
+    ("websocket", 1): {
+        "calls": (25.3, 28.0),
+        "steps": (0.02, 0.03),
+        "sends": (1.0, 1.0),
+        "peak": (0.0, 16.0),
+        "kept": (0.0, 16.0),
+    },
+    ("websocket", 10): {
+        "calls": (11.2, 12.5),
+        "steps": (0.002, 0.003),
+        "sends": (1.0, 1.0),
+        "peak": (0.0, 16.0),
+        "kept": (0.0, 16.0),
+    },
+}
+CALLS_PER_PUBLISH = (101.5, 110.0)
+"""A message that nobody listens to: (measured, at most)."""
+CALLS_PER_REPLAYED = (27.4, 31.0)
+"""A message that a resume reads from the history, of 1,000: (measured, at most)."""
+
+KEPT_AFTER_REPLAY = 4096
+"""Bytes: dicts that have grown do not shrink; 60 messages of 600 bytes are ten times that."""
+
+GROWTH = 1.03
+"""How much more a delivery may cost where there is ten times as much of everything."""
+GROWTH_OF_SLICES = 1.10
+"""The same, where a larger fleet is served in slices: each costs a turn of the loop."""
+
+
+def measure(transport: Transport, chunk: int) -> Counts:
+    """All that `COSTS` bounds."""
+    return {**per_delivery(transport, chunk, traced), **per_delivery(transport, chunk, counted)}
+
+
+def cost_of_publishing(topics: int, *, patterns: bool = False, audience: int = 10) -> Counts:
+    """What a message to so many subscribers costs, while there are so many other topics."""
+    others = [
+        [f"{first + k}.*" if patterns else f"{first + k}" for k in range(100)]
+        for first in range(0, topics, 100)
+    ]
+    fleet = [*others, *[["hot"]] * audience]
+    counts = {
+        **run(fan_out("sse", fleet, audience, 1, counted)),
+        **run(fan_out("sse", fleet, audience, 1, stepped)),
+    }
+    return {name: count / TICKS for name, count in counts.items()}
+
+
+@pytest.mark.parametrize(("transport", "chunk"), COSTS)
+def test_delivery_costs_no_more_than_it_did(transport: Transport, chunk: int) -> None:
+    """A delivery keeps to every bound of the table."""
+    measured = measure(transport, chunk)
+    bounds = {name: at_most for name, (_, at_most) in COSTS[transport, chunk].items()}
+    # Half a per cent: what a fleet costs as a whole does not cancel out exactly.
+    over = {name: measured[name] for name in bounds if measured[name] > bounds[name] * 1.005}
+    assert not over, f"over {bounds}"
+
+
+def test_publishing_to_nobody_costs_no_more_than_it_did() -> None:
+    """A message without subscribers keeps to its bound."""
+    assert cost_of_publishing(0, audience=0)["calls"] <= CALLS_PER_PUBLISH[1]
+
+
+def test_delivery_costs_the_same_to_a_thousand_connections_as_to_ten() -> None:
+    """What the tenth connection adds, the thousandth adds, too."""
+    few = per_delivery("sse", 1, counted, between=(2, 10))
+    many = per_delivery("sse", 1, counted, between=(100, 1000))
+    assert many["calls"] <= few["calls"] * GROWTH_OF_SLICES
+    assert many["steps"] <= COSTS["sse", 1]["steps"][1]
+
+
+@pytest.mark.parametrize("patterns", [False, True], ids=["topics", "patterns"])
+def test_publish_costs_the_same_whatever_else_is_subscribed_to(patterns: bool) -> None:
+    """With a hundred times as many topics, or patterns, a message to ten costs the same."""
+    few, many = (cost_of_publishing(size, patterns=patterns) for size in (100, 10_000))
+    assert many["calls"] <= few["calls"] * GROWTH
+    assert many["instructions"] <= few["instructions"] * GROWTH
+
+
+def test_delivery_costs_the_same_with_two_hundred_topics_as_with_one() -> None:
+    """The other subscriptions of a connection add nothing."""
+    many = [["hot", *(f"other.{number}" for number in range(199))]] * 20
+    for meter, name in ((counted, "calls"), (stepped, "instructions")):
+        one = run(fan_out("sse", [["hot"]] * 20, 20, 1, meter))[name]
+        assert run(fan_out("sse", many, 20, 1, meter))[name] <= one * GROWTH
+
+
+def test_replay_costs_as_much_as_there_is_to_replay() -> None:
+    """A replayed message keeps to its bound, and costs the same where there are ten times more."""
+    few, many = (run(replay(missed))["calls"] / missed for missed in (100, 1000))
+    assert many <= few * GROWTH
+    assert many <= CALLS_PER_REPLAYED[1]
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_resumed_connection_keeps_nothing_of_what_it_was_sent(transport: Transport) -> None:
+    """An idle connection is as large after a long replay as after a short one."""
+    short, long = (run(kept_by_resumed(transport, missed))["kept"] for missed in (1, 60))
+    assert long <= short + KEPT_AFTER_REPLAY
+
+
+def main() -> None:
+    """Print what is measured now, in the form of `COSTS`."""
+    for (transport, chunk), bounds in COSTS.items():
+        counts = measure(transport, chunk)
+        line = ", ".join(f"{name} {counts[name]:.3f}" for name in bounds)
+        sys.stdout.write(f"{transport}, {chunk} in a tick: {line}\n")
+    sys.stdout.write(f"publish to nobody: {cost_of_publishing(0, audience=0)['calls']:.1f} calls\n")
+    sys.stdout.write(f"replayed message: {run(replay(1000))['calls'] / 1000:.1f} calls\n")
+
+
+if __name__ == "__main__":
+    main()
