@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import socketio
+import socketio  # type: ignore[import-untyped]
 
 from tests.benchmarks.wire import texts
 
