@@ -173,7 +173,9 @@ def registry_with(tokens: dict[str, Token]) -> TokenRegistry:
         if user.endswith("spent"):
             for again in range(2):
                 id = ConnectionId(f"c{number}-{again}")
-                registry.redeem(token, "ann", id, bytes(16), 0.0)  # type: ignore[arg-type]
+                found = registry.redeem(token, "ann", id, bytes(16), 0.0)  # type: ignore[arg-type]
+                assert found.session is not None
+                registry.detach(found.session, id, -1000.0)  # its grace is over
     return registry
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast import Broadcaster, Priority
+from holdfast import Broadcaster, CloseReason, Priority
 from holdfast.runtime.fanout import SLICE
 from holdfast.runtime.outbox import Frame, Outbox
 from holdfast.runtime.pipe import PeerLost, Pipe
@@ -212,6 +212,29 @@ class TestOnTheSpot:
             await settle()
             assert gone.task.done()
             assert [data for data, _ in other.seen()] == [1]
+
+    async def test_connection_that_cannot_be_served_costs_nobody_else(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An error where frames are made closes that connection, and the fan-out goes on."""
+
+        class Broken(Frames):
+            def head(self, body: bytes, id: str) -> tuple[bytes, str]:
+                raise ValueError("no frame for this")
+
+        async with (
+            Broadcaster() as broadcaster,
+            client(broadcaster) as broken,
+            client(broadcaster) as other,
+        ):
+            assert broken.outbox.pipe is not None
+            broken.outbox.pipe.wire = Broken()
+            for number in range(3):
+                await broadcaster.publish("t", number)
+                await settle()
+            assert broken.outbox.connection.close_reason is CloseReason.FAILED
+            assert [data for data, _ in other.seen()] == [0, 1, 2]
+        assert "no frame for this" in caplog.text
 
     async def test_nothing_is_sent_to_a_connection_that_was_told_to_end(self) -> None:
         """Between the offer and the look, a connection may end: the closing frame is the last."""

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Broadcaster, CloseReason, Cursor, EventId, MemoryBroker, Priority
+from holdfast.core.delivery import CHUNK_BYTES
 from holdfast.runtime import frames
-from holdfast.runtime.fanout import CHUNK_BYTES
 from holdfast.runtime.outbox import CONTROL_FRAMES
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader

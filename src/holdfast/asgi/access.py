@@ -65,7 +65,7 @@ class Access:
             user = await answer if inspect.isawaitable(answer) else answer
         except Exception:
             _logger.exception("the authenticate hook failed; the client may try again")
-            raise _failed() from None
+            raise failed() from None
         expired = (
             user is not None
             and user.expires_at is not None
@@ -85,7 +85,7 @@ class Access:
             return bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception:
             _logger.exception("the authorize hook failed on %s; the client may try again", action)
-            raise _failed() from None
+            raise failed() from None
 
     def may_subscribe(self, user: User) -> MaySubscribe:
         """The hook for one user, as the Broadcaster asks it."""
@@ -161,6 +161,6 @@ class Access:
         raise Refused("foreign_origin", "this origin is not allowed", status=403, close_code=4403)
 
 
-def _failed() -> Refused:
-    """A hook that raises has not answered: nothing is decided, and the client may try again."""
+def failed() -> Refused:
+    """Nothing is decided, and the client may try again: a hook that raises has not answered."""
     return Refused("failed", "not now", status=503, close_code=CloseReason.FAILED.code)

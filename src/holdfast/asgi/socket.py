@@ -7,11 +7,10 @@ from functools import partial
 
 from .. import websocket
 from ..auth import Request, User
-from ..core.connection import CloseReason
 from ..errors import BroadcasterFailed, Refused
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.transport import Receive, Scope, Send
-from .access import Access, presented
+from .access import Access, failed, presented
 from .commands import Commands
 
 
@@ -46,16 +45,15 @@ class Sockets:
             user = await self._access.user(request, "websocket")
             await self._run(request, user, receive, send)
         except BroadcasterFailed:
-            await websocket.close(send, CloseReason.FAILED.code, CloseReason.FAILED.text)
+            await self._refuse(send, failed())
         except Refused as error:
-            with suppress(OSError, RuntimeError):  # the client may have left in between
-                await send(
-                    {
-                        "type": "websocket.send",
-                        "text": websocket.refusal(error, self._broadcaster.now()).decode(),
-                    }
-                )
-                await websocket.close(send, error.close_code, error.code)
+            await self._refuse(send, error)
+
+    async def _refuse(self, send: Send, error: Refused) -> None:
+        text = websocket.refusal(error, self._broadcaster.now()).decode()
+        with suppress(OSError, RuntimeError):  # the client may have left in between
+            await send({"type": "websocket.send", "text": text})
+            await websocket.close(send, error.close_code, error.code)
 
     async def _run(self, request: Request, user: User, receive: Receive, send: Send) -> None:
         last_event_id, token = presented(request)

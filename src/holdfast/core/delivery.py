@@ -28,8 +28,10 @@ from .run import Passage, Run
 PAGE_MESSAGES = 100
 """Messages in one page of a replay."""
 
-PAGE_BYTES = 64 * 1024
-"""As much as is handed over at once."""
+CHUNK_BYTES = 64 * 1024
+"""At most about so much is handed over at once, so that what is better can still overtake.
+
+uvicorn's write buffer pauses at 64 KiB, too."""
 
 RUN_MESSAGES = 4096
 """Messages of the live feed that may wait to be looked at; a node looks within a few ticks."""
@@ -150,7 +152,7 @@ class Delivery:
                 return None
             if lane in self._behind:
                 limit = min(PAGE_MESSAGES, self.buffer.capacity)
-                size = min(PAGE_BYTES, self.buffer.max_bytes)
+                size = min(CHUNK_BYTES, self.buffer.max_bytes)
                 return PageRequest(lane, self._read_through[lane], position, limit, size)
         return None
 

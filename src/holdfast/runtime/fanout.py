@@ -9,13 +9,15 @@ the next messages gather, so batches grow with the load, and nobody else waits f
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ..core.delivery import pass_through
+from ..core.connection import CloseReason
+from ..core.delivery import CHUNK_BYTES, pass_through
 from ..core.message import Message, UserId
 from ..core.run import Passage, Run
 
@@ -24,13 +26,10 @@ if TYPE_CHECKING:
     from .outbox import Outbox
     from .pipe import Wire
 
+_logger = logging.getLogger("holdfast")
+
 SLICE = 100
 """Connections that are looked at in one turn of the event loop."""
-
-CHUNK_BYTES = 64 * 1024
-"""At most about so much is handed over at once, so that what is better can still overtake.
-
-uvicorn's write buffer pauses at 64 KiB, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,13 @@ class FanOut:
         due, monotonic = self._due, self._node.monotonic()
         self._renderings.clear()
         for _ in range(min(SLICE, len(due))):
-            due.popleft().look(self._rendering, monotonic)
+            outbox = due.popleft()
+            try:
+                outbox.look(self._rendering, monotonic)
+            except Exception:
+                # One connection costs the others nothing. It comes back, and reads on.
+                _logger.exception("a connection could not be served; it is closed")
+                outbox.close(CloseReason.FAILED)
         self._renderings.clear()
         if due:
             asyncio.get_running_loop().call_soon(self._look)

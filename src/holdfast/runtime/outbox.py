@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, EventId
-from ..core.delivery import PageRequest
+from ..core.delivery import CHUNK_BYTES, PageRequest
 from ..core.message import Gap
 from ..core.run import Run
 from ..core.tokens import Position, Token
 from ..core.window import Window
 from . import frames
-from .fanout import CHUNK_BYTES, Rendering
+from .fanout import Rendering
 from .pipe import Pipe, Wire
 
 if TYPE_CHECKING:
