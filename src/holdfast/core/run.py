@@ -17,12 +17,14 @@ from .message import Message
 class Run:
     """Messages in log order, at least one."""
 
-    __slots__ = ("_joined", "messages", "size")
+    __slots__ = ("_joined", "expires", "messages", "size")
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
         self.size = sum([len(message.body) for message in messages])
         """Bytes of all bodies."""
+        self.expires = any(message.expires_at is not None for message in messages)
+        """Whether what becomes of it depends on the time."""
         self._joined: tuple[Run, Run] | None = None
 
     def followed_by(self, later: Run) -> Run:

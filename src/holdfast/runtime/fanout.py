@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.connection import CloseReason
 from ..core.delivery import CHUNK_BYTES, pass_through
-from ..core.message import Message, UserId
+from ..core.message import BEGINNING, Message, UserId
 from ..core.run import Passage, Run
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class FanOut:
         self._node = node
         self._due: deque[Outbox] = deque()
         self._renderings: dict[tuple[Run, Wire], Rendering] = {}
+        self._position = BEGINNING
 
     def offer(self, messages: Iterable[Message]) -> None:
         """Offer each message to whoever may have it, and see to it that they are looked at."""
@@ -77,7 +78,9 @@ class FanOut:
     def _look(self) -> None:
         """Look at the next slice of those who are due."""
         due, monotonic = self._due, self._node.monotonic()
-        self._renderings.clear()
+        if self._position != self._node.ingested or any(run.expires for run, _ in self._renderings):
+            self._renderings.clear()
+            self._position = self._node.ingested
         for _ in range(min(SLICE, len(due))):
             outbox = due.popleft()
             try:
@@ -86,12 +89,13 @@ class FanOut:
                 # One connection costs the others nothing. It comes back, and reads on.
                 _logger.exception("a connection could not be served; it is closed")
                 outbox.close(CloseReason.FAILED)
-        self._renderings.clear()
         if due:
             asyncio.get_running_loop().call_soon(self._look)
+        else:
+            self._renderings.clear()
 
     def _rendering(self, run: Run, wire: Wire) -> Rendering:
-        """How `run` leaves by this wire; worked out once in a turn."""
+        """How `run` leaves by this wire; worked out once for all who are looked at."""
         rendering = self._renderings.get((run, wire))
         if rendering is None:
             rendering = self._renderings[run, wire] = self._render(run, wire)
