@@ -35,7 +35,8 @@ Command = Callable[[str, dict[str, object]], Awaitable[bytes | None]]
 class InboundLimits:
     """What a client may send: bytes in one message, messages per second, and how many at once.
 
-    An acknowledgement that moves on is not counted: there are no more of them than frames of ours.
+    An acknowledgement that moves on is not counted, as long as there are no more of them than
+    frames that were handed over.
     """
 
     max_bytes: int = 64 * 1024
@@ -162,7 +163,7 @@ async def _read(
     first: bool,
 ) -> None:
     """Carry out messages until the client is gone, or wants to `resume`."""
-    allowance, last = float(limits.burst), clock()
+    allowance, last, acknowledged = float(limits.burst), clock(), 0
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
@@ -186,7 +187,9 @@ async def _read(
                 return
             first, before = False, outbox.connection.session.position
             answer = await command(str(value["type"]), value)
-            if value["type"] == "ack" and outbox.connection.session.position != before:
+            moved = value["type"] == "ack" and outbox.connection.session.position != before
+            if moved and acknowledged < outbox.handed_over:
+                acknowledged += 1
                 allowance += 1
         except Refused as error:
             first = False

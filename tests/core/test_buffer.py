@@ -274,8 +274,6 @@ class BufferMachine(RuleBasedStateMachine):
             places = [place for place, _ in entries]
             assert places == sorted(set(places))
             assert self.buffer.first_place(lane) == (places[0] if places else None)
-        occupied = [lane for lane in BEST_FIRST if self.model.lanes[lane]]
-        assert self.buffer.best_lane() == (occupied[0] if occupied else None)
 
     @invariant()
     def holds_one_value_of_a_key(self) -> None:
@@ -505,8 +503,7 @@ def test_withdrawing_leaves_the_other_lanes() -> None:
 
 
 def test_taking_from_an_empty_buffer_gives_nothing() -> None:
-    """An empty buffer is false, has no best lane, and has nothing to take."""
+    """An empty buffer is false, and has nothing to take."""
     buffer = PriorityBuffer()
     assert not buffer
-    assert buffer.best_lane() is None
     assert buffer.take(0.0) is None

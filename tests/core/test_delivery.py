@@ -319,6 +319,22 @@ def test_page_does_not_pass_what_waits() -> None:
     assert first.priority is CRITICAL
 
 
+def test_page_does_not_pass_while_a_better_lane_has_to_be_read() -> None:
+    """A better lane that fell behind while a page was read is read before that page leaves."""
+    reader = Reader(live=False, capacity=2)
+    reader.publish(*[LOW] * 4, fan_out=False)
+    reader.position = Offset(4)
+    while (request := reader.delivery.request(reader.position)) and request.lane is not LOW:
+        assert reader.read_on()
+    assert request is not None
+    page = reader.history.page(
+        request.lane, request.after, BOTH, None,
+        up_to=request.up_to, limit=request.limit, max_bytes=request.max_bytes, now=0.0,
+    )  # fmt: skip
+    reader.publish(*[CRITICAL] * 5)
+    assert reader.delivery.fill(request, page, reader.position, room=1000) == []
+
+
 def test_a_run_has_a_bound() -> None:
     """What nobody looks at is sorted, and evicted, once it is more than the buffer's bytes."""
     delivery = Delivery(PriorityBuffer(3, max_bytes=10), Cursor.at(0), live=True)

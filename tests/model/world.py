@@ -26,6 +26,7 @@ from holdfast.runtime.outbox import Frame, Outbox
 from holdfast.runtime.pipe import Pipe
 from holdfast.runtime.publishing import make_draft
 from holdfast.runtime.subscribing import Subscriber
+from tests.support.reading import Frames
 from tests.support.virtual import settle
 
 from .oracle import Client, Log, Published, Violation
@@ -61,24 +62,6 @@ class Seat:
     unheard: dict[str, int] = field(default_factory=dict)
     """Topics taken away or granted again by connections whose first frame has not arrived, and
     the earliest `since` they may have: the session that is resumed in the end may not know."""
-
-
-class FramesAsTheyAre:
-    """A `Wire` whose events are frames."""
-
-    peer_lost: tuple[type[Exception], ...] = (OSError,)
-
-    def head(self, body: bytes, id: str) -> tuple[bytes, str]:
-        return body, id
-
-    def tail(self, token: str) -> str:
-        return token
-
-    def common(self, heads):
-        return heads
-
-    def events(self, common, tail: str) -> list[Any]:
-        return [Frame(body, id + tail) for body, id in common]
 
 
 class World:
@@ -267,7 +250,7 @@ class World:
             link.append(frame)
             await seat.gate.wait()
 
-        pipe = outbox.pipe = Pipe(cast("Any", send), FramesAsTheyAre(), outbox.token)
+        pipe = outbox.pipe = Pipe(cast("Any", send), Frames(), outbox.token)
         try:
             while (frames := await outbox.next()) is not None:
                 self._check_priorities(frames)

@@ -18,25 +18,8 @@ from holdfast import Broadcaster, CloseReason, Priority
 from holdfast.runtime.fanout import SLICE
 from holdfast.runtime.outbox import Frame, Outbox
 from holdfast.runtime.pipe import PeerLost, Pipe
+from tests.support.reading import Frames
 from tests.support.virtual import run_virtual, settle
-
-
-class Frames:
-    """A `Wire` whose events are frames."""
-
-    peer_lost: tuple[type[Exception], ...] = (OSError,)
-
-    def head(self, body: bytes, id: str) -> tuple[bytes, str]:
-        return body, id
-
-    def tail(self, token: str) -> str:
-        return token
-
-    def common(self, heads: Any) -> Any:
-        return heads
-
-    def events(self, common: Any, tail: str) -> list[Any]:
-        return [Frame(body, id + tail) for body, id in common]
 
 
 class Client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +15,9 @@ from holdfast import Broadcaster, CloseReason, Cursor, EventId, MemoryBroker, Pr
 from holdfast.core.delivery import CHUNK_BYTES
 from holdfast.runtime import frames
 from holdfast.runtime.outbox import CONTROL_FRAMES
+from holdfast.runtime.pipe import Pipe
 from tests.support.brokers import LateBroker
-from tests.support.reading import Reader
+from tests.support.reading import Frames, Reader
 from tests.support.virtual import run_virtual, settle, wall_clock
 
 if TYPE_CHECKING:
@@ -513,3 +514,47 @@ async def test_page_that_expired_in_the_buffer_does_not_end_the_reading() -> Non
         frames = await asyncio.wait_for(outbox.next(), 1.0)
         assert frames is not None
         assert [json.loads(frame.body)["data"] for frame in frames] == ["still good"]
+
+
+async def test_page_does_not_leave_after_the_end() -> None:
+    """A replay that is under way when the connection is told to end stops there."""
+    broadcaster = Broadcaster(heartbeat_interval=None, history_limit=1000)
+    async with broadcaster:
+        id = await broadcaster.position(["t"], user="ann")
+        for number in range(500):
+            await broadcaster.publish("t", number)
+        await settle()
+        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=id) as outbox:
+            await outbox.next()
+            assert len(await outbox.next() or []) > 1
+            reading = asyncio.ensure_future(outbox.next())
+            await asyncio.sleep(0)
+            await broadcaster.logout("ann")
+            frames = await reading
+            assert frames is not None
+            assert [json.loads(frame.body)["type"] for frame in frames] == ["closing"]
+
+
+async def test_heartbeats_come_though_everything_expires() -> None:
+    """What is not sent is no sign of life."""
+    broadcaster = Broadcaster(heartbeat_interval=5.0, clock=wall_clock)
+    async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+        seen: list[str] = []
+
+        async def send(frame: Any) -> None:
+            seen.append(json.loads(frame.body)["type"])
+
+        async def own() -> None:
+            pipe = outbox.pipe = Pipe(send, Frames(), outbox.token)
+            while (frames := await outbox.next()) is not None:
+                for frame in frames:
+                    await pipe.send(cast("Any", frame))
+                outbox.sent()
+
+        task = asyncio.ensure_future(own())
+        for _ in range(60):
+            await broadcaster.publish("t", 1, ttl=1e-9)
+            await asyncio.sleep(1.0)
+        assert seen.count("heartbeat") >= 8
+        task.cancel()
+        await asyncio.wait([task])

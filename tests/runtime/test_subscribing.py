@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Broadcaster, Priority, Refused
+from holdfast import Broadcaster, CloseReason, Priority, Refused
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader
 from tests.support.virtual import settle
@@ -231,3 +231,26 @@ async def test_subscribe_of_a_ghost_does_not_touch_its_successor() -> None:
             await broadcaster.publish("t", "yes")
             assert await reader.take(1) == ["yes"]
             assert list(outbox.connection.session.subscriptions) == ["t", "$user"]
+
+
+async def test_hook_that_raises_ends_that_connection_and_no_more() -> None:
+    """Where nobody can say what a client may have, it comes back; the others are asked for."""
+
+    async def broken(topic: str) -> bool:
+        if asked:
+            raise ValueError("the database is gone")
+        return True
+
+    async def no(topic: str) -> bool:
+        return not asked
+
+    asked: list[bool] = []
+    async with (
+        Broadcaster() as broadcaster,
+        broadcaster.connect(topics=["t"], may_subscribe=broken) as first,
+        broadcaster.connect(topics=["t"], may_subscribe=no) as second,
+    ):
+        asked.append(True)
+        await broadcaster.reauthorize()
+        assert first.connection.close_reason is CloseReason.FAILED
+        assert second.connection.subscriptions == {}

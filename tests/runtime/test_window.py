@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from holdfast import Broadcaster, CloseReason, Priority
 from holdfast.core.window import MIN_BYTES
-from holdfast.runtime.outbox import Outbox
-from tests.support.reading import Reader
+from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.pipe import Pipe
+from tests.support.reading import Frames, Reader
 from tests.support.virtual import settle
 
 SIZE = MIN_BYTES // 4
@@ -22,6 +23,25 @@ async def publish(broadcaster: Broadcaster, count: int, **options: Any) -> None:
     for _ in range(count):
         await broadcaster.publish("t", "x" * SIZE, **options)
     await settle()
+
+
+class Client:
+    """Reads by a pipe, as the transports do."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.frames: list[Frame] = []
+        self.acknowledged: list[bool] = []
+        self.task = asyncio.ensure_future(self._run(outbox))
+
+    async def _run(self, outbox: Outbox) -> None:
+        async def send(frame: Any) -> None:
+            self.frames.append(frame)
+
+        pipe = outbox.pipe = Pipe(send, Frames(), outbox.token)
+        while (frames := await outbox.next()) is not None:
+            for frame in frames:
+                await pipe.send(cast("Any", frame))
+            outbox.sent()
 
 
 async def taken(outbox: Outbox) -> list[str]:
@@ -159,6 +179,45 @@ class TestWindow:
             async with broadcaster.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
                 hello = await Reader(outbox).hello()
                 assert hello.data["replay"] == 20 - (len(frames) - 1)
+
+    async def test_client_that_acknowledges_slowly_is_kept(self) -> None:
+        """Each acknowledgement counts, also of one message among many that left at once."""
+        async with (
+            Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            made = Client(outbox)
+            await settle()
+            for number in range(100):
+                await broadcaster.publish("t", [number, "x" * SIZE])
+            await settle(50)
+            for _ in range(99):
+                await asyncio.sleep(4.0)
+                at = len(made.acknowledged) + 1
+                made.acknowledged.append(outbox.acknowledge(made.frames[at].id))
+                await settle(50)
+            assert all(made.acknowledged)
+            assert outbox.connection.close_reason is None
+            assert len(made.frames) == 101
+            made.task.cancel()
+            await asyncio.wait([made.task])
+
+    async def test_full_window_makes_nobody_elses_publish_dearer(self) -> None:
+        """What a client that never acknowledges is offered goes into its buffer, and no further."""
+        async with (
+            Broadcaster(heartbeat_interval=None) as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            made = Client(outbox)
+            await settle()
+            await publish(broadcaster, 20)
+            for _ in range(500):
+                await broadcaster.publish("t", "small")
+                await settle(5)
+            assert outbox.connection.delivery.unsorted is None
+            assert len(outbox.connection.delivery.buffer) <= 100
+            made.task.cancel()
+            await asyncio.wait([made.task])
 
     async def test_quiet_client_with_room_is_left_alone(self) -> None:
         """Not acknowledging the last few messages is no offence while there is room."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from holdfast.runtime.outbox import Outbox
+from holdfast.runtime.outbox import Frame, Outbox
 
 
 class Seen(NamedTuple):
@@ -79,3 +78,21 @@ class Reader:
         while (seen := await self.frame()) is not None:
             found.append(seen)
         return found
+
+
+class Frames:
+    """A `Wire` whose events are frames."""
+
+    peer_lost: tuple[type[Exception], ...] = (OSError,)
+
+    def head(self, body: bytes, id: str) -> tuple[bytes, str]:
+        return body, id
+
+    def tail(self, token: str) -> str:
+        return token
+
+    def common(self, heads: Any) -> Any:
+        return heads
+
+    def events(self, common: Any, tail: str) -> list[Any]:
+        return [Frame(body, id + tail) for body, id in common]

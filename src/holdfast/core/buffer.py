@@ -128,13 +128,6 @@ class PriorityBuffer:
         entries = self._lanes[lane]
         return next(iter(entries)) if entries else None
 
-    def best_lane(self) -> Priority | None:
-        """The lane that `take` would take from."""
-        for lane in BEST_FIRST:
-            if self._lanes[lane]:
-                return lane
-        return None
-
     def offer(self, message: Message) -> Offered:
         """Hold `message` if there is, or can be made, room for it.
 

@@ -33,8 +33,8 @@ CHUNK_BYTES = 64 * 1024
 
 uvicorn's write buffer pauses at 64 KiB, too."""
 
-RUN_MESSAGES = 4096
-"""Messages of the live feed that may wait to be looked at; a node looks within a few ticks."""
+RUN_MESSAGES = 1024
+"""Messages of the live feed that may wait to be looked at; beyond that, the buffer decides."""
 
 NO_LANE: frozenset[Priority] = frozenset()
 EVERY_LANE: frozenset[Priority] = frozenset(Priority)
@@ -67,7 +67,8 @@ class Delivery:
     - the cursor never goes back;
     - what leaves is of the best lane that holds, or has still to read, anything;
     - a run that passes through leaves the account and the cursor as if it had been sorted;
-    - memory: one buffer, and one run no larger, whatever the length of the replay.
+    - memory: one buffer, and a run of at most `RUN_MESSAGES` and the buffer's bytes, whatever the
+      length of the replay.
     """
 
     __slots__ = ("_behind", "_not_before", "_read_through", "buffer", "unsorted")
@@ -99,16 +100,19 @@ class Delivery:
 
     def offer(self, run: Run) -> bool:
         """Take a run of the live feed; whether somebody has to be told that there may be more."""
-        if self.unsorted is not None:
-            joined = self.unsorted.followed_by(run)
-            if len(joined.messages) <= RUN_MESSAGES and joined.size <= self.buffer.max_bytes:
-                self.unsorted = joined
+        before = self.unsorted
+        if before is not None:
+            if self._may_wait(before.count + run.count, before.size + run.size):
+                self.unsorted = before.followed_by(run)
                 return False
             self.sort()
-        elif not self._behind:
+        elif not self._behind and self._may_wait(run.count, run.size):
             self.unsorted = run
             return True
         return self._sort(run)
+
+    def _may_wait(self, messages: int, size: int) -> bool:
+        return messages <= RUN_MESSAGES and size <= self.buffer.max_bytes
 
     def sort(self) -> None:
         """Put what the live feed has brought into the buffer."""
@@ -146,7 +150,6 @@ class Delivery:
         """What must be read before anything may be taken, or `None`."""
         if not self._behind or self.waits_for(position):
             return None
-        self.sort()
         for lane in BEST_FIRST:
             if self.buffer.first_place(lane) is not None:
                 return None
@@ -162,22 +165,23 @@ class Delivery:
         """Take the answer to `request`; `position` is how far the node's live feed has come.
 
         Returns what counts as handed over with this, in order and each with the cursor right
-        after it: the whole page if nothing else waits, and it has no more than `room` bytes.
+        after it: the whole page if nothing waits here, no better lane has to be read, and it has
+        no more than `room` bytes.
         Else it goes into the buffer. A page that the lane no longer wants, because it was moved
         since, is ignored.
         """
         lane = request.lane
         if lane not in self._behind or self._read_through[lane] != request.after:
             return []
-        if not self.buffer and self.unsorted is None:
+        if not self.buffer and lane == max(self._behind):
             messages = [entry for entry in page.entries if isinstance(entry, Message)]
             size = sum([len(message.body) for message in messages])
             if len(messages) == len(page.entries) and size <= room:
-                return self._pass(messages, page, position)
+                return self._hand_over(messages, page, position)
         self._hold(page, position)
         return []
 
-    def _pass(
+    def _hand_over(
         self, messages: list[Message], page: Page, position: Offset
     ) -> list[tuple[Message, Cursor]]:
         """Count a page as handed over."""
@@ -285,9 +289,9 @@ class Delivery:
 
 def pass_through(run: Run, position: Offset, now: float) -> Passage:
     """How `run`, which ends at `position` or before, leaves a connection that keeps up."""
-    buffer = PriorityBuffer(len(run.messages), max_bytes=max(run.size, 1))
+    buffer = PriorityBuffer(run.count, max_bytes=max(run.size, 1))
     delivery = Delivery(buffer, Cursor.at(BEGINNING), live=True)
-    delivery.offer(run)
+    delivery.unsorted = run
     steps: list[tuple[Message, Cursor]] = []
     while (message := delivery.take(now)) is not None:
         assert isinstance(message, Message)

@@ -15,22 +15,39 @@ from .message import Message
 
 
 class Run:
-    """Messages in log order, at least one."""
+    """Messages in log order, at least one. Joining two costs the same however long they are."""
 
-    __slots__ = ("_joined", "expires", "messages", "size")
+    __slots__ = ("_before", "_joined", "_own", "count", "expires", "size")
 
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = messages
+    def __init__(self, messages: Sequence[Message], before: Run | None = None) -> None:
+        self._own = messages
+        self._before = before
+        self._joined: tuple[Run, Run] | None = None
+        self.count = len(messages)
+        """Messages in all."""
         self.size = sum([len(message.body) for message in messages])
         """Bytes of all bodies."""
         self.expires = any(message.expires_at is not None for message in messages)
         """Whether what becomes of it depends on the time."""
-        self._joined: tuple[Run, Run] | None = None
+        if before is not None:
+            self.count += before.count
+            self.size += before.size
+            self.expires |= before.expires
+
+    @property
+    def messages(self) -> list[Message]:
+        """All of them; costs time in proportion."""
+        parts: list[Sequence[Message]] = []
+        run: Run | None = self
+        while run is not None:
+            parts.append(run._own)
+            run = run._before
+        return [message for part in reversed(parts) for message in part]
 
     def followed_by(self, later: Run) -> Run:
         """This run and a later one as one; the next who asks for the same gets the same."""
         if self._joined is None or self._joined[0] is not later:
-            self._joined = later, Run([*self.messages, *later.messages])
+            self._joined = later, Run(later._own, self)
         return self._joined[1]
 
 

@@ -16,6 +16,9 @@ from .cursor import Cursor
 MIN_BYTES = 16 * 1024
 """The window at the beginning, and at the least: 131 ms of a link of 1 Mbit/s."""
 
+GRAIN = 1024
+"""Bytes: small frames are accounted for together, so that a window of any size is a short list."""
+
 TARGET_DELAY = 0.1
 """Seconds that what is under way may queue; RFC 6817 allows at most this."""
 
@@ -24,12 +27,21 @@ class Window:
     """What was sent on one connection and not acknowledged yet.
 
     Invariants (tests/core/test_window.py runs it beside a plain list): `unacknowledged` is the sum
-    of what was sent beyond the last acknowledged cursor; `MIN_BYTES <= size <= limit` (a smaller
-    `limit` is the size); it is full only while something is unacknowledged, so an acknowledgement
-    of the last frame always opens it.
+    of what was sent beyond the last acknowledged cursor, and at most a `GRAIN` more;
+    `MIN_BYTES <= size <= limit` (a smaller `limit` is the size); it is full only while something
+    is unacknowledged, so an acknowledgement of the last frame always opens it.
     """
 
-    __slots__ = ("_base_delay", "_floor", "_limit", "_limited", "_sent", "size", "unacknowledged")
+    __slots__ = (
+        "_base_delay",
+        "_floor",
+        "_limit",
+        "_limited",
+        "_moved_at",
+        "_sent",
+        "size",
+        "unacknowledged",
+    )
 
     def __init__(self, limit: int) -> None:
         self.unacknowledged = 0
@@ -40,6 +52,7 @@ class Window:
         self._limited = False
         self._sent: deque[tuple[Cursor, int, float]] = deque()
         self._base_delay = math.inf
+        self._moved_at = 0.0
 
     @property
     def room(self) -> int:
@@ -47,14 +60,18 @@ class Window:
         return max(0, self.size - self.unacknowledged)
 
     @property
-    def oldest(self) -> float | None:
-        """When the oldest of what is unacknowledged was sent."""
-        return self._sent[0][2] if self._sent else None
+    def waiting_since(self) -> float | None:
+        """Since when no acknowledgement has come for anything, if one is due."""
+        return self._moved_at if self._sent else None
 
     def sent(self, cursor: Cursor, size: int, now: float) -> None:
         """Note a frame that leaves the connection at `cursor`; cursors never go back."""
-        self._sent.append((cursor, size, now))
         self.unacknowledged += size
+        if not self._sent:
+            self._moved_at = now
+        if self._sent and self._sent[-1][1] + size <= GRAIN:
+            size += self._sent.pop()[1]
+        self._sent.append((cursor, size, now))
         self._limited |= not self.room
 
     def acknowledge(self, cursor: Cursor, now: float) -> None:
@@ -64,6 +81,7 @@ class Window:
             _, size, sent_at = self._sent.popleft()
             released, delay = released + size, now - sent_at
         if released:
+            self._moved_at = now
             self.unacknowledged -= released
             self._adapt(released, delay)
 

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("holdfast")
 
 SLICE = 100
-"""Connections that are looked at in one turn of the event loop."""
+"""Connections that are looked at in one turn of the event loop, at the most."""
+
+SLICE_SENDS = 500
+"""Sends after which the turn ends before that."""
+
+RENDERED_BYTES = 16 * 1024 * 1024
+"""Frames that are kept for others who may need the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Rendering:
 
     passage: Passage
     chunks: tuple[Chunk, ...]
-    size: int
+    sends: int
 
 
 class FanOut:
@@ -61,6 +67,7 @@ class FanOut:
         self._node = node
         self._due: deque[Outbox] = deque()
         self._renderings: dict[tuple[Run, Wire], Rendering] = {}
+        self._rendered = 0
         self._position = BEGINNING
 
     def offer(self, messages: Iterable[Message]) -> None:
@@ -79,12 +86,15 @@ class FanOut:
         """Look at the next slice of those who are due."""
         due, monotonic = self._due, self._node.monotonic()
         if self._position != self._node.ingested or any(run.expires for run, _ in self._renderings):
-            self._renderings.clear()
+            self._forget()
             self._position = self._node.ingested
+        sends = 0
         for _ in range(min(SLICE, len(due))):
+            if sends >= SLICE_SENDS:
+                break
             outbox = due.popleft()
             try:
-                outbox.look(self._rendering, monotonic)
+                sends += outbox.look(self._rendering, monotonic)
             except Exception:
                 # One connection costs the others nothing. It comes back, and reads on.
                 _logger.exception("a connection could not be served; it is closed")
@@ -92,12 +102,14 @@ class FanOut:
         if due:
             asyncio.get_running_loop().call_soon(self._look)
         else:
-            self._renderings.clear()
+            self._forget()
 
     def _rendering(self, run: Run, wire: Wire) -> Rendering:
         """How `run` leaves by this wire; worked out once for all who are looked at."""
         rendering = self._renderings.get((run, wire))
         if rendering is None:
+            if self._rendered > RENDERED_BYTES:
+                self._forget()
             rendering = self._renderings[run, wire] = self._render(run, wire)
         return rendering
 
@@ -113,7 +125,13 @@ class FanOut:
             if size >= CHUNK_BYTES or number == len(passage.steps):
                 chunks.append(Chunk(wire.common(heads), len(heads), size))
                 heads, size = [], 0
-        return Rendering(passage, tuple(chunks), sum(chunk.size for chunk in chunks))
+        self._rendered += run.size
+        sends = sum(len(wire.events(chunk.common, wire.tail(""))) for chunk in chunks)
+        return Rendering(passage, tuple(chunks), sends)
+
+    def _forget(self) -> None:
+        self._renderings.clear()
+        self._rendered = 0
 
 
 def _address(message: Message) -> tuple[str, UserId | None]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ..core.connection import CloseReason, Connection, Event
+from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, Epoch
 from ..core.delivery import PageRequest
 from ..core.message import BEGINNING, Gap, Message, UserId
@@ -75,6 +75,7 @@ class Node:
         """Start to deliver what follows `head`."""
         self.epoch, self.ingested = head.epoch, head.offset
         self.emptied = asyncio.Event()
+        self._fan_out = FanOut(self)  # of this loop, if another one ran before
         self.is_open = True
 
     def check_open(self, *, takes_over: bool = False) -> None:
@@ -119,6 +120,8 @@ class Node:
         """
         subscriptions = connection.subscriptions
         page = await self.broker.read(request, subscriptions, connection.user)
+        if connection.state is not State.OPEN:  # it was told to end, and gets nothing more
+            return []
         if subscriptions is not connection.subscriptions:  # it has what is no longer allowed
             return []
         return connection.delivery.fill(request, page, self.ingested, room=room)

@@ -146,8 +146,8 @@ class Outbox:
         """The client echoed an event id of this connection: it has all that came up to it.
 
         That is the resume point from now on, and makes room in the window, which the first
-        acknowledgement opens at the latest. What was not issued here, or lies behind what was
-        acknowledged before, changes nothing and returns `False`.
+        acknowledgement opens at the latest. What is not of this connection, lies beyond what was
+        handed over, or behind what was acknowledged before, changes nothing and returns `False`.
         """
         parsed = EventId.parse(text)
         if parsed is None or parsed.epoch != self.epoch or parsed.token != self.token:
@@ -167,41 +167,45 @@ class Outbox:
             self.wake()
         return True
 
-    def look(self, render: Callable[[Run, Wire], Rendering], monotonic: float) -> None:
+    def look(self, render: Callable[[Run, Wire], Rendering], monotonic: float) -> int:
         """The live feed has brought something: hand it over on the spot, or wake the own task.
 
-        On the spot only while that task waits here, and the connection keeps up.
+        On the spot only while that task waits here, and the connection keeps up. Returns how
+        many sends that took, about.
         """
         delivery, pipe, waiter, window = (
             self.connection.delivery, self.pipe, self._waiter, self.window,
         )  # fmt: skip
         run = delivery.unsorted
-        if run is None or pipe is None or waiter is None or waiter.done() or delivery.buffer:
+        if (
+            run is None or pipe is None or waiter is None or waiter.done() or delivery.buffer
+            or (window is not None and window.room < run.size)
+        ):  # fmt: skip
             delivery.sort()
             self.wake()
-            return
+            return 0
         rendering = render(run, pipe.wire)
-        if window is not None and rendering.size > window.room:
-            self.wake()
-            return
         delivery.passed(rendering.passage)
-        steps, frames, size = rendering.passage.steps, 0, 0
+        steps, count, size = rendering.passage.steps, 0, 0
         for chunk in rendering.chunks:
-            frames += chunk.frames
+            count += chunk.frames
             size += chunk.size
             unsent = pipe.hand_over(chunk.common)
             if unsent is not None:  # its own task goes on
-                frames -= unsent
-                size = sum([len(message.body) for message, _ in steps[:frames]])
+                count -= unsent
+                size = sum([len(message.body) for message, _ in steps[:count]])
                 self.blocked_since = monotonic
-                delivery.put_back(rendering.passage, frames)
+                delivery.put_back(rendering.passage, count)
                 self.wake()
                 break
-        if window is not None and frames:
-            window.sent(steps[frames - 1][1], size, monotonic)
-        self.handed_over += frames
-        self.handed_over_bytes += size
-        self.last_sent = monotonic
+        if window is not None:
+            for message, cursor in steps[:count]:
+                window.sent(cursor, len(message.body) + len(self._id(cursor)), monotonic)
+        if count:
+            self.last_sent = monotonic
+            self.handed_over += count
+            self.handed_over_bytes += size
+        return rendering.sends
 
     # -- what the transport calls --------------------------------------------------------------
 
@@ -227,7 +231,7 @@ class Outbox:
                 if not has_paused:
                     await asyncio.sleep(0)  # a long replay gives way to everybody else
                     has_paused = True
-                if page := await self._read(request):
+                elif page := await self._read(request):
                     return page
             elif messages := self._take():
                 return messages
@@ -292,9 +296,9 @@ class Outbox:
         room = CHUNK_BYTES if window is None else window.room
         steps = await self._node.read_page(self.connection, request, room)
         out = [Frame(message.body, self._id(cursor)) for message, cursor in steps]
-        if window is not None and steps:
-            size = sum(len(frame.body) + len(frame.id) for frame in out)
-            window.sent(steps[-1][1], size, self._node.monotonic())
+        if window is not None:
+            for frame, (_, cursor) in zip(out, steps, strict=True):
+                window.sent(cursor, len(frame.body) + len(frame.id), self._node.monotonic())
         self._count(out)
         return out
 

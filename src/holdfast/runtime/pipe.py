@@ -13,6 +13,7 @@ import asyncio
 import contextvars
 import types
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from .transport import Event, Send
@@ -93,20 +94,23 @@ class Pipe:
         Otherwise the owner has to finish what waits, or to raise what was raised, and so many
         events after that one have not been sent.
         """
-        events = self.wire.events(common, self.tail)
         loop, task, begin, send = self._loop, self._task, self._context.run, self._send
-        for number, event in enumerate(events, 1):
-            _enter(loop, task)
-            try:
-                waiting = begin(_begin, send, event)
-            except BaseException as error:
-                self._error = error
-                return len(events) - number
-            finally:
-                _leave(loop, task)
-            if waiting is not None:
-                self._waiting = waiting
-                return len(events) - number
+        events: Sequence[Event] = ()
+        number = 0
+        try:
+            events = self.wire.events(common, self.tail)
+            for number, event in enumerate(events, 1):
+                _enter(loop, task)
+                try:
+                    waiting = begin(_begin, send, event)
+                finally:
+                    _leave(loop, task)
+                if waiting is not None:
+                    self._waiting = waiting
+                    return len(events) - number
+        except BaseException as error:
+            self._error = error
+            return len(events) - number
         return None
 
     async def send(self, event: Event) -> None:
@@ -132,7 +136,8 @@ class Pipe:
         """The connection is over: what was begun is given up."""
         if self._waiting is not None:
             (coroutine, _), self._waiting = self._waiting, None
-            self._context.run(coroutine.close)
+            with suppress(RuntimeError):  # it waits for something even now
+                self._context.run(coroutine.close)
 
 
 def _begin(send: Send, event: Event) -> tuple[Coroutine[Any, Any, None], Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from .audit import AuditAction
 if TYPE_CHECKING:
     from .node import Node
     from .outbox import Outbox
+
+_logger = logging.getLogger("holdfast")
 
 MaySubscribe = Callable[[str], Awaitable[bool]]
 """Whether a client may see a topic (or use a pattern), by its rights of now."""
@@ -111,7 +114,8 @@ class Subscriber:
             _, rejected = await self.permitted(
                 held, outbox.may_subscribe, connection.user, connection.transport
             )
-        except Refused:  # nobody could say: the client comes back, and is asked for again
+        except Exception:
+            _logger.exception("nobody could say what a client may have; it is to come back")
             self._node.end(outbox, CloseReason.FAILED)
             return []
         if rejected:

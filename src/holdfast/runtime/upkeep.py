@@ -108,7 +108,7 @@ class Upkeep:
         window, limit = outbox.window, self._options.send_timeout
         if window is None or limit is None or window.room:
             return False
-        return window.oldest is not None and window.oldest + limit <= now
+        return window.waiting_since is not None and window.waiting_since + limit <= now
 
     def _is_silent(self, outbox: Outbox, now: float) -> bool:
         interval = self._options.heartbeat_interval
