@@ -31,7 +31,7 @@ _logger = logging.getLogger("holdfast")
 SLICE = 100
 """Connections that are looked at in one turn of the event loop, at the most."""
 
-SLICE_SENDS = 500
+SLICE_SENDS = 1000
 """Sends after which the turn ends before that."""
 
 RENDERED_BYTES = 16 * 1024 * 1024
