@@ -35,9 +35,11 @@ class Offered:
     evicted: tuple[tuple[Priority, Offset], ...] = ()
 
 
+Subject = tuple[str, str | None, str]
+
 # Shared by all empty buffers, and never changed.
 _NO_LANES: list[OrderedDict[Offset, Message | Gap] | None] = [None] * 4
-_NO_SUBJECTS: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
+_NO_SUBJECTS: dict[Subject, tuple[Priority, Offset]] = {}
 _NOTHING = [0] * 4
 
 ACCEPTED = Offered(Verdict.ACCEPTED)
@@ -83,6 +85,7 @@ class PriorityBuffer:
     __slots__ = (
         "_bytes",
         "_conflated",
+        "_count",
         "_evicted",
         "_expired",
         "_held",
@@ -90,6 +93,7 @@ class PriorityBuffer:
         "_lanes",
         "_offered",
         "_refused",
+        "_size",
         "_subjects",
         "_taken",
         "capacity",
@@ -106,13 +110,13 @@ class PriorityBuffer:
         # What holds messages is made with the first: most connections never have one to hold.
         self._lanes = _NO_LANES
         self._subjects = _NO_SUBJECTS
-        self._held = self._bytes = _NOTHING
+        self._held = self._bytes = _NOTHING  # by lane; and in all:
+        self._count = self._size = 0
         self._offered = self._taken = self._conflated = 0
         self._expired = self._evicted = self._refused = self._high_water = 0
 
     def __len__(self) -> int:
-        low, normal, high, critical = self._held
-        return low + normal + high + critical
+        return self._count
 
     def __bool__(self) -> bool:
         """Whether anything can be taken, a gap included."""
@@ -121,7 +125,7 @@ class PriorityBuffer:
     @property
     def held_bytes(self) -> int:
         """The bytes of all messages that are held."""
-        return sum(self._bytes)
+        return self._size
 
     def first_place(self, lane: Priority) -> Offset | None:
         """The lowest place in use in `lane`, or `None` when it is empty."""
@@ -141,7 +145,7 @@ class PriorityBuffer:
             pending = self._subjects.get(subject)
             if pending is not None:
                 return self._conflate(message, *pending)
-        return self._append(message)
+        return self._append(message, subject)
 
     def mark(self, gap: Gap) -> None:
         """Put `gap` at the tail of its lane; it merges with a gap that is there already."""
@@ -162,7 +166,7 @@ class PriorityBuffer:
                 if isinstance(entry, Gap):
                     return _joined(entry, entries)
                 self._forget(lane, entry)
-                if not entry.has_expired(now):
+                if entry.expires_at is None or not entry.has_expired(now):
                     self._taken += 1
                     return entry
                 self._expired += 1
@@ -248,23 +252,37 @@ class PriorityBuffer:
             entries = self._lanes[lane] = OrderedDict()
         return entries
 
-    def _append(self, message: Message) -> Offered:
-        lane = message.priority
-        below = lane + 1
-        excess = len(self) + 1 - self.capacity
-        excess_bytes = self.held_bytes + message.size - self.max_bytes
-        if excess > sum(self._held[:below]) or excess_bytes > sum(self._bytes[:below]):
-            self._refused += 1
-            return _REFUSED
-        evicted = self._shrink(lane, self.capacity - 1, self.max_bytes - message.size)
-        place = message.offset
-        self._lane(lane)[place] = message
+    def _append(self, message: Message, subject: Subject | None) -> Offered:
+        lane, size = message.priority, len(message.body)
+        outcome = ACCEPTED
+        if self._count >= self.capacity or self._size + size > self.max_bytes:
+            outcome = self._make_room(lane, size)
+            if outcome is _REFUSED:
+                self._refused += 1
+                return outcome
+        entries = self._lanes[lane]
+        if entries is None:
+            entries = self._lane(lane)
+        entries[message.offset] = message
         self._held[lane] += 1
-        self._bytes[lane] += message.size
-        if message.subject is not None:
-            self._subjects[message.subject] = (lane, place)
-        self._high_water = max(self._high_water, len(self))
-        return Offered(Verdict.ACCEPTED, evicted) if evicted else ACCEPTED
+        self._bytes[lane] += size
+        self._size += size
+        self._count = count = self._count + 1
+        self._high_water = max(self._high_water, count)
+        if subject is not None:
+            self._subjects[subject] = (lane, message.offset)
+        return outcome
+
+    def _make_room(self, lane: Priority, size: int) -> Offered:
+        """Evict for one more message of `lane`, if what may give way is enough."""
+        below = lane + 1
+        excess = self._count + 1 - self.capacity
+        excess_bytes = self._size + size - self.max_bytes
+        if excess > sum(self._held[:below]) or excess_bytes > sum(self._bytes[:below]):
+            return _REFUSED
+        return Offered(
+            Verdict.ACCEPTED, self._shrink(lane, self.capacity - 1, self.max_bytes - size)
+        )
 
     def _conflate(self, message: Message, lane: Priority, place: Offset) -> Offered:
         """Let the newer of `message` and the pending one of its subject supersede the other."""
@@ -278,21 +296,20 @@ class PriorityBuffer:
         if lane is message.priority and self.held_bytes + grown <= self.max_bytes:
             entries[place] = message
             self._bytes[lane] += grown
+            self._size += grown
             return ACCEPTED
         # The older value is out of date whether or not the newer one finds room.
         del entries[place]
         self._forget(lane, older)
-        return self._append(message)
+        return self._append(message, message.subject)
 
     def _shrink(
         self, best: Priority, capacity: int, max_bytes: int
     ) -> tuple[tuple[Priority, Offset], ...]:
         """Evict oldest first from the lowest lane up, `best` at the most, down to the bounds."""
-        if len(self) <= capacity and self.held_bytes <= max_bytes:
-            return ()
         evicted: list[tuple[Priority, Offset]] = []
         lane = Priority.LOW
-        while len(self) > capacity or self.held_bytes > max_bytes:
+        while self._count > capacity or self._size > max_bytes:
             while not self._held[lane]:
                 lane = Priority(lane + 1)
             assert lane <= best
@@ -315,8 +332,11 @@ class PriorityBuffer:
         return place
 
     def _forget(self, lane: Priority, message: Message) -> None:
+        size = len(message.body)
         self._held[lane] -= 1
-        self._bytes[lane] -= message.size
+        self._bytes[lane] -= size
+        self._count -= 1
+        self._size -= size
         if message.subject is not None:
             del self._subjects[message.subject]
 
