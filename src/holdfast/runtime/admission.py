@@ -14,16 +14,15 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..core.buffer import PriorityBuffer
-from ..core.connection import Connection
+from ..core.connection import CloseReason, Connection
 from ..core.cursor import Cursor, EventId
 from ..core.delivery import Delivery
 from ..core.history import Survey
 from ..core.message import BEGINNING, Offset, UserId
-from ..core.tokens import ConnectionId, Presented, Session, Token
+from ..core.tokens import ConnectionId, Position, Presented, Session, Token
 from ..core.topics import USER_TOPIC
 from ..errors import Refused
 from . import frames
@@ -101,6 +100,34 @@ class Admission:
         """The transport has returned: the session waits for its client to come back."""
         self._node.unregister(outbox)
         await self._node.detach(outbox.connection.session, outbox.connection.id)
+
+    async def prepare(self, topics: Iterable[str], user: UserId | None) -> str:
+        """A session for a client that is still to come, as an event id of now."""
+        broker = self._node.broker
+        names = check_topics(topics, self._node.registry.limits.topics)
+        head = await broker.head()
+        cursor = Cursor.at(head.offset)
+        session = Session(
+            user,
+            dict.fromkeys([*names, *([USER_TOPIC] if user is not None else [])], head.offset),
+            frozenset(names),
+            position=Position(head.epoch, cursor),
+            acknowledged=True,
+        )
+        return str(EventId(head.epoch, cursor, await broker.tokens.issue(session, None)))
+
+    async def turn_out(self, user: UserId) -> None:
+        """End what a user has here, and let nobody back in by what was issued before."""
+        node = self._node
+        for id in [id for id, who in node.admitting.items() if who == user]:
+            del node.admitting[id]
+        # Those too that were told to end before, and those that are just leaving.
+        for connection, outbox in list(node.outboxes.items()):
+            if connection.user == user:
+                node.end(outbox, CloseReason.FORBIDDEN)
+                await node.detach(connection.session, connection.id)
+        await node.finish()
+        await node.broker.tokens.forget(user)
 
     async def _admit(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> Outbox:
         node = self._node
@@ -245,30 +272,3 @@ class Admission:
             gap = {"cause": Cause.TRIMMED.value, "count": survey.lost.count}
             data |= {"session": "gap", "gap": gap}
         return data
-
-
-class Opening:
-    """A connection for the length of an `async with` block; its session outlives that."""
-
-    __slots__ = ("_admission", "_hello", "_outbox")
-
-    def __init__(self, admission: Admission, hello: Hello) -> None:
-        self._admission = admission
-        self._hello: Hello | None = hello
-        self._outbox: Outbox | None = None
-
-    async def __aenter__(self) -> Outbox:
-        hello, self._hello = self._hello, None
-        if hello is None:
-            raise RuntimeError("a connection is opened once")
-        self._outbox = await self._admission.admit(hello)
-        return self._outbox
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._outbox is not None
-        await self._admission.leave(self._outbox)

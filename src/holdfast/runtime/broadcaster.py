@@ -13,24 +13,23 @@ from typing import Self
 from typing_extensions import Unpack
 
 from ..core.connection import CloseReason
-from ..core.cursor import Cursor, EventId
 from ..core.message import Offset, Priority, UserId
 from ..core.numbers import check_number
-from ..core.tokens import Position, Session
 from ..core.topics import USER_TOPIC
 from ..errors import ConfigurationError, NotRunning, WrongThread
-from .admission import Admission, Hello, Opening
+from .admission import Admission, Hello
 from .audit import AuditAction, AuditHook
 from .broker import Broker, Head
 from .lifecycle import DRAIN_TIMEOUT, BroadcasterState, Lifecycle
 from .memory import MemoryBroker
 from .node import Node
+from .opening import Opening
 from .options import Options, OptionsDict
 from .outbox import Outbox
 from .periodic import PeriodicSource, Source
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
-from .subscribing import MaySubscribe, Subscriber, check_topics
+from .subscribing import MaySubscribe, Subscriber
 
 
 class Broadcaster:
@@ -276,17 +275,7 @@ class Broadcaster:
         A client that presents it gets everything published to `topics` after this call.
         """
         self.check_running()
-        names = check_topics(topics, self.options.max_topics)
-        head = await self._node.broker.head()
-        session = Session(
-            None if user is None else UserId(user),
-            dict.fromkeys([*names, *([USER_TOPIC] if user is not None else [])], head.offset),
-            frozenset(names),
-            position=Position(head.epoch, Cursor.at(head.offset)),
-            acknowledged=True,
-        )
-        token = await self._node.broker.tokens.issue(session, None)
-        return str(EventId(head.epoch, Cursor.at(head.offset), token))
+        return await self._admission.prepare(topics, None if user is None else UserId(user))
 
     def outbox(self, connection_id: str, user: str | None = None) -> Outbox | None:
         """The outbox of that connection, if it is here and the user's."""
@@ -322,15 +311,7 @@ class Broadcaster:
 
     async def logout(self, user: str) -> None:
         """End all connections of a user, and make the tokens of those that were there useless."""
-        for id in [id for id, who in self._node.admitting.items() if who == user]:
-            del self._node.admitting[id]
-        # Those too that were told to end before, and those that are just leaving.
-        for connection, outbox in list(self._node.outboxes.items()):
-            if connection.user == user:
-                self._node.end(outbox, CloseReason.FORBIDDEN)
-                await self._node.detach(connection.session, connection.id)
-        await self._node.finish()
-        await self._node.broker.tokens.forget(UserId(user))
+        await self._admission.turn_out(UserId(user))
 
     async def subscribe(self, outbox: Outbox, topics: Iterable[str]) -> tuple[list[str], list[str]]:
         """Add topics to a live connection, from now on; return (accepted, rejected).
