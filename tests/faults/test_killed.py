@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,10 @@ async def test_sigterm_with_a_thousand_streams(kind: ServerKind, within: float) 
     """
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(kind, free_port()))
-        await stack.enter_async_context(stalled(server.port, 50))
+        # From Python 3.12 on, hypercorn waits for ever for clients that read nothing, whatever
+        # application it serves (asyncio.Server.wait_closed).
+        if kind != "hypercorn" or sys.version_info < (3, 12):
+            await stack.enter_async_context(stalled(server.port, 50))
         readers = []
         for _ in range(19):
             readers += await asyncio.gather(
