@@ -340,6 +340,20 @@ class TestMessages:
                 socket.send({"type": "ack", "id": id})
             assert await socket.closed() == CloseReason.ABUSE.code
 
+    async def test_acknowledging_more_than_was_sent_is_a_flood(
+        self, broadcaster: Broadcaster
+    ) -> None:
+        """Ids that were never issued, though each lies before the end, are counted."""
+        app = live(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
+        for number in range(100):
+            await broadcaster.publish("other", number)
+        await settle()
+        async with Socket(app, "/websocket?topics=t") as socket:
+            epoch, _, token = (await hello(socket))["id"].split("~")
+            for number in range(1, 50):
+                socket.send({"type": "ack", "id": f"{epoch}~{number}~{token}"})
+            assert await socket.closed() == CloseReason.ABUSE.code
+
     async def test_asking_faster_than_reading_is_closed(self) -> None:
         """Pings whose answers are not taken do not pile up in memory."""
         async with Broadcaster() as broadcaster:

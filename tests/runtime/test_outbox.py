@@ -535,6 +535,26 @@ async def test_page_does_not_leave_after_the_end() -> None:
             assert [json.loads(frame.body)["type"] for frame in frames] == ["closing"]
 
 
+async def test_page_that_comes_after_the_end_does_not_leave() -> None:
+    """The same when the broker's answer, the page of the first lane, was under way."""
+    broker = LateBroker()
+    async with Broadcaster(broker=broker, heartbeat_interval=None) as broadcaster:
+        id = await broadcaster.position(["t"])
+        for number in range(50):
+            await broadcaster.publish("t", number, priority=Priority.CRITICAL)
+        await settle()
+        async with broadcaster.connect(topics=["t"], last_event_id=id) as outbox:
+            await outbox.next()
+            broker.answering.clear()
+            reading = asyncio.ensure_future(outbox.next())
+            await settle()
+            outbox.close(CloseReason.FORBIDDEN)
+            broker.answering.set()
+            frames = await reading
+            assert frames is not None
+            assert [json.loads(frame.body)["type"] for frame in frames] == ["closing"]
+
+
 async def test_heartbeats_come_though_everything_expires() -> None:
     """What is not sent is no sign of life."""
     broadcaster = Broadcaster(heartbeat_interval=5.0, clock=wall_clock)

@@ -4,9 +4,8 @@ A token never authenticates: it is presented *beside* credentials, and opens onl
 same user. Each connection gets a new one. Of a session, two tokens are known: the current one,
 and its immediate predecessor, until a grace time after the connection that got the current one
 has gone; so a client whose answer was lost on the way can present it again and gets the *same*
-successor. Only hashes are stored; the successor is
-derived from the presented token and a nonce, so that neither the store nor an old token gives it
-away.
+successor. Only hashes are stored; the successor is derived from the presented token and a nonce,
+so that neither the store nor an old token gives it away.
 
     token presented      its session's connection      answer
     current              gone                          the session; a successor is made
@@ -145,8 +144,8 @@ class TokenRegistry:
     connections bound the others).
 
     Invariants (the machine of tests/core/test_tokens.py): a session has at most one connection;
-    two sessions never share a token; what is refused changes nothing; a session is known by at most
-    two hashes; the detached ones are within the limits; expiry is O(1) amortised.
+    two sessions never share a token; what is refused changes nothing; a session is known by at
+    most two hashes; the detached ones are within the limits; expiry is O(1) amortised.
     """
 
     def __init__(self, limits: TokenLimits | None = None) -> None:
