@@ -8,6 +8,8 @@
     │   └── MessageTooLarge     over the limit in bytes
     ├── NotRunning              the application: used before start or after close
     ├── WrongThread             the application: called from another thread or event loop
+    ├── BrokerUnavailable       the operator: the log cannot be reached; nothing was done
+    ├── OutcomeUnknown          the operator: it cannot be reached any more; it may have been done
     ├── BroadcasterFailed       the application: a background task died; `__cause__` says why
     ├── IllegalTransition       holdfast itself: an event its lifecycle table forbids
     └── Refused                 the client: carries what to answer, `status` and `close_code`
@@ -61,6 +63,21 @@ class NotRunning(HoldfastError):
 
 class WrongThread(HoldfastError):
     """An asynchronous method was called outside the event loop that the Broadcaster runs in."""
+
+
+class BrokerUnavailable(HoldfastError):
+    """The broker's server does not answer, or refuses; nothing was published or changed.
+
+    Try again later.
+    """
+
+
+class OutcomeUnknown(HoldfastError):
+    """The connection to the broker's server broke before the answer came.
+
+    What was to be published may have been. Publishing it again with the same `idempotency_key`
+    does not publish it twice.
+    """
 
 
 class BroadcasterFailed(HoldfastError):

@@ -4,43 +4,87 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from holdfast import Cursor, MemoryBroker, NotRunning, Priority, Retention, TokenLimits
+from holdfast.brokers.redis import RedisBroker
 from holdfast.core.cursor import MAX_OFFSET
 from holdfast.core.delivery import PageRequest
 from holdfast.core.message import Gap, Message, Offset, UserId
 from holdfast.core.tokens import ConnectionId, Position, Presented, Session
 from holdfast.runtime.broker import Broker, Draft, Head
-from tests.support.virtual import run_virtual, settle, wall_clock
+from tests.support.redis_server import shared_server
+from tests.support.virtual import settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from holdfast.core.history import Page
+    from holdfast.core.history import Page, Survey
 
 
-def memory(**limits: Any) -> Broker:
-    """The default broker, with the clock of the running loop."""
-    return MemoryBroker(clock=wall_clock, **limits)
+class Clock:
+    """Seconds since the Unix epoch, with a lever."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self._skipped
+
+    def skip(self, seconds: float) -> None:
+        """Let time pass at once."""
+        self._skipped += seconds
 
 
-FACTORIES: dict[str, Callable[..., Broker]] = {"memory": memory}
-"""Each makes a broker with an empty log of its own, from `retention` and `tokens`."""
+CLOCK = Clock()
+
+
+Make = Callable[..., Broker]
+"""Makes a broker with an empty log of its own, from `retention` and `tokens`."""
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[Make]:
+    """The default broker."""
+    yield lambda **limits: MemoryBroker(clock=CLOCK, **limits)
+
+
+@asynccontextmanager
+async def redis() -> AsyncIterator[Make]:
+    """The broker on Redis, each in a hub of its own."""
+    made: list[RedisBroker] = []
+    async with Redis.from_url(shared_server().url) as client:
+
+        def make(**limits: Any) -> Broker:
+            made.append(RedisBroker(client, hub=secrets.token_hex(8), clock=CLOCK, **limits))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            await broker.close()
+
+
+FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Make]]] = {
+    "memory": memory,
+    "redis": redis,
+}
 
 
 @pytest.fixture(params=FACTORIES)
-def make(request: pytest.FixtureRequest) -> Callable[..., Broker]:
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     """The factory of each implementation."""
-    return FACTORIES[request.param]
+    async with FACTORIES[request.param]() as factory:
+        yield factory
 
 
 @pytest.fixture
-async def broker(make: Callable[..., Broker]) -> AsyncIterator[Broker]:
+async def broker(make: Make) -> AsyncIterator[Broker]:
     """A started broker with an empty log."""
     made = make()
     await made.start()
@@ -52,7 +96,7 @@ def draft(number: object = 0, topic: str = "t", **more: Any) -> Draft:
     """A message whose body is ``number``."""
     priority = more.pop("priority", Priority.NORMAL)
     body = more.pop("body", str(number).encode())
-    return Draft(topic=topic, priority=priority, body=body, timestamp=wall_clock(), **more)
+    return Draft(topic=topic, priority=priority, body=body, timestamp=CLOCK(), **more)
 
 
 async def read(
@@ -69,7 +113,17 @@ async def read(
     """One page of one lane."""
     request = PageRequest(lane, Offset(after), Offset(up_to), limit, max_bytes)
     since = {topic: Offset(at) for topic, at in (topics or {"t": 0}).items()}
-    return await broker.read(request, since, None if user is None else UserId(user))
+    reader = None if user is None else UserId(user)
+    page = await broker.read((await broker.head()).epoch, request, since, reader)
+    assert page is not None
+    return page
+
+
+async def survey_of(broker: Broker, after: int, topics: dict[str, Offset]) -> Survey:
+    """What lies between a position and the end of the log."""
+    survey = await broker.survey((await broker.head()).epoch, Cursor.at(after), topics, None)
+    assert survey is not None
+    return survey
 
 
 def bodies(page: Page) -> list[bytes]:
@@ -113,7 +167,7 @@ class TestLog:
         """Every field of a draft is kept."""
         body = '{"data":"é\u2028\\u0000"}'.encode()
         given_ = draft(
-            body=body, priority=Priority.CRITICAL, key="", expires_at=wall_clock() + 60.0,
+            body=body, priority=Priority.CRITICAL, key="", expires_at=CLOCK() + 60.0,
             to_user=UserId("ann"),
         )  # fmt: skip
         head = await broker.publish(given_)
@@ -168,7 +222,7 @@ class TestLog:
         await broker.publish(draft(3))
         topics: dict[str, int] = {"t": head.offset}
         assert bodies(await read(broker, topics=topics)) == [b"3"]
-        survey = await broker.survey(Cursor.at(0), {"t": head.offset}, None)
+        survey = await survey_of(broker, 0, {"t": head.offset})
         assert (survey.replay, survey.lost) == (1, None)
 
     async def test_patterns_are_read(self, broker: Broker) -> None:
@@ -197,7 +251,7 @@ class TestLog:
         topics = {"t": 0, "u": 0}
         found = [e for lane in Priority for e in (await read(broker, lane, topics=topics)).entries]
         assert [e.body for e in found if isinstance(e, Message)] == [b"2", b"3", b"4"]
-        survey = await broker.survey(Cursor.at(0), {"t": Offset(0), "u": Offset(0)}, None)
+        survey = await survey_of(broker, 0, {"t": Offset(0), "u": Offset(0)})
         assert (survey.replay, survey.lost) == (3, None)
 
     async def test_empty_key_is_a_key(self, broker: Broker) -> None:
@@ -208,10 +262,10 @@ class TestLog:
 
     async def test_expired_is_not_replayed_and_not_lost(self, broker: Broker) -> None:
         """A message whose ttl has passed is not read, and no gap stands for it."""
-        await broker.publish(draft(1, expires_at=wall_clock() + 5.0))
+        await broker.publish(draft(1, expires_at=CLOCK() + 5.0))
         await broker.publish(draft(2))
         assert bodies(await read(broker)) == [b"1", b"2"]
-        await asyncio.sleep(6.0)
+        CLOCK.skip(6.0)
         page = await read(broker)
         assert (bodies(page), gaps(page)) == ([b"2"], [])
 
@@ -237,7 +291,7 @@ class TestLog:
 class TestRetention:
     """What is kept, for how long, and how the rest is declared."""
 
-    async def test_kept_per_topic_and_lane(self, make: Callable[..., Broker]) -> None:
+    async def test_kept_per_topic_and_lane(self, make: Make) -> None:
         """A busy topic pushes out no quiet one, nor LOW the others of its own topic."""
         broker = make(retention=Retention(limit=5))
         await broker.start()
@@ -254,32 +308,32 @@ class TestRetention:
         assert (gap.count, gap.topics, gap.priority) == (15, ("t",), Priority.LOW)
         assert low.entries[0] is gap
 
-    async def test_gap_only_for_who_missed_something(self, make: Callable[..., Broker]) -> None:
+    async def test_gap_only_for_who_missed_something(self, make: Make) -> None:
         """A reader behind the trimmed part gets a gap with the exact count; one beyond it none."""
         broker = make(retention=Retention(limit=3))
         await broker.start()
         offsets = [(await broker.publish(draft(n))).offset for n in range(10)]
         for position, lost in [(offsets[3], 3), (offsets[5], 1), (offsets[6], 0), (offsets[8], 0)]:
-            survey = await broker.survey(Cursor.at(position), {"t": Offset(0)}, None)
+            survey = await survey_of(broker, position, {"t": Offset(0)})
             assert (survey.lost.count if survey.lost else 0) == lost
             page = await read(broker, after=position)
             assert sum(gap.count or 0 for gap in gaps(page)) == lost
 
-    async def test_age_is_kept_by_the_sweep(self, make: Callable[..., Broker]) -> None:
+    async def test_age_is_kept_by_the_sweep(self, make: Make) -> None:
         """What is older than its age is gone after a sweep, and declared."""
         broker = make(retention=Retention(age=10.0))
         assert broker.history_age == 10.0
         await broker.start()
         await broker.publish(draft(1))
-        await asyncio.sleep(6.0)
+        CLOCK.skip(6.0)
         await broker.publish(draft(2))
-        await asyncio.sleep(6.0)
+        CLOCK.skip(6.0)
         await broker.sweep()
         page = await read(broker)
         assert bodies(page) == [b"2"]
         assert [gap.count for gap in gaps(page)] == [1]
 
-    async def test_nothing_kept_is_declared(self, make: Callable[..., Broker]) -> None:
+    async def test_nothing_kept_is_declared(self, make: Make) -> None:
         """With a limit of 0 the live feed has everything, and a reader of the past a gap."""
         broker = make(retention=Retention(limit=0))
         await broker.start()
@@ -290,15 +344,13 @@ class TestRetention:
         page = await read(broker)
         assert (bodies(page), [gap.count for gap in gaps(page)]) == ([], [1])
 
-    async def test_a_wider_gap_than_is_remembered_has_no_count(
-        self, make: Callable[..., Broker]
-    ) -> None:
+    async def test_a_wider_gap_than_is_remembered_has_no_count(self, make: Make) -> None:
         """A reader from very far back is told of the gap, if not of its size."""
         broker = make(retention=Retention(limit=16))
         await broker.start()
         for n in range(200):
             await broker.publish(draft(n))
-        survey = await broker.survey(Cursor.at(1), {"t": Offset(0)}, None)
+        survey = await survey_of(broker, 1, {"t": Offset(0)})
         assert survey.lost is not None
         assert survey.lost.count in (None, 183)
 
@@ -329,7 +381,7 @@ class TestFollow:
         """The feed has every message: who conflates is the connection."""
         begin = await broker.head()
         for n in range(3):
-            await broker.publish(draft(n, key="k", expires_at=wall_clock() + 0.001))
+            await broker.publish(draft(n, key="k", expires_at=CLOCK() + 0.001))
         assert len((await broker.follow(begin)).messages) == 3
 
     async def test_every_follower_gets_everything(self, broker: Broker) -> None:
@@ -369,7 +421,7 @@ class TestFollow:
         assert offsets == list(range(batch.head.offset - len(offsets) + 1, batch.head.offset + 1))
         assert len(bodies(await read(broker, max_bytes=100_000_000))) == 100
 
-    async def test_a_batch_is_complete_up_to_its_head(self, make: Callable[..., Broker]) -> None:
+    async def test_a_batch_is_complete_up_to_its_head(self, make: Make) -> None:
         """Whatever is published while a follower works, batch follows batch without a hole."""
         broker = make()
         await broker.start()
@@ -407,7 +459,7 @@ class TestLife:
         done, _ = await asyncio.wait(following, timeout=5)
         assert [type(each.exception()) for each in done] == [NotRunning] * 3
 
-    async def test_unusable_before_start_and_after_close(self, make: Callable[..., Broker]) -> None:
+    async def test_unusable_before_start_and_after_close(self, make: Make) -> None:
         """Publishing and looking at the head before start or after close is a clear error."""
         broker = make()
         for _ in range(2):
@@ -418,7 +470,7 @@ class TestLife:
             await broker.start()
             await broker.close()
 
-    async def test_starting_again_continues(self, make: Callable[..., Broker]) -> None:
+    async def test_starting_again_continues(self, make: Make) -> None:
         """After close and start the log goes on: same epoch, same messages, next offset."""
         broker = make()
         await broker.start()
@@ -431,7 +483,7 @@ class TestLife:
         assert bodies(await read(broker)) == [b"1", b"2"]
         await broker.close()
 
-    async def test_who_shares_is_not_closed_by_another(self, make: Callable[..., Broker]) -> None:
+    async def test_who_shares_is_not_closed_by_another(self, make: Make) -> None:
         """A broker that was started twice runs until it is closed twice."""
         broker = make()
         await broker.start()
@@ -442,7 +494,7 @@ class TestLife:
         with pytest.raises(NotRunning):
             await broker.publish(draft(2))
 
-    async def test_epochs_are_unlike(self, make: Callable[..., Broker]) -> None:
+    async def test_epochs_are_unlike(self, make: Make) -> None:
         """Each log has an epoch of its own, of 12 characters that need no escaping."""
         epochs = set()
         for _ in range(20):
@@ -512,7 +564,7 @@ class TestTokens:
         assert first.token is not None
         assert (await broker.tokens.redeem(first.token, ANN, THREE)).taken_over == ONE
 
-    async def test_presented_after_the_grace_is_spent(self, make: Callable[..., Broker]) -> None:
+    async def test_presented_after_the_grace_is_spent(self, make: Make) -> None:
         """The predecessor opens nothing once its grace time is over; the successor still does."""
         broker = make(tokens=TokenLimits(grace=10.0))
         await broker.start()
@@ -521,7 +573,7 @@ class TestTokens:
         assert answer.session is not None
         assert answer.token is not None
         await broker.tokens.detach(answer.session, ONE)
-        await asyncio.sleep(11.0)
+        CLOCK.skip(11.0)
         assert (await broker.tokens.redeem(token, ANN, TWO)).verdict is Presented.SPENT
         assert (await broker.tokens.redeem(answer.token, ANN, TWO)).session is not None
 
@@ -552,23 +604,21 @@ class TestTokens:
         """What was never issued is unknown, whatever it looks like."""
         assert (await broker.tokens.redeem(token, None, ONE)).verdict is Presented.UNKNOWN
 
-    async def test_expires_when_its_connection_has_been_gone_long(
-        self, make: Callable[..., Broker]
-    ) -> None:
+    async def test_expires_when_its_connection_has_been_gone_long(self, make: Make) -> None:
         """The lifetime counts from when the connection went, and one that is used lives on."""
         broker = make(tokens=TokenLimits(lifetime=100.0))
         assert broker.token_lifetime == 100.0
         await broker.start()
         session = Session(ANN)
         token = await broker.tokens.issue(session, ONE)
-        await asyncio.sleep(500.0)
+        CLOCK.skip(500.0)
         await broker.tokens.detach(session, ONE)
-        await asyncio.sleep(99.0)
+        CLOCK.skip(99.0)
         answer = await broker.tokens.redeem(token, ANN, TWO)
         assert answer.session is not None
         assert answer.token is not None
         await broker.tokens.detach(answer.session, TWO)
-        await asyncio.sleep(101.0)
+        CLOCK.skip(101.0)
         assert (await broker.tokens.redeem(answer.token, ANN, THREE)).session is None
 
     async def test_late_detach_does_not_touch_the_successor(self, broker: Broker) -> None:
@@ -592,7 +642,7 @@ class TestTokens:
         assert (await broker.tokens.redeem(kept, ANN, TWO)).verdict is Presented.ACCEPTED
         assert (await broker.tokens.redeem(other, UserId("bob"), TWO)).session is not None
 
-    async def test_limits_drop_the_oldest(self, make: Callable[..., Broker]) -> None:
+    async def test_limits_drop_the_oldest(self, make: Make) -> None:
         """Beyond the limit per user, and that of all, the oldest detached session goes."""
         broker = make(tokens=TokenLimits(per_user=2, total=4))
         await broker.start()
@@ -614,9 +664,7 @@ class TestTokens:
         assert len({answer.token for answer in answers}) == 5
         assert len({id(answer.session) for answer in answers}) == 5
 
-    async def test_tokens_survive_a_restart_of_the_broker(
-        self, make: Callable[..., Broker]
-    ) -> None:
+    async def test_tokens_survive_a_restart_of_the_broker(self, make: Make) -> None:
         """Sessions are there again after close and start."""
         broker = make()
         await broker.start()
@@ -658,7 +706,10 @@ def test_everything_is_read_superseded_or_in_a_gap(
     """From any position, each later message is in a page, superseded by one there, or in a gap."""
 
     async def script() -> None:
-        broker = FACTORIES[name](retention=Retention(limit=limit))
+        async with FACTORIES[name]() as make:
+            await check(make(retention=Retention(limit=limit)))
+
+    async def check(broker: Broker) -> None:
         await broker.start()
         published: list[tuple[int, str, Priority, str | None]] = []
         for step in [*steps, ("read", 0)]:
@@ -689,4 +740,4 @@ def test_everything_is_read_superseded_or_in_a_gap(
                     1 for o, _, where, _ in published if where is lane and o > step[1]
                 )
 
-    run_virtual(script())
+    asyncio.run(script())

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast import Cursor
+    from holdfast.core.cursor import Epoch
     from holdfast.core.delivery import PageRequest
     from holdfast.core.history import Page, Subscriptions, Survey
     from holdfast.core.message import UserId
@@ -118,6 +119,9 @@ class LateBroker:
     async def start(self) -> None:
         await self.log.start()
 
+    def watch(self, told: Callable[[bool], None]) -> None:
+        self.log.watch(told)
+
     async def close(self) -> None:
         await self.log.close()
 
@@ -151,18 +155,18 @@ class LateBroker:
                 return batch
 
     async def read(
-        self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
-    ) -> Page:
+        self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
+    ) -> Page | None:
         await self.ask()
-        page = await self.log.read(request, dict(subscriptions), user)
+        page = await self.log.read(epoch, request, dict(subscriptions), user)
         await self.answer()
         return page
 
     async def survey(
-        self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey:
+        self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
+    ) -> Survey | None:
         await self.ask()
-        survey = await self.log.survey(cursor, dict(subscriptions), user)
+        survey = await self.log.survey(epoch, cursor, dict(subscriptions), user)
         await self.answer()
         return survey
 

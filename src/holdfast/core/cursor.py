@@ -71,6 +71,11 @@ class Cursor:
         """Whether no lane is farther than in `other`."""
         return all(mine <= theirs for mine, theirs in zip(self.marks, other.marks, strict=True))
 
+    def up_to(self, offset: Offset) -> Cursor:
+        """This position, with no mark beyond `offset`."""
+        low, normal, high, critical = (min(mark, offset) for mark in self.marks)
+        return Cursor((low, normal, high, critical))
+
     @property
     def highest(self) -> Offset:
         """The mark of the lane that is farthest."""

@@ -93,7 +93,7 @@ class History:
         self._addresses: Counter[str] = Counter()  # how many addresses each topic has
         self._names = TopicTree()
         self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
-        self._bytes = 0
+        self._bytes: int = 0
         self._floor = [BEGINNING] * 4
 
     @property
@@ -112,9 +112,7 @@ class History:
         address, lane = (message.topic, message.to_user), message.priority
         logs = self._logs.get(address)
         if logs is None:
-            logs = self._logs[address] = tuple(map(TopicLog, self._floor))
-            self._addresses[message.topic] += 1
-            self._names.add(message.topic)
+            logs = self._add_address(*address)
         else:
             self._logs.move_to_end(address)
         if message.subject is not None:
@@ -124,6 +122,12 @@ class History:
         self._bytes += message.size
         self._trim(log, now)
         self._trim_all(now)
+
+    def _add_address(self, topic: str, user: UserId | None) -> Logs:
+        logs = self._logs[topic, user] = tuple(map(TopicLog, self._floor))
+        self._addresses[topic] += 1
+        self._names.add(topic)
+        return logs
 
     def trim(self, now: float) -> None:
         """Apply the bound by age to every log; the sweep calls it."""
@@ -212,15 +216,19 @@ class History:
         """
         readers = (None,) if user is None else (None, user)
         for topic, since in self._topics(subscriptions, readers).items():
-            complete = True
+            unheld = BEGINNING
             for reader in readers:
                 logs = self._logs.get((topic, reader))
                 if logs is not None:
                     yield topic, logs[lane], since
                 else:
-                    complete = False
-            if not complete and self._floor[lane] > since:
-                yield topic, TopicLog(self._floor[lane]), since
+                    unheld = max(unheld, self._dropped_through(topic, reader, lane))
+            if unheld > since:
+                yield topic, TopicLog(unheld), since
+
+    def _dropped_through(self, topic: str, user: UserId | None, lane: Priority) -> Offset:
+        """The offset up to which what is not held, of this topic or pattern, may be lost."""
+        return self._floor[lane]
 
     def _topics(
         self, subscriptions: Subscriptions, readers: tuple[UserId | None, ...]
@@ -260,17 +268,22 @@ class History:
 
     def _trim_all(self, now: float) -> None:
         while len(self._logs) > self.retention.max_logs:
-            (topic, _), logs = self._logs.popitem(last=False)
-            self._addresses[topic] -= 1
-            if not self._addresses[topic]:
-                del self._addresses[topic]
-                self._names.remove(topic)
-            for lane, log in zip(Priority, logs, strict=True):
-                while log.live:
-                    self._drop_oldest(log, now)
-                self._floor[lane] = max(self._floor[lane], log.trimmed_through)
+            self._drop_address(now)
         if self._bytes > self.retention.total_bytes:
             self._shrink(self.retention.total_bytes * 7 // 8, now)
+
+    def _drop_address(self, now: float) -> Address:
+        """Drop the address that was longest not written to, and return it."""
+        (topic, user), logs = self._logs.popitem(last=False)
+        self._addresses[topic] -= 1
+        if self._addresses[topic] <= 0:
+            del self._addresses[topic]
+            self._names.remove(topic)
+        for lane, log in zip(Priority, logs, strict=True):
+            while log.live:
+                self._drop_oldest(log, now)
+            self._floor[lane] = max(self._floor[lane], log.trimmed_through)
+        return topic, user
 
     def _shrink(self, total: int, now: float) -> None:
         """Halve the largest log again and again, lowest lane first, down to `total` bytes."""

@@ -47,11 +47,13 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def _hash(token: str) -> _Hash:
+def hash_token(token: str) -> bytes:
+    """What a store keeps of a token (SHA-256): enough to know it again."""
     return hashlib.sha256(token.encode("ascii")).digest()
 
 
-def _successor(token: Token, nonce: bytes) -> Token:
+def make_successor(token: Token, nonce: bytes) -> Token:
+    """The token that follows `token`: who knows both it and the nonce can make it again."""
     digest = hmac.digest(nonce, token.encode("ascii"), "sha256")[:16]
     return Token(base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"))
 
@@ -165,7 +167,7 @@ class TokenRegistry:
         self, token: Token, session: Session, now: float, connection: ConnectionId | None
     ) -> None:
         """Make `token`, fresh and random, the current one of a new session."""
-        entry = _Entry(session, _hash(token))
+        entry = _Entry(session, hash_token(token))
         self._by_hash[entry.current] = self._entries[session] = entry
         session.connection = connection
         if connection is None:
@@ -176,7 +178,7 @@ class TokenRegistry:
     ) -> Redemption:
         """Present `token` for a new `connection` of `user`; `nonce` is 16 or more random bytes."""
         self.expire(now)
-        presented = _hash(token) if is_token(token) else b""
+        presented = hash_token(token) if is_token(token) else b""
         entry = self._by_hash.get(presented)
         if entry is None:
             return Redemption(Presented.UNKNOWN)
@@ -194,7 +196,7 @@ class TokenRegistry:
         if taken_over is None:
             self._reattach(session)
         session.connection = connection
-        successor = _successor(Token(token), entry.nonce)
+        successor = make_successor(Token(token), entry.nonce)
         return Redemption(Presented.ACCEPTED, session, successor, taken_over)
 
     def detach(self, session: Session, connection: ConnectionId, now: float) -> bool:
@@ -238,7 +240,7 @@ class TokenRegistry:
         acknowledged on the other connection says nothing about this one.
         """
         copy = Session(session.user, session.subscriptions, session.requested, session.refused)
-        successor = _successor(token, nonce)
+        successor = make_successor(token, nonce)
         self.issue(successor, copy, now, connection)
         return Redemption(Presented.ACCEPTED, copy, successor)
 
@@ -246,7 +248,7 @@ class TokenRegistry:
         """Consume the current token and make its successor."""
         self._by_hash.pop(entry.previous, None)
         entry.previous, entry.nonce = entry.current, nonce
-        entry.current = _hash(_successor(token, nonce))
+        entry.current = hash_token(make_successor(token, nonce))
         self._by_hash[entry.current] = entry
 
     # -- the detached ------------------------------------------------------------------------

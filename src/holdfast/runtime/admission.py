@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from ..core.buffer import PriorityBuffer
 from ..core.connection import CloseReason, Connection
-from ..core.cursor import Cursor, EventId
+from ..core.cursor import Cursor, Epoch, EventId
 from ..core.delivery import Delivery
 from ..core.history import Survey
 from ..core.message import BEGINNING, Offset, UserId
 from ..core.tokens import ConnectionId, Position, Presented, Session, Token
 from ..core.topics import USER_TOPIC
-from ..errors import Refused
+from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from . import frames
 from .audit import AuditAction
 from .broker import Head
@@ -63,10 +63,11 @@ class Hello:
 
 @dataclass(slots=True)
 class _Start:
-    """Where a connection begins: `cursor` to resume from, or `None` for now."""
+    """Where a connection begins: `cursor` of the log `epoch` to resume from, or `None` for now."""
 
     session: Session
     token: Token
+    epoch: Epoch
     cursor: Cursor | None = None
     cause: Cause | None = None
     returns: bool = False
@@ -93,6 +94,8 @@ class Admission:
         node.admitting[id] = hello.user
         try:
             return await self._admit(hello, topics, id)
+        except (BrokerUnavailable, OutcomeUnknown) as error:
+            raise _not_now(str(error)) from error
         finally:
             node.admitting.pop(id, None)
 
@@ -157,14 +160,19 @@ class Admission:
             if answer.verdict is Presented.ACCEPTED and answer.session and answer.token:
                 if answer.taken_over is not None:
                     node.take_over(answer.taken_over)
-                start = _Start(answer.session, answer.token, returns=True)
-                self._position(start, event_id, await broker.head(), hello)
+                head = Head(node.epoch, node.ingested)
+                if event_id is None or event_id.epoch != head.epoch:
+                    head = await broker.head()
+                elif event_id.cursor.highest > head.offset:
+                    head = await broker.head()  # which decides, not how far this node is
+                start = _Start(answer.session, answer.token, head.epoch, returns=True)
+                self._position(start, event_id, head, hello)
                 return start
             self._refused(hello, id, answer.verdict.value)
         elif hello.last_event_id:
             self._refused(hello, id, "malformed")
         session = Session(hello.user, requested=frozenset(topics))
-        return _Start(session, await broker.tokens.issue(session, id), cause=cause)
+        return _Start(session, await broker.tokens.issue(session, id), node.epoch, cause=cause)
 
     def _refused(self, hello: Hello, id: ConnectionId, why: str) -> None:
         self._node.counters.tokens_refused += 1
@@ -172,24 +180,27 @@ class Admission:
 
     def _position(self, start: _Start, event_id: EventId | None, head: Head, hello: Hello) -> None:
         """Decide where an accepted session goes on."""
-        stored = start.session.position
+        session, at = start.session, start.session.position
         if event_id is not None:
-            if event_id.epoch != head.epoch:
-                start.cause = Cause.RESTART
-            elif event_id.cursor.highest > head.offset:
-                start.cause = Cause.UNKNOWN  # the log's head decides, not how far this node is
-            else:
-                start.cursor = event_id.cursor
-        elif (
-            stored is not None
-            and stored.epoch == head.epoch
-            and stored.cursor.highest <= head.offset
-        ):
-            start.cursor = stored.cursor
-            if not start.session.acknowledged or hello.last_event_id:
+            at = Position(event_id.epoch, event_id.cursor)
+        if at is None:
+            start.cause = Cause.UNKNOWN
+            return
+        end = head.offset if at.epoch == head.epoch else head.forks.get(at.epoch)
+        if end is None:
+            start.cause = Cause.RESTART if event_id is not None else Cause.UNKNOWN
+        elif at.cursor.highest <= end:
+            start.cursor = at.cursor
+            if event_id is None and (not session.acknowledged or hello.last_event_id):
                 start.cause = Cause.UNKNOWN
+        elif at.epoch != head.epoch:
+            start.cursor, start.cause = at.cursor.up_to(end), Cause.FAILOVER
         else:
             start.cause = Cause.UNKNOWN
+        if end is not None and at.epoch != head.epoch:
+            # What was subscribed at the end that was lost is so from there.
+            held = session.subscriptions.items()
+            session.subscriptions = {topic: min(since, end) for topic, since in held}
 
     # -- subscriptions, by the rights of now -----------------------------------------------------
 
@@ -208,6 +219,8 @@ class Admission:
             survey = await self._settle(hello, wanted, start)
         # From here to the return nothing waits.
         node.check_open()
+        if start.epoch != node.epoch:
+            raise _not_now("the log is another one by now")
         if id not in node.admitting:
             raise Refused("unauthorized", "logged out", status=401, close_code=4401)
         if session.connection != id:
@@ -235,6 +248,8 @@ class Admission:
         """Decide what the session may have, record it, and see what lies before it."""
         node, session = self._node, start.session
         start.rights = node.rights
+        if start.cursor is None:
+            start.epoch = node.epoch
         allowed, rejected = await self._subscriber.permitted(
             wanted, hello.may_subscribe, hello.user, hello.transport
         )
@@ -249,7 +264,12 @@ class Admission:
         await node.broker.tokens.record(session)
         if start.cursor is None:
             return Survey(0, None)
-        return await node.broker.survey(start.cursor, session.subscriptions, session.user)
+        survey = await node.broker.survey(
+            start.epoch, start.cursor, session.subscriptions, session.user
+        )
+        if survey is None:
+            raise _not_now("the log is another one by now")
+        return survey
 
     def _first_frame(self, outbox: Outbox, start: _Start, survey: Survey) -> dict[str, object]:
         node, session = self._node, start.session
@@ -272,3 +292,8 @@ class Admission:
             gap = {"cause": Cause.TRIMMED.value, "count": survey.lost.count}
             data |= {"session": "gap", "gap": gap}
         return data
+
+
+def _not_now(detail: str) -> Refused:
+    """The client may come back in a moment."""
+    return Refused("unavailable", detail, status=503, close_code=CloseReason.FAILED.code)

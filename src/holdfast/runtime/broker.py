@@ -7,7 +7,8 @@ messages too. tests/contract/ holds every implementation to what is written here
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..core.cursor import Cursor, Epoch
@@ -36,10 +37,16 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A position in the log, and the epoch whose log it is."""
+    """A position in the log, and the epoch whose log it is.
+
+    `forks` are earlier epochs, each with the offset up to which their log is this one: a server
+    that took over for another may have lacked the end. A position in one of them up to there is
+    the same position here.
+    """
 
     epoch: Epoch
     offset: Offset
+    forks: Mapping[Epoch, Offset] = field(default_factory=dict[Epoch, Offset], compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,9 @@ class TokenStore(Protocol):
 class Broker(Protocol):
     """A log of messages that every node reads in the same order.
 
-    A cancelled call has either happened or not, except `publish`, which may have happened.
+    A cancelled call has either happened or not, except `publish`, which may have happened. Where
+    the log lies beyond a network, each may raise `BrokerUnavailable` (nothing was done) or
+    `OutcomeUnknown` (nobody knows), and `follow` waits until it can be reached again.
     """
 
     @property
@@ -109,6 +118,10 @@ class Broker(Protocol):
 
     async def start(self) -> None:
         """Make ready; the epoch exists from here on. Starting again is allowed."""
+        ...
+
+    def watch(self, told: Callable[[bool], None]) -> None:
+        """Call `told` whenever the log cannot be reached any more, and when it can again."""
         ...
 
     async def close(self) -> None:
@@ -132,15 +145,15 @@ class Broker(Protocol):
         ...
 
     async def read(
-        self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
-    ) -> Page:
-        """One page of one lane (see `History.page`)."""
+        self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
+    ) -> Page | None:
+        """One page of one lane (see `History.page`); `None` if the log is another one by now."""
         ...
 
     async def survey(
-        self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey:
-        """What lies between `cursor` and the head (see `History.survey`)."""
+        self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
+    ) -> Survey | None:
+        """What lies between `cursor` and the head (see `History.survey`); `None` as for `read`."""
         ...
 
     async def sweep(self) -> None:

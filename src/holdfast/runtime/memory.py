@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from ..core.cursor import Cursor, Epoch
@@ -13,13 +13,8 @@ from ..core.delivery import PageRequest
 from ..core.history import History, Page, Retention, Subscriptions, Survey
 from ..core.message import Message, Offset, UserId
 from ..core.tokens import ConnectionId, Redemption, Session, Token, TokenLimits, TokenRegistry
-from ..errors import NotRunning
 from .broker import Batch, Draft, Head
-
-FEED_MESSAGES = 4096
-"""A node that falls farther behind than this reads from history instead."""
-
-FEED_BYTES = 4 * 1024 * 1024
+from .feed import Feed
 
 YIELD_EVERY = 64
 """After so many messages that nobody has read yet, `publish` lets the event loop turn."""
@@ -78,10 +73,7 @@ class MemoryBroker:
         self._history = History(retention)
         self._tokens = MemoryTokens(tokens, clock)
         self._epoch: Epoch | None = None
-        self._feed: deque[Message] = deque()
-        self._feed_bytes = 0
-        self._unread = 0
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._feed = Feed()
         self._published: OrderedDict[str, Offset] = OrderedDict()
         self._users = 0
 
@@ -110,18 +102,23 @@ class MemoryBroker:
         self._users += 1
         if self._epoch is None:
             self._epoch = Epoch(secrets.token_urlsafe(9))
+        if self._feed.head is None:
+            self._feed.begin(Head(self._epoch, self._history.head))
+
+    def watch(self, told: Callable[[bool], None]) -> None:
+        """Nothing to tell: this log can always be reached."""
 
     async def close(self) -> None:
         """The last one to close wakes who waits; the log stays, and `start` goes on with it."""
         self._users = max(0, self._users - 1)
         if not self._users:
-            self._wake()
+            self._feed.close()
 
     async def publish(self, draft: Draft) -> Head:
         """Append; a publisher that never pauses gives way to the readers now and then."""
-        if self._unread >= YIELD_EVERY:
+        if self._feed.unread >= YIELD_EVERY:
             await asyncio.sleep(0)
-        epoch, key = self._running(), draft.idempotency_key
+        epoch, key = self._feed.open_head().epoch, draft.idempotency_key
         if key is not None and key in self._published:
             return Head(epoch, self._published[key])
         offset = Offset(self._history.head + 1)
@@ -136,45 +133,27 @@ class MemoryBroker:
             to_user=draft.to_user,
         )
         self._history.append(message, self._clock())
-        self._unread += 1
         self._feed.append(message)
-        self._feed_bytes += message.size
-        while len(self._feed) > FEED_MESSAGES or self._feed_bytes > FEED_BYTES:
-            self._feed_bytes -= self._feed.popleft().size
         if key is not None:
             self._published[key] = offset
             if len(self._published) > IDEMPOTENCY_KEYS:
                 self._published.popitem(last=False)
-        self._wake()
         return Head(epoch, offset)
 
     async def head(self) -> Head:
         """See `Broker.head`."""
-        return Head(self._running(), self._history.head)
+        return self._feed.open_head()
 
     async def follow(self, after: Head) -> Batch:
         """See `Broker.follow`."""
-        while self._history.head <= after.offset and after.epoch == self._running():
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.discard(waiter)
-        self._unread = 0
-        messages: list[Message] = []
-        for message in reversed(self._feed):
-            if message.offset <= after.offset:
-                break
-            messages.append(message)
-        head = Head(self._running(), self._history.head)
-        missed = len(messages) < head.offset - after.offset
-        return Batch(head, tuple(reversed(messages)), missed)
+        return await self._feed.after(after)
 
     async def read(
-        self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
-    ) -> Page:
+        self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
+    ) -> Page | None:
         """See `Broker.read`."""
+        if epoch != self._epoch:
+            return None
         return self._history.page(
             request.lane,
             request.after,
@@ -187,9 +166,11 @@ class MemoryBroker:
         )
 
     async def survey(
-        self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey:
+        self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
+    ) -> Survey | None:
         """See `Broker.survey`."""
+        if epoch != self._epoch:
+            return None
         return self._history.survey(cursor, subscriptions, user, self._clock())
 
     async def sweep(self) -> None:
@@ -197,13 +178,3 @@ class MemoryBroker:
         now = self._clock()
         self._history.trim(now)
         self._tokens.registry.expire(now)
-
-    def _running(self) -> Epoch:
-        if self._epoch is None or not self._users:
-            raise NotRunning("the broker is not started, or closed")
-        return self._epoch
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)

@@ -17,6 +17,7 @@ from ..core.message import BEGINNING, Gap, Message, UserId
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import Refused
+from . import frames
 from .audit import AuditAction, AuditEvent, AuditHook
 from .broker import Batch, Broker, Head
 from .fanout import FanOut
@@ -57,6 +58,9 @@ class Node:
         """Who is being let in; whoever is taken out meanwhile does not get in."""
         self.rights = 0
         """Counts how often rights were withdrawn: what was asked before does not hold."""
+        self.is_reachable = True
+        """Whether the broker answers; while it does not, nothing is delivered."""
+        broker.watch(self._reachable)
         self.emptied = asyncio.Event()
         """Set whenever the last connection has gone."""
         self.on_listeners: Callable[[], None] = lambda: None
@@ -119,10 +123,13 @@ class Node:
         Returns what is to be handed over at once (`Delivery.fill`).
         """
         subscriptions = connection.subscriptions
-        page = await self.broker.read(request, subscriptions, connection.user)
+        page = await self.broker.read(self.epoch, request, subscriptions, connection.user)
         if connection.state is not State.OPEN:  # it was told to end, and gets nothing more
             return []
         if subscriptions is not connection.subscriptions:  # it has what is no longer allowed
+            return []
+        if page is None:  # the log is gone, as everybody will be told at once
+            self.end(self.outboxes[connection], CloseReason.FAILED)
             return []
         return connection.delivery.fill(request, page, self.ingested, room=room)
 
@@ -140,6 +147,8 @@ class Node:
         self.counters.resumed += resumed
         self.note_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
         self.upkeep.watch(outbox)
+        if not self.is_reachable:
+            self._tell_reachable(outbox)
         self.on_listeners()
 
     def unregister(self, outbox: Outbox) -> None:
@@ -211,6 +220,18 @@ class Node:
         """Tell every connection to end."""
         for outbox in self.outboxes.values():
             outbox.close(reason)
+
+    def _reachable(self, is_reachable: bool) -> None:
+        """Tell every client whether what is published can reach it."""
+        self.is_reachable = is_reachable
+        if not is_reachable:
+            _logger.warning("the broker does not answer; nothing is delivered until it does")
+        for outbox in list(self.outboxes.values()):
+            self._tell_reachable(outbox)
+
+    def _tell_reachable(self, outbox: Outbox) -> None:
+        kind = "recovered" if self.is_reachable else "degraded"
+        outbox.put(frames.control(kind, self.clock()))
 
     # -- counting and telling ------------------------------------------------------------------
 

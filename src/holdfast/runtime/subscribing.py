@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..core.connection import CloseReason, Connection
 from ..core.message import UserId
 from ..core.topics import USER_TOPIC, check_expression
-from ..errors import InvalidTopic, Refused
+from ..errors import BrokerUnavailable, InvalidTopic, OutcomeUnknown, Refused
 from . import frames
 from .audit import AuditAction
 
@@ -63,7 +63,8 @@ class Subscriber:
     async def subscribe(self, outbox: Outbox, names: Iterable[str]) -> tuple[list[str], list[str]]:
         """Add topics from now on; return (added or held already, rejected). Raises `Refused`.
 
-        The session is recorded before this returns, so a resume anywhere knows of it.
+        The session is recorded before this returns, so a resume anywhere knows of it; where that
+        fails, nothing is added.
         """
         node, connection = self._node, outbox.connection
         limit = node.registry.limits.topics
@@ -80,9 +81,15 @@ class Subscriber:
         if len({*held, *allowed} - {USER_TOPIC}) > limit:
             raise Refused("too_many_topics", f"at most {limit} topics", status=400)
         since = connection.delivery.horizon(node.ingested)
+        added = [topic for topic in allowed if topic not in held]
         node.registry.subscribe(connection, allowed, since)
         node.on_listeners()
-        await self._record(connection)
+        try:
+            await self._record(connection)
+        except (BrokerUnavailable, OutcomeUnknown) as error:
+            node.registry.unsubscribe(connection, added)
+            detail = "the subscription could not be kept"
+            raise Refused("unavailable", detail, status=503) from error
         node.note_connection(AuditAction.SUBSCRIBED, connection, " ".join(allowed))
         return allowed, rejected
 
@@ -95,7 +102,11 @@ class Subscriber:
     async def _drop(self, connection: Connection, topics: Iterable[str]) -> list[str]:
         removed = [topic for topic in topics if topic in connection.subscriptions]
         self._node.registry.unsubscribe(connection, removed)
-        await self._record(connection)
+        try:
+            await self._record(connection)
+        except (BrokerUnavailable, OutcomeUnknown) as error:
+            # Here they are gone. Whoever resumes elsewhere is asked for them by the rights of then.
+            _logger.warning("unsubscribing could not be recorded: %s", error)
         self._node.note_connection(AuditAction.UNSUBSCRIBED, connection, " ".join(removed))
         return removed
 

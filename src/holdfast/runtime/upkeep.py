@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import random
 from typing import TYPE_CHECKING
 
 from ..core.connection import CloseReason, State
 from ..core.tokens import ConnectionId
+from ..errors import BrokerUnavailable, OutcomeUnknown
 from . import frames
 
 if TYPE_CHECKING:
     from .node import Node
     from .outbox import Outbox
+
+_logger = logging.getLogger("holdfast")
 
 JITTER = 0.25
 """The part of a heartbeat interval by which each one may come earlier."""
@@ -81,7 +85,10 @@ class Upkeep:
         """Run for ever: let the broker drop what is past its age."""
         while True:
             await asyncio.sleep(self._options.cleanup_interval)
-            await self._node.broker.sweep()
+            try:
+                await self._node.broker.sweep()
+            except (BrokerUnavailable, OutcomeUnknown) as error:
+                _logger.warning("nothing was swept this time: %s", error)
 
     def look_at(self, outbox: Outbox, now: float) -> None:
         """Do what is due for one connection."""

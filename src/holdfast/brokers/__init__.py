@@ -1,0 +1,1 @@
+"""Brokers beyond the one in memory, each an extra of its own."""

@@ -1,0 +1,209 @@
+"""RedisBroker: one log for many nodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ...core.cursor import MAX_OFFSET, Cursor, Epoch
+from ...core.delivery import PageRequest
+from ...core.history import Page, Retention, Subscriptions, Survey
+from ...core.message import LANES, Offset, UserId
+from ...core.numbers import check_number
+from ...core.tokens import TokenLimits
+from ...errors import ConfigurationError
+from ...runtime.broker import Batch, Draft, Head
+from . import entries, keys
+from .archive import Archive, Need
+from .line import Client, Line
+from .reader import Reader
+from .script import HEAD, End, Operation
+from .tokens import RedisTokens
+
+SWEPT = 100
+"""Things that one operation of a sweep drops, at the most."""
+
+
+class RedisBroker:
+    """A log in Redis (7.0 or newer, or Valkey), with Streams and one script.
+
+        client = redis.asyncio.Redis.from_url("redis://…")
+        Broadcaster(broker=RedisBroker(client))
+
+    `client` is redis-py's asyncio client, connected as the application likes (TLS, Sentinel,
+    Cluster), with `decode_responses=False`; it stays the application's to close. A node uses two
+    of its connections. All nodes of one `hub` share one log; give them the same `retention` and
+    `tokens`, which count from the last node that started.
+
+    `timeout`: seconds until a call to Redis has failed. `replica_bytes`: messages kept here, so
+    that clients that come back soon ask Redis nothing. `clock` gives seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        hub: str = "main",
+        retention: Retention | None = None,
+        tokens: TokenLimits | None = None,
+        timeout: float = 2.0,
+        replica_bytes: int = 64 * 1024 * 1024,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        check_number("timeout", timeout)
+        check_number("replica_bytes", replica_bytes, whole=True)
+        check_client(client)
+        prefix = keys.prefix(hub)
+        self._retention = retention or Retention()
+        self._limits = tokens or TokenLimits()
+        self._clock = clock
+        self._line = Line(client, prefix, timeout=timeout, clock=clock)
+        self._line.on_change = self._changed
+        self._reader = Reader(
+            client,
+            self._line,
+            prefix,
+            replace(self._retention, total_bytes=min(replica_bytes, self._retention.total_bytes)),
+            self._configure,
+        )
+        self._tokens = RedisTokens(self._line)
+        self._watchers: list[Callable[[bool], None]] = []
+        self._archive = Archive(self._line, self._reader)
+        self._users = 0
+
+    @property
+    def tokens(self) -> RedisTokens:
+        """The place for tokens."""
+        return self._tokens
+
+    @property
+    def history_age(self) -> float | None:
+        """See `Broker.history_age`."""
+        return self._retention.age
+
+    @property
+    def token_lifetime(self) -> float:
+        """See `Broker.token_lifetime`."""
+        return self._limits.lifetime
+
+    @property
+    def skipped(self) -> int:
+        """Entries of the feed that were none of ours; they count as lost."""
+        return self._reader.skipped
+
+    def watch(self, told: Callable[[bool], None]) -> None:
+        """See `Broker.watch`."""
+        self._watchers.append(told)
+
+    async def start(self) -> None:
+        """Tell Redis the limits, and begin to follow; raises `BrokerUnavailable`."""
+        self._users += 1
+        if self._users > 1:
+            return
+        try:
+            self._configure()
+            await self._reader.start()
+        except BaseException:
+            self._users -= 1
+            raise
+
+    async def close(self) -> None:
+        """The last one to close wakes who waits; the client stays open."""
+        self._users = max(0, self._users - 1)
+        if not self._users:
+            await self._reader.stop()
+            await self._line.settled()
+
+    async def publish(self, draft: Draft) -> Head:
+        """See `Broker.publish`. Those of one process keep the order in which they were called."""
+        self._reader.feed.open_head()
+        head: Head = await self._line.call(entries.publish(draft), _position)
+        return head
+
+    async def head(self) -> Head:
+        """See `Broker.head`."""
+        self._reader.feed.open_head()
+        head: Head = await self._line.call(HEAD, _end)
+        return head
+
+    async def follow(self, after: Head) -> Batch:
+        """See `Broker.follow`."""
+        return await self._reader.feed.after(after)
+
+    async def read(
+        self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
+    ) -> Page | None:
+        """See `Broker.read`."""
+        cursor, lanes = Cursor.at(request.after), (request.lane,)
+        need = Need(epoch, request.up_to, cursor, subscriptions, user, lanes)
+        replica = await self._archive.complete(need)
+        if replica is None:
+            return None
+        return replica.page(
+            request.lane,
+            request.after,
+            subscriptions,
+            user,
+            up_to=request.up_to,
+            limit=request.limit,
+            max_bytes=request.max_bytes,
+            now=self._clock(),
+        )
+
+    async def survey(
+        self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
+    ) -> Survey | None:
+        """See `Broker.survey`."""
+        need = Need(epoch, Offset(MAX_OFFSET), cursor, subscriptions, user, LANES)
+        replica = await self._archive.complete(need)
+        if replica is None:
+            return None
+        return replica.survey(cursor, subscriptions, user, self._clock())
+
+    async def sweep(self) -> None:
+        """Trim by age, expire tokens, drop what nobody has used for long."""
+        self._reader.replica.trim(self._clock())
+        await self._tokens.refresh()
+        for name in ("expire", "forget_idle"):
+            while await self._line.call(Operation(name, (SWEPT,))) >= SWEPT:
+                pass
+
+    # ------------------------------------------------------------------------------------------
+
+    def _configure(self) -> None:
+        """Tell the hub its limits; it forgets them with everything else."""
+        keep, limits = self._retention, self._limits
+        settings = {
+            "limit": keep.limit, "max_bytes": keep.max_bytes,
+            "age": "" if keep.age is None else keep.age,
+            "total_bytes": keep.total_bytes, "max_logs": keep.max_logs,
+            "lifetime": limits.lifetime, "grace": limits.grace,
+            "per_user": limits.per_user, "total": limits.total,
+        }  # fmt: skip
+        flat = [each for setting in settings.items() for each in setting]
+        self._line.tell(Operation("configure", flat))
+
+    def _changed(self, is_up: bool) -> None:
+        if is_up:
+            self._tokens.catch_up()
+        for told in self._watchers:
+            told(is_up)
+
+
+def check_client(client: object) -> None:
+    """Raise `ConfigurationError` for a client that decodes: messages are bytes."""
+    settings: Any = getattr(getattr(client, "connection_pool", client), "connection_kwargs", {})
+    if settings.get("decode_responses"):
+        raise ConfigurationError(
+            "the Redis client has decode_responses=True: make one without it for this"
+        )
+
+
+def _position(offset: int, end: End) -> Head:
+    return Head(end.epoch, Offset(offset), end.forks)
+
+
+def _end(_: Any, end: End) -> Head:
+    return Head(end.epoch, end.head, end.forks)

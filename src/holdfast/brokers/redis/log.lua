@@ -1,0 +1,311 @@
+-- The log: a short feed of everything, and one stream for each topic, user and lane.
+--
+-- An *address* is a topic and a user, or none. Of each there is
+--   :at:<address>           a hash: for each lane n<lane> messages and b<lane> bytes held, l<lane> the last
+--                           offset, o<lane> the time of the oldest, f<lane> the offset up to which not even
+--                           the number of lost messages is known, x<lane> how many of the later ones are
+--                           remembered, z<lane> the newest of these; k:<key> where the key's value is
+--   :m:<lane>:<address>     a stream: what is held, by offset
+--   :x:<lane>:<address>     a list: the offsets of what was trimmed
+-- and an entry in :last (its newest offset), :used (when that was) and :size:<lane> (bytes).
+-- A key that somebody deleted, or that Redis evicted, no longer fits its counts: what it had is
+-- then lost, and known to be.
+
+local FEED_MESSAGES, FEED_BYTES, FEED_STEP = 20000, 16777216, 16
+local REMEMBERED = 1024
+local IDEMPOTENCY_KEYS = 10000
+local SHRINK_STEP = 1000  -- messages dropped in one go, so that nobody waits for long
+local DAY = 86400
+
+local log = redis.call('HMGET', HUB .. ':log', 'epoch', 'space', 'head', 'replication', 'forks',
+  'bytes', 'addresses', 'feed', 'generation', 'floor0', 'floor1', 'floor2', 'floor3')
+log = {
+  epoch = log[1], space = log[2], head = tonumber(log[3] or 0), replication = log[4],
+  forks = log[5] or '', bytes = tonumber(log[6] or 0), addresses = tonumber(log[7] or 0),
+  feed = tonumber(log[8] or 0), generation = tonumber(log[9] or 0),
+  floor0 = tonumber(log[10] or 0), floor1 = tonumber(log[11] or 0),
+  floor2 = tonumber(log[12] or 0), floor3 = tonumber(log[13] or 0),
+}
+
+local function key(kind, rest)
+  return HUB .. ':' .. log.space .. ':' .. kind .. (rest and (':' .. rest) or '')
+end
+
+local function save()
+  redis.call('HSET', HUB .. ':log', 'epoch', log.epoch, 'space', log.space, 'head', int(log.head),
+    'replication', log.replication, 'forks', log.forks, 'bytes', int(log.bytes),
+    'addresses', int(log.addresses), 'feed', int(log.feed), 'generation', log.generation,
+    'floor0', int(log.floor0), 'floor1', int(log.floor1),
+    'floor2', int(log.floor2), 'floor3', int(log.floor3))
+end
+
+-- A log that is gone, wholly or in part, is another log. One of a server that was promoted, or
+-- started again, may lack an end that others have read: it is the same up to its head of now.
+-- Redis gives such a server another replication id, and changes nothing else.
+do
+  local replication = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+  if log.epoch and redis.call('ZCARD', key('last')) ~= log.addresses then log.epoch = false end
+  if not log.epoch then
+    for name in pairs(log) do log[name] = 0 end
+    log.epoch, log.space, log.forks = ARGV[1], ARGV[1], ''
+    log.replication = replication
+    save()
+  elseif log.replication ~= replication then
+    local forks = {log.epoch .. '=' .. int(log.head)}
+    for epoch, offset in string.gmatch(log.forks, '(%S+)=(%d+)') do
+      if #forks < 16 then
+        forks[#forks + 1] = epoch .. '=' .. int(math.min(tonumber(offset), log.head))
+      end
+    end
+    log.epoch, log.replication, log.forks = ARGV[1], replication, table.concat(forks, ' ')
+    save()
+  end
+end
+
+local function keep(name)
+  if settings.age then set_seconds(name, settings.age + settings.lifetime + DAY) end
+end
+
+-- All that an address had is gone, nobody knows how.
+local function note_lost(at, last)
+  for lane = 0, 3 do
+    redis.call('HSET', at, 'n' .. lane, 0, 'b' .. lane, 0, 'l' .. lane, int(last), 'o' .. lane, 0,
+      'f' .. lane, int(last), 'x' .. lane, 0, 'z' .. lane, 0)
+  end
+  keep(at)
+end
+
+-- What is known of one lane of an address; one that is new begins at the floor of its lane.
+local open
+function open(address, lane)
+  local at = key('at', address)
+  local stored = redis.call('HMGET', at, 'n' .. lane, 'b' .. lane, 'l' .. lane, 'o' .. lane,
+    'f' .. lane, 'x' .. lane, 'z' .. lane)
+  local self = {address = address, lane = lane, at = at,
+    messages = key('m', lane .. ':' .. address), trimmed = key('x', lane .. ':' .. address)}
+  if stored[1] then
+    self.count, self.bytes, self.last = tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3])
+    self.oldest, self.forgotten = tonumber(stored[4]), tonumber(stored[5])
+    self.remembered, self.newest_trimmed = tonumber(stored[6]), tonumber(stored[7])
+  else
+    local last = tonumber(redis.call('ZSCORE', key('last'), address) or 0)
+    if last > 0 and redis.call('EXISTS', at) == 0 then
+      note_lost(at, last)
+      return open(address, lane)
+    end
+    self.count, self.bytes, self.oldest, self.remembered, self.newest_trimmed = 0, 0, 0, 0, 0
+    self.forgotten = log['floor' .. lane]
+    self.last = self.forgotten
+  end
+  if redis.call('XLEN', self.messages) ~= self.count then
+    redis.call('UNLINK', self.messages)
+    log.bytes = log.bytes - self.bytes
+    self.count, self.bytes, self.forgotten = 0, 0, self.last
+  end
+  if redis.call('LLEN', self.trimmed) ~= self.remembered then
+    redis.call('UNLINK', self.trimmed)
+    self.remembered, self.forgotten = 0, math.max(self.forgotten, self.newest_trimmed)
+  end
+  return self
+end
+
+local function close(self)
+  local lane = self.lane
+  redis.call('HSET', self.at, 'n' .. lane, int(self.count), 'b' .. lane, int(self.bytes),
+    'l' .. lane, int(self.last), 'o' .. lane, tostring(self.oldest), 'f' .. lane, int(self.forgotten),
+    'x' .. lane, int(self.remembered), 'z' .. lane, int(self.newest_trimmed))
+  redis.call('ZADD', key('size', lane), int(self.bytes), self.address)
+end
+
+local function fields_of(entry)
+  local fields = {}
+  for place = 1, #entry[2], 2 do fields[entry[2][place]] = entry[2][place + 1] end
+  return fields
+end
+
+local function drop_oldest(self)
+  local entry = redis.call('XRANGE', self.messages, '-', '+', 'COUNT', 1)[1]
+  if not entry then
+    self.count, self.bytes = 0, 0
+    return
+  end
+  local offset, fields = string.match(entry[1], '%d+'), fields_of(entry)
+  redis.call('XDEL', self.messages, entry[1])
+  self.count, self.bytes = self.count - 1, self.bytes - #fields.b
+  log.bytes = log.bytes - #fields.b
+  if fields.k then
+    local place = 'k:' .. fields.k
+    if redis.call('HGET', self.at, place) == self.lane .. ' ' .. offset then
+      redis.call('HDEL', self.at, place)
+    end
+  end
+  if fields.x and tonumber(fields.x) <= now then return end
+  redis.call('RPUSH', self.trimmed, offset)
+  keep(self.trimmed)
+  self.remembered, self.newest_trimmed = self.remembered + 1, tonumber(offset)
+  local limit = math.max(settings.limit, REMEMBERED)
+  if self.remembered > 2 * limit then
+    local cut = self.remembered - limit
+    self.forgotten = tonumber(redis.call('LINDEX', self.trimmed, cut - 1))
+    redis.call('LTRIM', self.trimmed, cut, -1)
+    self.remembered = limit
+  end
+end
+
+local function trim(self)
+  while self.count > 0 and (self.count > settings.limit or self.bytes > settings.max_bytes) do
+    drop_oldest(self)
+  end
+  while settings.age and self.count > 0 and self.oldest + settings.age <= now do
+    local entry = redis.call('XRANGE', self.messages, '-', '+', 'COUNT', 1)[1]
+    self.oldest = tonumber(fields_of(entry).s)
+    if self.oldest + settings.age <= now then drop_oldest(self) end
+  end
+end
+
+-- Forget an address; `lost`: somebody may still want what it had.
+local function drop_address(address, lost)
+  for lane = 0, 3 do
+    local self = open(address, lane)
+    local through = math.max(self.forgotten, self.newest_trimmed)
+    if self.count > 0 then through = self.last end
+    if lost then log['floor' .. lane] = math.max(log['floor' .. lane], through) end
+    log.bytes = log.bytes - self.bytes
+    redis.call('UNLINK', self.messages, self.trimmed)
+    redis.call('ZREM', key('size', lane), address)
+  end
+  redis.call('UNLINK', key('at', address))
+  redis.call('ZREM', key('last'), address)
+  redis.call('ZREM', key('used'), address)
+end
+
+local function shrink()
+  local budget = SHRINK_STEP
+  for lane = 0, 3 do
+    while log.bytes > settings.total_bytes and budget > 0 do
+      local largest = redis.call('ZREVRANGE', key('size', lane), 0, 0, 'WITHSCORES')
+      if not largest[1] or tonumber(largest[2]) <= 0 then break end
+      local self = open(largest[1], lane)
+      for _ = 1, math.min(budget, math.floor((self.count + 1) / 2)) do drop_oldest(self) end
+      budget = budget - self.count - 1
+      close(self)
+    end
+  end
+end
+
+local function feed(fields, size)
+  local name, id = key('feed'), int(log.head) .. '-0'
+  if redis.pcall('XADD', name, id, unpack(fields)).err then
+    redis.call('UNLINK', name)  -- not ours; whoever follows sees the hole
+    redis.call('XADD', name, id, unpack(fields))
+  end
+  keep(name)
+  local length = redis.call('XLEN', name)
+  log.feed = (length == 1 and 0 or log.feed) + size
+  while length > FEED_MESSAGES or (log.feed > FEED_BYTES and length > 1) do
+    local oldest = redis.call('XRANGE', name, '-', '+', 'COUNT', math.min(FEED_STEP, length - 1))
+    for _, entry in ipairs(oldest) do
+      log.feed = log.feed - #(fields_of(entry).b or '')
+      redis.call('XDEL', name, entry[1])
+    end
+    length = length - #oldest
+  end
+end
+
+local function supersede(address, self, name)
+  local place = redis.call('HGET', self.at, 'k:' .. name)
+  if place then
+    local lane, offset = string.match(place, '(%d) (%d+)')
+    local other = tonumber(lane) == self.lane and self or open(address, tonumber(lane))
+    local entry = redis.call('XRANGE', other.messages, offset, offset)[1]
+    if entry then
+      local size = #fields_of(entry).b
+      redis.call('XDEL', other.messages, entry[1])
+      other.count, other.bytes, log.bytes = other.count - 1, other.bytes - size, log.bytes - size
+    end
+    if other ~= self then close(other) end
+  end
+  redis.call('HSET', self.at, 'k:' .. name, self.lane .. ' ' .. int(log.head))
+end
+
+local function published_before(name)
+  for generation = 0, 1 do
+    local offset = redis.call('HGET', key('once', generation), name)
+    if offset then return tonumber(offset) end
+  end
+end
+
+local function remember_publish(name)
+  local once = key('once', log.generation)
+  redis.call('HSET', once, name, int(log.head))
+  if redis.call('HLEN', once) >= IDEMPOTENCY_KEYS then
+    log.generation = 1 - log.generation
+    redis.call('UNLINK', key('once', log.generation))
+  end
+end
+
+function operations.publish(address, lane, timestamp, body, topic, name, expires, user, once)
+  if present(once) then
+    local offset = published_before(once)
+    if offset then return offset end
+  end
+  lane = tonumber(lane)
+  log.head = log.head + 1
+  local fields = {'b', body, 's', timestamp}
+  if present(name) then fields[#fields + 1] = 'k'; fields[#fields + 1] = string.sub(name, 2) end
+  if expires ~= '' then fields[#fields + 1] = 'x'; fields[#fields + 1] = expires end
+  local self = open(address, lane)
+  if present(name) then supersede(address, self, string.sub(name, 2)) end
+  if self.count == 0 then self.oldest = tonumber(timestamp) end
+  redis.call('XADD', self.messages, int(log.head) .. '-0', unpack(fields))
+  keep(self.messages)
+  self.count, self.bytes, self.last = self.count + 1, self.bytes + #body, log.head
+  log.bytes = log.bytes + #body
+  trim(self)
+  close(self)
+  keep(self.at)
+  redis.call('ZADD', key('last'), int(log.head), address)
+  redis.call('ZADD', key('used'), timestamp, address)
+  for _, text in ipairs({'t', topic, 'p', lane, 'u', user, 'e', log.epoch}) do
+    fields[#fields + 1] = text
+  end
+  feed(fields, #body)
+  if present(once) then remember_publish(once) end
+  while redis.call('ZCARD', key('last')) > settings.max_logs do
+    drop_address(redis.call('ZRANGE', key('used'), 0, 0)[1], true)
+  end
+  if log.bytes > settings.total_bytes then shrink() end
+  log.addresses = redis.call('ZCARD', key('last'))
+  save()
+  return log.head
+end
+
+-- All of one log: last offset, forgotten, offsets of the trimmed, entries.
+function operations.load(address, lane)
+  local self = open(address, tonumber(lane))
+  trim(self)
+  if redis.call('EXISTS', self.at) == 1 then close(self) end
+  save()
+  return {self.last, self.forgotten, redis.call('LRANGE', self.trimmed, 0, -1),
+    redis.call('XRANGE', self.messages, '-', '+')}
+end
+
+-- The addresses of which something came after an offset.
+function operations.changed(offset)
+  return redis.call('ZRANGEBYSCORE', key('last'), '(' .. offset, '+inf')
+end
+
+-- What the feed has after an offset; for a reader whose own line is deaf.
+function operations.tail(offset, limit)
+  return redis.call('XRANGE', key('feed'), '(' .. offset .. '-0', '+', 'COUNT', limit)
+end
+
+function operations.forget_idle(limit)
+  if not settings.age then return 0 end
+  local long_ago = now - settings.age - settings.lifetime
+  local idle = redis.call('ZRANGEBYSCORE', key('used'), '-inf', tostring(long_ago), 'LIMIT', 0, limit)
+  for _, address in ipairs(idle) do drop_address(address, false) end
+  log.addresses = redis.call('ZCARD', key('last'))
+  save()
+  return #idle
+end

@@ -1,0 +1,28 @@
+-- Run the operations, and remember the answer.
+
+local answered = HUB .. ':answered:' .. ARGV[2]
+do
+  local before = redis.call('GET', answered)
+  if before then
+    local number, answer = string.match(before, '^(%d+) (.*)$')
+    if number == ARGV[3] then return cmsgpack.unpack(answer) end
+  end
+end
+
+local answers, place = {}, 5
+while place <= #ARGV do
+  local name, count = ARGV[place], tonumber(ARGV[place + 1])
+  local operation = operations[name]
+  local done, answer = pcall(operation or error, unpack(ARGV, place + 2, place + 1 + count))
+  if not done then
+    answer = {'error', type(answer) == 'table' and answer.err or tostring(answer)}
+  end
+  answers[#answers + 1] = answer
+  place = place + 2 + count
+end
+
+local answer = {log.epoch, log.space, log.head, log.forks, answers}
+if ARGV[3] ~= '0' then
+  redis.call('SET', answered, ARGV[3] .. ' ' .. cmsgpack.pack(answer), 'EX', ANSWER_SECONDS)
+end
+return answer

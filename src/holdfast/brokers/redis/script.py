@@ -1,0 +1,99 @@
+"""The one script that changes a hub, and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from ...core.cursor import Epoch
+from ...core.message import Offset
+
+PARTS = ("hub.lua", "log.lua", "sessions.lua", "presence.lua", "run.lua")
+
+TEXT = "\n".join(
+    files("holdfast.brokers.redis").joinpath(part).read_text("utf-8") for part in PARTS
+)
+
+SHA = hashlib.sha1(TEXT.encode(), usedforsecurity=False).hexdigest()
+"""The name by which Redis knows the script (EVALSHA)."""
+
+Argument = str | bytes | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the script: its name and its arguments."""
+
+    name: str
+    arguments: Sequence[Argument] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return sum(len(each) for each in self.arguments if isinstance(each, (str, bytes)))
+
+
+HEAD = Operation("head")
+"""Asks for nothing but what comes with every answer: where the log ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where the log ends, and what else its epoch was.
+
+    `space` names the keys that hold it. `forks` are earlier epochs of the same log, each with the
+    offset up to which it is the same: a server that took over may have lacked the rest.
+    """
+
+    epoch: Epoch
+    space: str
+    head: Offset
+    forks: dict[Epoch, Offset]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one run of the script answered."""
+
+    end: End
+    values: list[Any]
+
+
+def call(
+    candidate: str, caller: str, number: int, now: float, operations: Sequence[Operation]
+) -> list[Argument]:
+    """The arguments of one run. With a number of 0 the answer is not remembered."""
+    out: list[Argument] = [candidate, caller, number, repr(now)]
+    for operation in operations:
+        out += (operation.name, len(operation.arguments), *operation.arguments)
+    return out
+
+
+def parse(raw: Any) -> Answer:
+    """Read the answer of one run."""
+    epoch, space, head, forks, values = raw
+    end = End(Epoch(text(epoch)), text(space), Offset(head), dict(_forks(text(forks))))
+    return Answer(end, values)
+
+
+def error_of(value: Any) -> str | None:
+    """Why an operation failed; `None` if it did not."""
+    match value:
+        case [b"error", why]:
+            return text(why)
+        case _:
+            return None
+
+
+def text(value: Any) -> str:
+    """A text that Redis gave."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _forks(forks: str) -> Iterator[tuple[Epoch, Offset]]:
+    for fork in forks.split():
+        epoch, _, offset = fork.partition("=")
+        yield Epoch(epoch), Offset(int(offset))

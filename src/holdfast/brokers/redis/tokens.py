@@ -1,0 +1,171 @@
+"""RedisTokens: sessions that any node can restore."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import secrets
+from collections import deque
+from typing import Any
+
+from ...core.cursor import Cursor, Epoch
+from ...core.message import UserId
+from ...core.tokens import (
+    ConnectionId,
+    Position,
+    Presented,
+    Redemption,
+    Session,
+    Token,
+    hash_token,
+    is_token,
+    make_successor,
+)
+from ...errors import BrokerUnavailable, OutcomeUnknown
+from .keys import owner
+from .line import Line
+from .script import HEAD, End, Operation, text
+
+OWED = 10_000
+"""Sessions whose connections went while Redis was away; it hears of them afterwards.
+
+Of others it does not hear. Their clients come back as those do whose node was killed."""
+
+REFRESHED = 100
+"""Sessions in one operation of a refresh."""
+
+
+class RedisTokens:
+    """A `TokenStore` in a hub. Redis sees hashes of tokens only.
+
+    What was asked of Redis happens, whether or not the one who asked has been cancelled; so does
+    what follows from the answer here.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        # The sessions that have a connection here, and what they are called there.
+        self._attached: dict[ConnectionId, tuple[Session, str]] = {}
+        self._owed: deque[Operation] = deque(maxlen=OWED)
+
+    async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
+        """See `TokenStore.issue`."""
+        token, id = Token(secrets.token_urlsafe(16)), secrets.token_urlsafe(12)
+        hashed = _hash(token)
+        arguments = (id, hashed, owner(session.user), connection or "")
+        session.connection = connection
+
+        def issued(_: Any, __: End) -> None:
+            if connection is not None:
+                self._attached[connection] = (session, id)
+
+        await self._line.call(
+            Operation("issue", (*arguments, _data(session), _position(session))), issued
+        )
+        return token
+
+    async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
+        """See `TokenStore.redeem`."""
+        if not is_token(token):
+            return Redemption(Presented.UNKNOWN)
+        presented, nonce = Token(token), secrets.token_bytes(16)
+        successor, new = make_successor(presented, nonce), secrets.token_urlsafe(12)
+
+        def redeemed(value: list[bytes], _: End) -> Redemption:
+            verdict = Presented(text(value[0]))
+            if verdict is not Presented.ACCEPTED:
+                return Redemption(verdict)
+            _verdict, id, data, position, known_nonce, taken_over = value
+            session = _session(user, data, position)
+            session.connection = connection
+            self._attached[connection] = (session, text(id))
+            return Redemption(
+                verdict,
+                session,
+                make_successor(presented, known_nonce),
+                ConnectionId(text(taken_over)) if taken_over else None,
+            )
+
+        arguments = (_hash(presented), owner(user), connection, nonce, _hash(successor), new)
+        answer: Redemption = await self._line.call(Operation("redeem", arguments), redeemed)
+        return answer
+
+    async def record(self, session: Session) -> None:
+        """See `TokenStore.record`."""
+        connection = session.connection
+        if connection is not None and connection in self._attached:
+            _, id = self._attached[connection]
+            await self._line.call(Operation("record", (id, connection, _data(session))))
+
+    async def detach(self, session: Session, connection: ConnectionId) -> None:
+        """See `TokenStore.detach`."""
+        known = self._attached.pop(connection, None)
+        if known is None or known[0] is not session:
+            return
+        if session.connection == connection:
+            session.connection = None
+        arguments = (known[1], connection, _data(session), _position(session))
+        operation = Operation("detach", arguments)
+        try:
+            await self._line.call(operation)
+        except (BrokerUnavailable, OutcomeUnknown):
+            self._owed.append(operation)
+
+    async def abandon(self, connection: ConnectionId) -> None:
+        """See `TokenStore.abandon`."""
+        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
+            await self._line.call(HEAD)  # behind whatever was asked for this connection
+        if (known := self._attached.get(connection)) is not None:
+            await self.detach(known[0], connection)
+
+    async def forget(self, user: UserId) -> int:
+        """See `TokenStore.forget`."""
+        count: int = await self._line.call(Operation("forget", (owner(user),)))
+        return count
+
+    def catch_up(self) -> None:
+        """Redis is back: tell it what happened meanwhile."""
+        while self._owed:
+            self._line.tell(self._owed.popleft())
+
+    async def refresh(self) -> None:
+        """Keep the sessions of connections that have lasted from expiring."""
+        ids = [id for _, id in self._attached.values()]
+        for start in range(0, len(ids), REFRESHED):
+            await self._line.call(Operation("refresh", ids[start : start + REFRESHED]))
+
+
+def _hash(token: Token) -> str:
+    return base64.urlsafe_b64encode(hash_token(token)).decode()
+
+
+def _data(session: Session) -> str:
+    return json.dumps(
+        {
+            "subscriptions": dict(session.subscriptions),
+            "requested": sorted(session.requested),
+            "refused": sorted(session.refused),
+        },
+        separators=(",", ":"),
+    )
+
+
+def _position(session: Session) -> str:
+    at = session.position
+    return "" if at is None else f"{at.epoch} {at.cursor} {int(session.acknowledged)}"
+
+
+def _session(user: UserId | None, data: bytes, position: bytes) -> Session:
+    stored = json.loads(data)
+    session = Session(
+        user,
+        stored["subscriptions"],
+        frozenset(stored["requested"]),
+        frozenset(stored["refused"]),
+    )
+    parts = text(position).split()
+    if len(parts) == 3 and (cursor := Cursor.parse(parts[1])) is not None:
+        session.position = Position(Epoch(parts[0]), cursor)
+        session.acknowledged = parts[2] == "1"
+    return session

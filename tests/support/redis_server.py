@@ -1,0 +1,146 @@
+"""Real Redis processes, each on a port of its own, none left behind."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+import pytest
+
+from tests.support.needs import require
+from tests.support.processes import HOST, free_port, wait_listening
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+
+@functools.cache
+def shared_server() -> RedisServer:
+    """One for all tests of this process that each have a hub of their own, and do not break it."""
+    server = RedisServer()
+    server.__enter__()
+    atexit.register(server.kill)
+    return server
+
+
+class RedisServer:
+    """A `redis-server`, for the length of a ``with`` block.
+
+    Without persistence unless ``args`` say otherwise; its folder lasts as long as the block, so a
+    server that is stopped and started again finds what it wrote. ``program`` may be
+    ``redis-sentinel``, which needs a configuration file (``config``).
+    """
+
+    def __init__(
+        self,
+        *args: str,
+        port: int | None = None,
+        program: str = "redis-server",
+        config: str | None = None,
+    ) -> None:
+        self.port = free_port() if port is None else port
+        self.process: subprocess.Popen[bytes] | None = None
+        self._args = args
+        self._program = program
+        self._config = config
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """What a client connects to."""
+        return f"redis://{HOST}:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._path = require(executable=self._program, reason="a real Redis keeps the log")
+        self._folder = self._stack.enter_context(tempfile.TemporaryDirectory())
+        self._stack.callback(self.kill)
+        try:
+            self.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def start(self) -> None:
+        """Start it, or start it again with what it kept on disk; returns when it listens."""
+        options: Sequence[str] = ["--save", "", "--appendonly", "no"]
+        command = [self._path]
+        if self._config is not None:
+            with open(f"{self._folder}/config", "w", encoding="utf-8") as file:
+                file.write(self._config)
+            command, options = [self._path, f"{self._folder}/config"], []
+        self.process = subprocess.Popen(
+            [
+                *command, "--port", str(self.port), "--bind", HOST, "--dir", self._folder,
+                "--repl-diskless-sync-delay", "0", *options, *self._args,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        wait_listening(
+            self.port, alive=lambda: self.process is not None and self.process.poll() is None
+        )
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would; doing it again changes nothing."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        """End it in order: it writes what it is configured to keep."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def pause(self) -> None:
+        """Stop it in its tracks: connections stay open, and nothing is answered."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it run on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def command(self, *words: str, timeout: float = 10.0) -> str:
+        """Send one command with redis-cli, and return what it prints."""
+        program = require(executable="redis-cli", reason="a real Redis keeps the log")
+        done = subprocess.run(
+            [program, "-h", HOST, "-p", str(self.port), *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def wait_for(self, section: str, line: str, timeout: float = 15.0) -> None:
+        """Return as soon as `INFO section` has ``line``."""
+        deadline = time.monotonic() + timeout
+        while line not in self.command("INFO", section).splitlines():
+            if time.monotonic() > deadline:
+                pytest.fail(f"INFO {section} never said {line}")
+            time.sleep(0.05)
