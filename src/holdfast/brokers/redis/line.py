@@ -150,8 +150,8 @@ class Line:
                 self._settle(asked, value, answer.end)
 
     def _settle(self, asked: _Asked, value: Any, end: script.End) -> None:
-        if (error := script.error_of(value)) is not None:
-            _fail(asked.answer, BrokerUnavailable(f"Redis: {error}"))
+        if (why := script.error_of(value)) is not None:
+            _fail(asked.answer, BrokerUnavailable(f"Redis: {why}"))
             return
         try:
             result = value if asked.then is None else asked.then(value, end)
