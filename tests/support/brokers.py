@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from holdfast.core.history import Page, Subscriptions, Survey
     from holdfast.core.message import UserId
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
-    from holdfast.runtime.broker import Batch, Draft, Head
+    from holdfast.runtime.broker import Batch, Draft, Head, PresenceStore
 
 
 class LateTokens:
@@ -107,6 +107,10 @@ class LateBroker:
     @property
     def tokens(self) -> LateTokens:
         return self._tokens
+
+    @property
+    def presence(self) -> PresenceStore:
+        return self.log.presence
 
     @property
     def history_age(self) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .connection import Connection
 from .message import Message, Offset, UserId
+from .presence import Attendance
 from .tokens import ConnectionId
 from .topics import TopicIndex, covering
 
@@ -31,6 +32,8 @@ class ConnectionRegistry:
 
     def __init__(self, limits: ConnectionLimits | None = None) -> None:
         self.limits = limits or ConnectionLimits()
+        self.attendance: Attendance | None = None
+        """Who is on which topic; `None` while nobody wants to know."""
         self._connections: dict[ConnectionId, Connection] = {}
         self._of_user: dict[UserId, dict[Connection, None]] = {}
         self._topics: TopicIndex[Connection] = TopicIndex()
@@ -75,8 +78,7 @@ class ConnectionRegistry:
                 self.remove(old)
             self._of_user.setdefault(connection.user, own)[connection] = None
         self._connections[connection.id] = connection
-        for expression in connection.subscriptions:
-            self._topics.add(expression, connection)
+        self._enter(connection, connection.subscriptions)
         return replaced
 
     def remove(self, connection: Connection) -> bool:
@@ -89,8 +91,7 @@ class ConnectionRegistry:
             del own[connection]
             if not own:
                 del self._of_user[connection.user]
-        for expression in connection.subscriptions:
-            self._topics.remove(expression, connection)
+        self._leave(connection, connection.subscriptions)
         return True
 
     def subscribe(self, connection: Connection, expressions: Iterable[str], since: Offset) -> None:
@@ -99,8 +100,7 @@ class ConnectionRegistry:
         added = {expression: since for expression in expressions if expression not in held}
         connection.subscriptions = {**held, **added}
         if self.get(connection.id) is connection:
-            for expression in added:
-                self._topics.add(expression, connection)
+            self._enter(connection, added)
 
     def unsubscribe(self, connection: Connection, expressions: Iterable[str]) -> None:
         """Remove them, and drop what is pending for topics that nothing else covers."""
@@ -109,8 +109,7 @@ class ConnectionRegistry:
         held = {name: since for name, since in before.items() if name not in removed}
         connection.subscriptions = held
         if self.get(connection.id) is connection:
-            for expression in removed:
-                self._topics.remove(expression, connection)
+            self._leave(connection, removed)
 
         def unwanted(topic: str) -> bool:
             return any(covering(removed, topic)) and not any(covering(held, topic))
@@ -131,3 +130,15 @@ class ConnectionRegistry:
     def has_listeners(self, topic: str) -> bool:
         """Whether anybody is subscribed to `topic`, directly or by a pattern."""
         return bool(self._topics.match(topic))
+
+    def _enter(self, connection: Connection, expressions: Iterable[str]) -> None:
+        for expression in expressions:
+            self._topics.add(expression, connection)
+            if self.attendance is not None and connection.user is not None:
+                self.attendance.enter((expression, connection.user))
+
+    def _leave(self, connection: Connection, expressions: Iterable[str]) -> None:
+        for expression in expressions:
+            self._topics.remove(expression, connection)
+            if self.attendance is not None and connection.user is not None:
+                self.attendance.leave((expression, connection.user))

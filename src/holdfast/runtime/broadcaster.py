@@ -27,6 +27,7 @@ from .opening import Opening
 from .options import Options, OptionsDict
 from .outbox import Outbox
 from .periodic import PeriodicSource, Source
+from .presence import PresenceHook, Watch
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
 from .subscribing import MaySubscribe, Subscriber
@@ -39,8 +40,10 @@ class Broadcaster:
             await broadcaster.publish("orders", {"id": 7}, priority=Priority.HIGH)
 
     It belongs to the event loop in which it is entered. `Options` lists the keyword arguments;
-    `clock` gives seconds since the Unix epoch. All tasks live between enter and exit; if one
-    dies, every connection is closed and `publish` raises `BroadcasterFailed`.
+    `clock` gives seconds since the Unix epoch. `presence` keeps account of which users are where,
+    over all nodes, and calls the hook, if it is one, for each who comes or goes. All tasks live
+    between enter and exit; if one dies, every connection is closed and `publish` raises
+    `BroadcasterFailed`.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Broadcaster:
         *,
         broker: Broker | None = None,
         audit: AuditHook | None = None,
+        presence: bool | PresenceHook = False,
         clock: Callable[[], float] = time.time,
         **options: Unpack[OptionsDict],
     ) -> None:
@@ -68,6 +72,9 @@ class Broadcaster:
         self._subscriber = Subscriber(self._node)
         self._admission = Admission(self._node, self._subscriber)
         self._sources: list[PeriodicSource] = []
+        self._watch: Watch | None = None
+        if presence:
+            self._watch = Watch(self._node, None if presence is True else presence)
         self._node.on_listeners = self._listeners_changed
 
     # -- life ----------------------------------------------------------------------------------
@@ -83,6 +90,8 @@ class Broadcaster:
             self._life.spawn(task)
         for source in self._sources:
             self._life.spawn(source.run)
+        if self._watch is not None:
+            self._life.spawn(self._watch.run)
         return self
 
     async def __aexit__(
@@ -325,6 +334,21 @@ class Broadcaster:
         """Remove topics, and drop what is pending for them; return those that were held."""
         self.check_running()
         return await self._subscriber.unsubscribe(outbox, topics)
+
+    async def present(self, topic: str) -> frozenset[str]:
+        """The users who are on a topic (or have subscribed to that very pattern), on any node.
+
+        Needs `presence`. It lags by up to a second, and by ten where a node died. Who may see it is
+        for the application to decide.
+        """
+        self.check_running()
+        if self._watch is None:
+            raise ConfigurationError("nobody is counted: make the Broadcaster with presence=True")
+        return await self._node.broker.presence.users(topic)
+
+    async def online(self) -> frozenset[str]:
+        """The users who have a connection, on any node (see `present`)."""
+        return await self.present(USER_TOPIC)
 
     def statistics(self) -> Statistics:
         """A snapshot of counts; costs time in proportion to the connections."""

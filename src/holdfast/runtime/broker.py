@@ -7,7 +7,7 @@ messages too. tests/contract/ holds every implementation to what is written here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from ..core.cursor import Cursor, Epoch
 from ..core.delivery import PageRequest
 from ..core.history import Page, Subscriptions, Survey
 from ..core.message import Message, Offset, Priority, UserId
+from ..core.presence import Member, Movement, NodeId
 from ..core.tokens import ConnectionId, Redemption, Session, Token
 
 
@@ -93,6 +94,27 @@ class TokenStore(Protocol):
         ...
 
 
+class PresenceStore(Protocol):
+    """Where all nodes note who is there (see `core/presence.py`)."""
+
+    async def update(
+        self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
+    ) -> Movement:
+        """Note what changed on a node, and that it is alive for `lease` seconds more.
+
+        Returns what that changed over all nodes, and who went with nodes that died.
+        """
+        ...
+
+    async def remove(self, node: NodeId) -> Movement:
+        """The node ends; who was nowhere else has gone."""
+        ...
+
+    async def users(self, topic: str) -> frozenset[UserId]:
+        """Who is on a topic (or has subscribed to that very pattern), on any node."""
+        ...
+
+
 class Broker(Protocol):
     """A log of messages that every node reads in the same order.
 
@@ -104,6 +126,11 @@ class Broker(Protocol):
     @property
     def tokens(self) -> TokenStore:
         """The place for tokens."""
+        ...
+
+    @property
+    def presence(self) -> PresenceStore:
+        """Where it is noted who is there."""
         ...
 
     @property

@@ -94,6 +94,7 @@ class Lifecycle:
             finally:
                 self.state = BroadcasterState.CLOSED
                 with anyio.CancelScope(shield=True):
+                    await self._node.finish()  # what the tasks began at their end
                     await self._node.broker.close()
 
     def begin_drain(self) -> None:

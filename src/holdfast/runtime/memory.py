@@ -6,12 +6,13 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..core.cursor import Cursor, Epoch
 from ..core.delivery import PageRequest
 from ..core.history import History, Page, Retention, Subscriptions, Survey
 from ..core.message import Message, Offset, UserId
+from ..core.presence import Member, Movement, NodeId, Roster
 from ..core.tokens import ConnectionId, Redemption, Session, Token, TokenLimits, TokenRegistry
 from .broker import Batch, Draft, Head
 from .feed import Feed
@@ -56,6 +57,29 @@ class MemoryTokens:
         return self.registry.forget(user)
 
 
+class MemoryPresence:
+    """A `PresenceStore` in this process."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._roster = Roster()
+        self._clock = clock
+
+    async def update(
+        self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
+    ) -> Movement:
+        """See `PresenceStore.update`."""
+        now = self._clock()
+        return self._roster.update(node, came, went, now=now, until=now + lease)
+
+    async def remove(self, node: NodeId) -> Movement:
+        """See `PresenceStore.remove`."""
+        return Movement(is_known=True, went=tuple(self._roster.remove(node)))
+
+    async def users(self, topic: str) -> frozenset[UserId]:
+        """See `PresenceStore.users`."""
+        return frozenset(self._roster.users(topic))
+
+
 class MemoryBroker:
     """A log in memory. Several Broadcasters of one event loop may share one.
 
@@ -72,6 +96,7 @@ class MemoryBroker:
         self._clock = clock
         self._history = History(retention)
         self._tokens = MemoryTokens(tokens, clock)
+        self._presence = MemoryPresence(clock)
         self._epoch: Epoch | None = None
         self._feed = Feed()
         self._published: OrderedDict[str, Offset] = OrderedDict()
@@ -81,6 +106,11 @@ class MemoryBroker:
     def tokens(self) -> MemoryTokens:
         """The place for tokens."""
         return self._tokens
+
+    @property
+    def presence(self) -> MemoryPresence:
+        """Where it is noted who is there."""
+        return self._presence
 
     @property
     def history(self) -> History:

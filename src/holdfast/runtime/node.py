@@ -176,14 +176,14 @@ class Node:
         try:
             await self.broker.tokens.detach(session, id)
         except asyncio.CancelledError:
-            self._run_to_end(self.broker.tokens.detach(session, id))  # again changes nothing
+            self.run_to_end(self.broker.tokens.detach(session, id))  # again changes nothing
             raise
 
     def abandon(self, id: ConnectionId) -> None:
         """Give back whatever session a connection that is not to be may have got."""
-        self._run_to_end(self.broker.tokens.abandon(id))
+        self.run_to_end(self.broker.tokens.abandon(id))
 
-    def _run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what must come to its end, though the client that it is for may be gone."""
         task = asyncio.ensure_future(work)
         self._under_way.add(task)
@@ -192,7 +192,7 @@ class Node:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("a session could not be given back", exc_info=error)
+            _logger.error("what had to come to its end did not", exc_info=error)
 
     async def finish(self) -> None:
         """Wait for all that was started."""

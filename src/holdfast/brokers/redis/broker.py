@@ -18,6 +18,7 @@ from ...runtime.broker import Batch, Draft, Head
 from . import entries, keys
 from .archive import Archive, Need
 from .line import Client, Line
+from .presence import RedisPresence
 from .reader import Reader
 from .script import HEAD, End, Operation
 from .tokens import RedisTokens
@@ -69,6 +70,7 @@ class RedisBroker:
             self._configure,
         )
         self._tokens = RedisTokens(self._line)
+        self._presence = RedisPresence(self._line)
         self._watchers: list[Callable[[bool], None]] = []
         self._archive = Archive(self._line, self._reader)
         self._users = 0
@@ -77,6 +79,11 @@ class RedisBroker:
     def tokens(self) -> RedisTokens:
         """The place for tokens."""
         return self._tokens
+
+    @property
+    def presence(self) -> RedisPresence:
+        """Where it is noted who is there."""
+        return self._presence
 
     @property
     def history_age(self) -> float | None:

@@ -20,7 +20,7 @@ local function present(text) return string.sub(text, 1, 1) == '+' end
 
 local settings = {
   limit = 1000, max_bytes = 16777216, age = 3600, total_bytes = 268435456, max_logs = 100000,
-  lifetime = 86400, grace = 60, per_user = 100, total = 50000, lease = 10,
+  lifetime = 86400, grace = 60, per_user = 100, total = 50000,
 }
 do
   local stored = redis.call('HGETALL', HUB .. ':settings')

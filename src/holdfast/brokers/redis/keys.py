@@ -32,9 +32,16 @@ def address(topic: str, user: UserId | None) -> str:
 def parse_address(text: str) -> tuple[str, UserId | None]:
     """The topic and user of an `address`."""
     user, _, topic = text.partition(":")
-    return topic, UserId(unquote(user[1:])) if user.startswith("+") else None
+    return topic, parse_owner(user)
 
 
 def owner(user: UserId | None) -> str:
     """`-` for nobody in particular, `+` and the quoted name for a user."""
     return "-" if user is None else f"+{quote(user, safe='', errors='surrogatepass')}"
+
+
+def parse_owner(text: str) -> UserId | None:
+    """The user of an `owner`."""
+    if not text.startswith("+"):
+        return None
+    return UserId(unquote(text[1:], errors="surrogatepass"))
