@@ -24,6 +24,8 @@ PURE = frozenset(
 )
 # What an edge shares with others lies further inward; only this one puts edges together.
 COMPOSER = "asgi"
+# This one runs where no server does.
+CONSUMER = "client"
 INNER = ("errors", "core", "runtime")
 
 
@@ -107,6 +109,8 @@ def allowed(importer: str, target: str) -> bool:
             return top in sys.stdlib_module_names or top in {"anyio", "typing_extensions"}
         return target != "<computed>"
     part = part_of(target)
+    if importer == CONSUMER:
+        return part in {"errors", "core", CONSUMER}
     if importer in INNER:
         return part in INNER[: INNER.index(importer) + 1]
     return part in INNER or part == importer or (importer == COMPOSER and part != "")
@@ -190,6 +194,9 @@ CLOCKS = (
         ("sse.py", "from holdfast.asgi import LiveApp"),
         ("sse.py", "from holdfast import Broadcaster"),
         ("auth/seeded.py", "from ..settings import Settings"),
+        ("client/seeded.py", "from ..runtime import seeded"),
+        ("client/seeded.py", "from holdfast import Priority"),
+        ("client/seeded.py", "from ..auth import anonymous"),
         ("brokers/seeded.py", "from holdfast.auth import anonymous"),
         ("asgi/seeded.py", "from holdfast import Broadcaster"),
         ("__init__.py", "import starlette"),
@@ -218,6 +225,7 @@ def test_seeded_violation_is_found(place: str, code: str, tmp_path: Path) -> Non
         ("runtime/seeded.py", "import asyncio, anyio, time\nfrom ..core import other"),
         ("sse.py", "import time\nfrom .core import other\nfrom .runtime import seeded"),
         ("auth/seeded.py", "import jwt\nfrom . import seeded\nfrom holdfast.auth import anonymous"),
+        ("client/seeded.py", "import httpx\nfrom ..core import other\nfrom . import seeded"),
         ("asgi/seeded.py", "from holdfast import sse, websocket\nfrom ..auth import anonymous"),
         ("__init__.py", "from holdfast.runtime import seeded\nfrom .sse import seeded"),
     ],

@@ -12,7 +12,11 @@
     ├── OutcomeUnknown          the operator: it cannot be reached any more; it may have been done
     ├── BroadcasterFailed       the application: a background task died; `__cause__` says why
     ├── IllegalTransition       holdfast itself: an event its lifecycle table forbids
-    └── Refused                 the client: carries what to answer, `status` and `close_code`
+    ├── Refused                 the client: carries what to answer, `status` and `close_code`
+    └── StreamFailed            who consumes a stream (`holdfast.client`): `status` and `code`
+        ├── RequestRefused      the server answers, and says no
+        ├── StreamEnded         the server ended the stream, and said not to come back
+        └── InvalidStream       what answers does not speak this protocol
 
 A publisher's mistake raises before anything is queued. A client's mistake never raises through
 the application: the edges turn `Refused` into an HTTP status, a close code or an error frame.
@@ -101,3 +105,29 @@ class Refused(HoldfastError):
         self.detail = detail
         self.status = status
         self.close_code = close_code
+
+
+class StreamFailed(HoldfastError):
+    """The client of a stream asked for what cannot be had, and trying again would not help.
+
+    `code` is the stable word of docs/protocol.md where the server gave one, else one of the
+    client's own. `status` is the HTTP status, `None` where the stream itself was the answer.
+    """
+
+    def __init__(self, code: str, detail: str, *, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.status = status
+
+
+class RequestRefused(StreamFailed):
+    """The server refused a request for good: a topic that is none, a wrong address, no rights."""
+
+
+class StreamEnded(StreamFailed):
+    """The server ended the stream and said not to come back; `code` is the reason it gave."""
+
+
+class InvalidStream(StreamFailed):
+    """What answers is no event stream of this protocol, or has a frame beyond the limit."""

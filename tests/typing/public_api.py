@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_type
 
+import httpx
+
 from holdfast import (
     AuditAction,
     AuditEvent,
@@ -24,6 +26,7 @@ from holdfast import (
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User, anonymous, require_role
 from holdfast.auth.jwt import JWTAuthenticator
+from holdfast.client import Gap, Message, Status, StreamFailed, Subscribed, connect
 from holdfast.core.message import Offset
 from holdfast.runtime.broker import Broker
 from holdfast.runtime.outbox import Frame, Outbox
@@ -119,6 +122,45 @@ async def serving(scope: Any, receive: Any, send: Any) -> None:
     LiveApp(broadcaster, authenticate=anonymous, authorize=require_role("ops"))
     LiveApp(broadcaster)  # type: ignore[call-arg]
     await app(scope, receive, send)
+
+
+def on_status(status: Status) -> None:
+    """A callback of the client."""
+    assert_type(status.retry_in, float | None)
+
+
+async def on_gap(gap: Gap) -> None:
+    """One that waits."""
+    assert_type(gap.count, int | None)
+    assert_type(gap.priority, Priority | None)
+
+
+async def token() -> str:
+    """A token that is asked for."""
+    return "x"
+
+
+async def consuming() -> None:
+    """The client."""
+    async with httpx.AsyncClient() as http, connect(
+        "http://h/live", topics={"t"}, token=token, http=http, on_gap=on_gap,
+        on_status=on_status, headers={"x": "y"}, position="x", retry_delays=(1, 5),
+    ) as stream:  # fmt: skip
+        async for message in stream:
+            assert_type(message, Message)
+            assert_type(message.data, object)
+            assert_type(message.priority, Priority)
+        assert_type(await stream.subscribe("a"), Subscribed)
+        assert_type(await stream.unsubscribe("a"), tuple[str, ...])
+        assert_type(stream.position, str)
+    connect("http://h", token=lambda: "x", on_gap=print)
+    connect("http://h", token=5)  # type: ignore[arg-type]
+
+
+def failed(error: StreamFailed) -> None:
+    """What ends a stream."""
+    assert_type(error.status, int | None)
+    assert_type(error.code, str)
 
 
 def records(error: Refused, too_large: MessageTooLarge, event_id: str) -> None:
