@@ -22,6 +22,13 @@ _logger = logging.getLogger("holdfast")
 
 Header = tuple[bytes, bytes]
 
+HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+"""What every event stream is answered with."""
+
 RETRY = (1.0, 3.0)
 """Seconds between which `retry` is drawn for each stream, so that clients do not return at once
 together. Never 0: with that, Chromium reconnects in a loop without a pause."""
@@ -54,16 +61,12 @@ _WIRE = _EventStream()
 
 def encode(frames: Iterable[Frame]) -> bytes:
     """The frames as one chunk of the event stream."""
-    return b"".join([_WIRE.head(frame.body, frame.id) + _WIRE.tail("") for frame in frames])
+    return _WIRE.tail("").join(_WIRE.common([_WIRE.head(body, id) for body, id in frames]))
 
 
 def headers(scope: Scope, *, token: str | None = None) -> list[Header]:
     """The response headers of an event stream; `token` goes into `X-Reconnect-Token`."""
-    out = [
-        (b"content-type", b"text/event-stream"),
-        (b"cache-control", b"no-cache, no-transform"),
-        (b"x-accel-buffering", b"no"),
-    ]
+    out = [*HEADERS]
     if token is not None:
         out.append((b"x-reconnect-token", token.encode("ascii")))
     if scope.get("http_version") == "1.1":

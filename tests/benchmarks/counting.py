@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVarTuple, Unpack
 
 from holdfast import Broadcaster
+from holdfast.asgi import LiveApp
+from holdfast.auth import anonymous
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.wire import make_message
 
@@ -165,6 +167,24 @@ def per_delivery(
         name: (many[name] - few[name]) / deliveries * (TICKS if name in AT_ONCE else 1)
         for name in many
     }
+
+
+async def opening(connections: int) -> Counts:
+    """Calls and steps that it takes to open so many event streams, from the request on."""
+    counts: Counts = {}
+    broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
+    app = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
+    async with broadcaster, Fleet(broadcaster) as fleet:
+        await fleet.request(app, 1)
+        with counted(counts):
+            await fleet.request(app, connections)
+    return counts
+
+
+def per_opening(*, between: tuple[int, int] = (20, 120)) -> Counts:
+    """What one more opening adds."""
+    few, many = (run(opening(size)) for size in between)
+    return {name: (many[name] - few[name]) / (between[1] - between[0]) for name in many}
 
 
 async def replay(missed: int) -> Counts:

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from holdfast import sse, websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from types import TracebackType
 
     from holdfast import Broadcaster
+    from holdfast.asgi import LiveApp
 
 SCOPE = {"type": "http", "http_version": "1.1"}
+REQUEST = {
+    **SCOPE,
+    "method": "GET",
+    "path": "/stream",
+    "query_string": b"topics=hot",
+    "headers": [(b"host", b"127.0.0.1")],
+}
 PATIENCE = 60.0
 
 
@@ -47,13 +55,20 @@ class Fleet:
         self, topics: Sequence[Sequence[str]], *, last_event_id: str | None = None
     ) -> None:
         """A connection for each element, with its topics; they are live when this returns."""
+        each = 2 if self._serve == self._event_stream else 1  # the start of the response is one
+        await self._run([self._serve(names, last_event_id) for names in topics], each)
+
+    async def request(self, app: LiveApp, connections: int) -> None:
+        """So many event streams of an application; they are live when this returns."""
+        requests = [app(dict(REQUEST), self._receive, self._send_body) for _ in range(connections)]
+        await self._run(requests, 2)
+
+    async def _run(self, connections: Sequence[Coroutine[Any, Any, None]], sends_each: int) -> None:
         before = len(self._tasks)
-        sends = self.sends + len(topics) * (2 if self._serve == self._event_stream else 1)
-        self._tasks += [
-            asyncio.ensure_future(self._serve(names, last_event_id)) for names in topics
-        ]
+        sends = self.sends + len(connections) * sends_each
+        self._tasks += [asyncio.ensure_future(connection) for connection in connections]
         async with asyncio.timeout(PATIENCE):
-            while self.sends < sends:  # the start of the response, and the first frame
+            while self.sends < sends:
                 for task in self._tasks[before:]:
                     if task.done():
                         task.result()

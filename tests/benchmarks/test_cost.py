@@ -17,6 +17,7 @@ from tests.benchmarks.counting import (
     fan_out,
     kept_by_resumed,
     per_delivery,
+    per_opening,
     replay,
     run,
     stepped,
@@ -40,7 +41,7 @@ COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
         "kept": (0.0, 16.0),
     },
     ("sse", 10): {
-        "calls": (3.2, 3.6),
+        "calls": (2.7, 3.0),
         "steps": (0.002, 0.003),
         "sends": (0.1, 0.1),
         "peak": (0.0, 16.0),
@@ -54,16 +55,18 @@ COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
         "kept": (0.0, 16.0),
     },
     ("websocket", 10): {
-        "calls": (11.2, 12.5),
+        "calls": (10.7, 12.0),
         "steps": (0.002, 0.003),
         "sends": (1.0, 1.0),
         "peak": (0.0, 16.0),
         "kept": (0.0, 16.0),
     },
 }
+PER_OPENING = {"calls": (292.0, 305.0), "steps": (2.0, 2.0)}
+"""An event stream that is opened, from the request to the first frame: (measured, at most)."""
 CALLS_PER_PUBLISH = (101.5, 110.0)
 """A message that nobody listens to: (measured, at most)."""
-CALLS_PER_REPLAYED = (27.4, 31.0)
+CALLS_PER_REPLAYED = (24.4, 27.0)
 """A message that a resume reads from the history, of 1,000: (measured, at most)."""
 
 KEPT_AFTER_REPLAY = 4096
@@ -102,6 +105,22 @@ def test_delivery_costs_no_more_than_it_did(transport: Transport, chunk: int) ->
     # Half a per cent: what a fleet costs as a whole does not cancel out exactly.
     over = {name: measured[name] for name in bounds if measured[name] > bounds[name] * 1.005}
     assert not over, f"over {bounds}"
+
+
+def test_opening_costs_no_more_than_it_did() -> None:
+    """An opening keeps to its bounds."""
+    measured = per_opening()
+    over = {
+        name: measured[name] for name, (_, most) in PER_OPENING.items() if measured[name] > most
+    }
+    assert not over, f"over {PER_OPENING}"
+
+
+def test_opening_costs_the_same_where_a_thousand_are_open() -> None:
+    """What the tenth connection costs, the thousandth costs, too."""
+    few, many = per_opening(between=(2, 10)), per_opening(between=(500, 1000))
+    assert many["calls"] <= few["calls"] * GROWTH
+    assert many["steps"] <= PER_OPENING["steps"][1]
 
 
 def test_publishing_to_nobody_costs_no_more_than_it_did() -> None:
@@ -153,6 +172,9 @@ def main() -> None:
         counts = measure(transport, chunk)
         line = ", ".join(f"{name} {counts[name]:.3f}" for name in bounds)
         sys.stdout.write(f"{transport}, {chunk} in a tick: {line}\n")
+    counts = per_opening()
+    line = ", ".join(f"{name} {counts[name]:.1f}" for name in PER_OPENING)
+    sys.stdout.write(f"opening: {line}\n")
     sys.stdout.write(f"publish to nobody: {cost_of_publishing(0, audience=0)['calls']:.1f} calls\n")
     sys.stdout.write(f"replayed message: {run(replay(1000))['calls'] / 1000:.1f} calls\n")
 

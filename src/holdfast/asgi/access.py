@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from urllib.parse import urlsplit
 
 from ..auth import Action, Authenticate, Authorize, Request, User
@@ -34,13 +35,11 @@ def presented(request: Request) -> tuple[str | None, str | None]:
     The token inside an id that came as a header is newer than one in the URL, which the browser
     repeats at every reconnect.
     """
-    header_id, header_token = (
-        request.headers.get(name) or None for name in ("last-event-id", "x-reconnect-token")
-    )
-    query_id, query_token = (request.query.get(name) or None for name in ("last_event_id", "token"))
-    if header_id is not None and EventId.parse(header_id) is not None:
-        query_token = None
-    return header_id or query_id, header_token or query_token
+    headers, query = request.headers, request.query
+    header_id, token = headers.get("last-event-id"), headers.get("x-reconnect-token")
+    if not token and not (header_id and EventId.parse(header_id)):
+        token = query.get("token")
+    return header_id or query.get("last_event_id") or None, token or None
 
 
 class Access:
@@ -61,8 +60,9 @@ class Access:
     async def user(self, request: Request, transport: str) -> User:
         """Who the client is; raises `Refused`: 401 if the hook does not know, 503 if it raises."""
         try:
-            answer = self._authenticate(request)
-            user = await answer if inspect.isawaitable(answer) else answer
+            user = self._authenticate(request)
+            if user is not None and not isinstance(user, User):
+                user = await user
         except Exception:
             _logger.exception("the authenticate hook failed; the client may try again")
             raise failed() from None
@@ -82,6 +82,8 @@ class Access:
         """The `authorize` hook's answer; raises `Refused` with 503 if that raises."""
         try:
             answer = self._authorize(user, action, topic)
+            if isinstance(answer, bool):
+                return answer
             return bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception:
             _logger.exception("the authorize hook failed on %s; the client may try again", action)
@@ -89,12 +91,11 @@ class Access:
 
     def may_subscribe(self, user: User) -> MaySubscribe:
         """The hook for one user, as the Broadcaster asks it."""
+        return partial(self._may_subscribe, user)
 
-        async def may(topic: str) -> bool:
-            action = Action.SUBSCRIBE_PATTERN if is_pattern(topic) else Action.SUBSCRIBE
-            return await self.may(user, action, topic)
-
-        return may
+    def _may_subscribe(self, user: User, topic: str) -> Awaitable[bool]:
+        action = Action.SUBSCRIBE_PATTERN if is_pattern(topic) else Action.SUBSCRIBE
+        return self.may(user, action, topic)
 
     def connect(
         self,

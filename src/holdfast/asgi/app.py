@@ -102,7 +102,8 @@ class LiveApp:
             return
         if scope["type"] != "http":
             return
-        head, cors = scope["method"] == "HEAD", list[Header]()
+        head = scope["method"] == "HEAD"
+        cors: list[Header] = []
         try:
             await self._route(Request(scope), cors, receive, send)
         except Refused as error:

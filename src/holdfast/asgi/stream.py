@@ -14,7 +14,7 @@ from ..runtime.transport import Receive, Scope, Send
 from .access import Access, presented
 from .http import Header
 
-PREFETCH_HEADERS = ("sec-purpose", "purpose", "x-moz")
+PREFETCH_HEADERS = frozenset({"sec-purpose", "purpose", "x-moz"})
 
 
 class Streams:
@@ -35,7 +35,7 @@ class Streams:
         last_event_id, token = presented(request)
         try:
             user = await self._access.user(request, "sse")
-            if request.method == "HEAD" or any(h in request.headers for h in PREFETCH_HEADERS):
+            if request.method == "HEAD" or not PREFETCH_HEADERS.isdisjoint(request.headers):
                 # Nothing is consumed: whoever only looks must not use up a token.
                 headers = [*sse.headers(scope), *cors]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -71,6 +71,8 @@ class Streams:
 
 
 def _takes_event_streams(request: Request) -> bool:
-    accept = request.headers.get("accept", "*/*").lower()
-    ranges = {part.partition(";")[0].strip() for part in accept.split(",")}
+    accept = request.headers.get("accept")
+    if accept is None or accept == "text/event-stream":  # as EventSource says it
+        return True
+    ranges = {part.partition(";")[0].strip() for part in accept.lower().split(",")}
     return not ranges.isdisjoint({"text/event-stream", "text/*", "*/*", ""})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from ..errors import Refused
 
@@ -19,10 +19,12 @@ class Request:
     field that comes several times, the first counts.
     """
 
-    __slots__ = ("_query_is_readable", "headers", "query", "scope")
+    __slots__ = ("_query_is_readable", "headers", "method", "query", "scope")
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
+        self.method = str(scope.get("method", "GET"))
+        """The HTTP method; a WebSocket handshake is a GET."""
         self.headers: dict[str, str] = {}
         for name, value in scope.get("headers", ()):
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -31,33 +33,18 @@ class Request:
             else:
                 self.headers.setdefault(key, text)
         self.query: dict[str, str] = {}
-        self._query_is_readable = True
         raw: bytes = scope.get("query_string", b"")
-        try:
-            if len(raw) > MAX_QUERY_BYTES:
-                raise ValueError
-            fields = parse_qsl(
-                raw.decode("latin-1"),
-                keep_blank_values=True,
-                encoding="latin-1",
-                max_num_fields=MAX_QUERY_FIELDS,
-            )
-        except ValueError:
-            self._query_is_readable = False
-            return
-        for name, value in fields:
-            self.query.setdefault(_utf8(name), _utf8(value))
+        self._query_is_readable = len(raw) <= MAX_QUERY_BYTES and raw.count(b"&") < MAX_QUERY_FIELDS
+        if self._query_is_readable:
+            for field in filter(None, raw.split(b"&")):
+                name, _, value = field.partition(b"=")
+                self.query.setdefault(_unescaped(name), _unescaped(value))
 
     def check_query(self) -> None:
         """Raise `Refused` if the query was too long, and therefore read as empty."""
         if not self._query_is_readable:
             limits = f"{MAX_QUERY_BYTES} bytes, {MAX_QUERY_FIELDS} fields"
             raise Refused("invalid_query", f"the query is too long: at most {limits}", status=400)
-
-    @property
-    def method(self) -> str:
-        """The HTTP method; a WebSocket handshake is a GET."""
-        return str(self.scope.get("method", "GET"))
 
     @property
     def client(self) -> str | None:
@@ -79,6 +66,6 @@ class Request:
         return f"<Request {self.method} {self.scope.get('path')!r}>"
 
 
-def _utf8(text: str) -> str:
-    """Bytes that were read as Latin-1, whether they came escaped or not (curl does not)."""
-    return text.encode("latin-1").decode("utf-8", "replace")
+def _unescaped(part: bytes) -> str:
+    """A name or a value of a form (URL standard, 5.1), escaped or not, as curl sends it."""
+    return unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8", "replace")

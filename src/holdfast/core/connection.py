@@ -33,6 +33,8 @@ class State(Enum):
     CLOSING = "closing"
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # Enum's own costs a call; TRANSITIONS is asked at every step
+
 
 class Event(Enum):
     """What can happen to a connection."""
@@ -41,6 +43,8 @@ class Event(Enum):
     CLOSE = "close"
     LOST = "lost"
     FINISHED = "finished"
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {

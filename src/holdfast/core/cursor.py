@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 from .message import Offset, Priority
@@ -38,8 +39,9 @@ class Cursor:
     marks: tuple[Offset, Offset, Offset, Offset]
 
     @classmethod
+    @lru_cache(maxsize=16)
     def at(cls, offset: int) -> Cursor:
-        """The same mark in every lane."""
+        """The same mark in every lane. Those who are up to date are all at the same one."""
         mark = Offset(offset)
         return cls((mark, mark, mark, mark))
 

@@ -98,6 +98,11 @@ class Delivery:
         """Whether all four lanes are fed by the fan-out."""
         return not self._behind
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether `take` has nothing to hand over."""
+        return self.unsorted is None and not self.buffer
+
     def offer(self, run: Run) -> bool:
         """Take a run of the live feed; whether somebody has to be told that there may be more."""
         before = self.unsorted

@@ -38,6 +38,9 @@ Token = NewType("Token", str)
 
 ConnectionId = NewType("ConnectionId", str)
 
+NONE_REFUSED: frozenset[str] = frozenset()
+"""Shared by all sessions; every empty `frozenset(…)` is an object of its own."""
+
 _TOKEN = re.compile("[A-Za-z0-9_-]{22}", re.ASCII)
 _Hash = bytes
 
@@ -81,7 +84,7 @@ class Session:
     user: UserId | None
     subscriptions: Mapping[str, Offset] = field(default_factory=dict[str, Offset])
     requested: frozenset[str] = frozenset()
-    refused: frozenset[str] = frozenset()
+    refused: frozenset[str] = NONE_REFUSED
     position: Position | None = None
     acknowledged: bool = False
     connection: ConnectionId | None = None

@@ -11,7 +11,7 @@ A bad token or event id is never an error: a browser's EventSource would give up
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from ..core.cursor import Cursor, Epoch, EventId
 from ..core.delivery import Delivery
 from ..core.history import Survey
 from ..core.message import BEGINNING, Offset, UserId
-from ..core.tokens import ConnectionId, Position, Presented, Session, Token
+from ..core.tokens import NONE_REFUSED, ConnectionId, Position, Presented, Session, Token
 from ..core.topics import USER_TOPIC
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from . import frames
@@ -44,7 +44,7 @@ class Cause(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Hello:
     """What a client presents. `token` counts before the one inside `last_event_id`.
 
@@ -93,7 +93,16 @@ class Admission:
         id = ConnectionId(secrets.token_urlsafe(16))
         node.admitting[id] = hello.user
         try:
-            return await self._admit(hello, topics, id)
+            try:
+                start = await self._present(hello, topics, id)
+            except BaseException:
+                node.abandon(id)  # a token may be consumed: its session must not stay with nobody
+                raise
+            try:
+                return await self._open(hello, topics, id, start)
+            except BaseException:
+                await node.detach(start.session, id)
+                raise
         except (BrokerUnavailable, OutcomeUnknown) as error:
             raise _not_now(str(error)) from error
         finally:
@@ -132,19 +141,6 @@ class Admission:
         await node.finish()
         await node.broker.tokens.forget(user)
 
-    async def _admit(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> Outbox:
-        node = self._node
-        try:
-            start = await self._present(hello, topics, id)
-        except BaseException:
-            node.abandon(id)  # a token may be consumed: its session must not stay with nobody
-            raise
-        try:
-            return await self._open(hello, topics, id, start)
-        except BaseException:
-            await node.detach(start.session, id)
-            raise
-
     # -- token and position --------------------------------------------------------------------
 
     async def _present(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> _Start:
@@ -171,7 +167,7 @@ class Admission:
             self._refused(hello, id, answer.verdict.value)
         elif hello.last_event_id:
             self._refused(hello, id, "malformed")
-        session = Session(hello.user, requested=frozenset(topics))
+        session = Session(hello.user, {}, frozenset(topics))
         return _Start(session, await broker.tokens.issue(session, id), node.epoch, cause=cause)
 
     def _refused(self, hello: Hello, id: ConnectionId, why: str) -> None:
@@ -209,11 +205,13 @@ class Admission:
     ) -> Outbox:
         node, session = self._node, start.session
         wanted: Iterable[str] = topics
-        if start.returns and (not topics or frozenset(topics) == session.requested):
-            # The same request again, as a browser repeats it: whatever was subscribed since.
-            wanted = [*session.subscriptions, *session.refused]
-        if topics:
-            session.requested = frozenset(topics)
+        if start.returns:
+            requested = frozenset(topics)
+            if not topics or requested == session.requested:
+                # The same request again, as a browser repeats it: whatever was subscribed since.
+                wanted = [*session.subscriptions, *session.refused]
+            else:
+                session.requested = requested
         survey = await self._settle(hello, wanted, start)
         while start.rights != node.rights:  # some were withdrawn while we asked
             survey = await self._settle(hello, wanted, start)
@@ -255,12 +253,13 @@ class Admission:
         )
         if hello.user is not None:
             allowed.append(USER_TOPIC)
-        held = session.subscriptions if start.cursor is not None else dict[str, Offset]()
-        seen = start.cursor.highest if start.cursor is not None else BEGINNING
-        start.newest = max([seen, *held.values()])
+        held: Mapping[str, Offset] = {}
+        if start.cursor is not None:
+            held = session.subscriptions
+            start.newest = max([start.cursor.highest, *held.values()])
         since = max(node.ingested, start.newest)
         session.subscriptions = {topic: held.get(topic, since) for topic in allowed}
-        session.refused = frozenset(rejected)
+        session.refused = frozenset(rejected) if rejected else NONE_REFUSED
         await node.broker.tokens.record(session)
         if start.cursor is None:
             return Survey(0, None)

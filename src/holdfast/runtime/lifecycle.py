@@ -61,6 +61,7 @@ class Lifecycle:
         if self._tasks is not None:
             raise NotRunning("this Broadcaster is running already: enter it once, in one lifespan")
         self.loop = asyncio.get_running_loop()
+        self._node.monotonic = self.loop.time
         self._failure = None
         await self._node.broker.start()
         try:

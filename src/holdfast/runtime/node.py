@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -46,6 +47,8 @@ class Node:
         self.broker = broker
         self.options = options
         self.clock = clock
+        self.monotonic: Callable[[], float] = time.monotonic
+        """Seconds of the event loop's clock; the lifecycle sets it."""
         self.registry = ConnectionRegistry(options.connection_limits())
         self.counters = Counters()
         self.outboxes: dict[Connection, Outbox] = {}
@@ -70,10 +73,6 @@ class Node:
         self._fan_out = FanOut(self)
         self._ahead: set[Outbox] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
-
-    def monotonic(self) -> float:
-        """Seconds of the event loop's clock."""
-        return asyncio.get_running_loop().time()
 
     def begin(self, head: Head) -> None:
         """Start to deliver what follows `head`."""

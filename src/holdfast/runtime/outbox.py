@@ -51,8 +51,6 @@ class Outbox:
         "_first",
         "_flushed",
         "_node",
-        "_prefix",
-        "_suffix",
         "_waiter",
         "abort",
         "accounted",
@@ -72,14 +70,12 @@ class Outbox:
         self, node: Node, connection: Connection, token: Token, may_subscribe: MaySubscribe | None
     ) -> None:
         self._node = node
-        self._control: list[bytes] = []
+        self._control: tuple[bytes, ...] = ()
         self._first: Frame | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closing_sent = False
         self._flushed: asyncio.Event | None = None
         self.epoch = node.epoch
-        self._prefix = f"{node.epoch}~"
-        self._suffix = f"~{token}"
         self.connection = connection
         self.token = token
         self.may_subscribe = may_subscribe
@@ -91,7 +87,7 @@ class Outbox:
         """What is unacknowledged; `None` for a client that does not acknowledge."""
         self.pipe: Pipe | None = None
         """Where the fan-out may send on the spot; the transport sets it."""
-        self.abort: Callable[[], None] = lambda: None
+        self.abort: Callable[[], None] = _nothing_to_abort
         """Ends the transport at once, whatever it is doing; the transport sets it."""
         self.accounted = False
         """Whether its account has been added to the node's."""
@@ -111,7 +107,7 @@ class Outbox:
         if len(self._control) >= CONTROL_FRAMES:
             self.close(CloseReason.ABUSE)
         else:
-            self._control.append(body)
+            self._control += (body,)
             self.wake()
 
     def begin(self, hello: bytes) -> None:
@@ -219,12 +215,10 @@ class Outbox:
             if self.pipe is not None and self.pipe.is_busy:
                 await self.pipe.finish()
                 self.sent()
-            if frames_now := self._control_frames():
-                return frames_now
-            if self.connection.state in (State.CLOSING, State.CLOSED):
-                return None
+            if self._control or self.connection.state is not State.OPEN:
+                return self._control_frames() or None  # there is a first one until it is OPEN
             if self.window is not None and not self.window.room:
-                await self._wait()  # for an acknowledgement
+                await self._woken()  # for an acknowledgement
                 continue
             request = self.connection.delivery.request(self._node.ingested)
             if request is not None:
@@ -233,10 +227,10 @@ class Outbox:
                     has_paused = True
                 elif page := await self._read(request):
                     return page
+            elif self.connection.delivery.is_empty:
+                await self._woken()
             elif messages := self._take():
-                return messages
-            elif self.connection.delivery.request(self._node.ingested) is None:
-                await self._wait()  # else all that was held had expired, and there is more to read
+                return messages  # else all of it had expired, and there may be more to read
 
     def sent(self) -> None:
         """The server took what `next` returned."""
@@ -268,7 +262,7 @@ class Outbox:
     # ------------------------------------------------------------------------------------------
 
     def _id(self, cursor: Cursor) -> str:
-        return f"{self._prefix}{cursor}{self._suffix}"
+        return f"{self.epoch}~{cursor}~{self.token}"
 
     def _control_frames(self) -> list[Frame]:
         state = self.connection.state
@@ -280,7 +274,7 @@ class Outbox:
             self._first = None
             self.connection.handle(Event.READY)
         out += [Frame(body, self.event_id()) for body in self._control]
-        self._control.clear()
+        self._control = ()
         reason = self.connection.close_reason
         if state is State.CLOSING and reason is not None and not self._closing_sent:
             self._closing_sent = True
@@ -330,14 +324,15 @@ class Outbox:
         if out:
             self.blocked_since = self._node.monotonic()
             self.handed_over += len(out)
-            self.handed_over_bytes += sum(len(frame.body) for frame in out)
+            self.handed_over_bytes += sum([len(frame.body) for frame in out])
 
-    async def _wait(self) -> None:
-        if self._waiter is not None:
+    def _woken(self) -> asyncio.Future[None]:
+        """What ends with the next `wake`; done, too, when whoever waits for it is cancelled."""
+        if self._waiter is not None and not self._waiter.done():
             raise RuntimeError("two tasks wait in one outbox")
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await waiter
-        finally:
-            if self._waiter is waiter:
-                self._waiter = None
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
+
+
+def _nothing_to_abort() -> None:
+    pass

@@ -78,7 +78,7 @@ class Pipe:
         self.tail = wire.tail(token)
         self._send = send
         self._task = task
-        self._loop = asyncio.get_running_loop()
+        self._loop = task.get_loop()
         self._context = contextvars.copy_context()
         self._waiting: tuple[Coroutine[Any, Any, None], Any] | None = None
         self._error: BaseException | None = None
