@@ -1,0 +1,147 @@
+"""Publishing from processes that serve nobody, to nodes that do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from holdfast import Broadcaster, ConfigurationError, InvalidPayload, MessageTooLarge, Priority
+from holdfast.brokers.redis import Publisher, RedisBroker, SyncPublisher
+from holdfast.errors import BrokerUnavailable, OutcomeUnknown
+from tests.support.processes import free_port
+from tests.support.reading import Reader
+from tests.support.redis_server import shared_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+def hub() -> str:
+    """The name of a hub that nobody else has."""
+    return secrets.token_hex(8)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Redis]:
+    """A client, as an application makes it."""
+    async with Redis.from_url(shared_server().url) as made:
+        yield made
+
+
+@pytest.fixture
+async def broadcaster(client: Redis, hub: str) -> AsyncIterator[Broadcaster]:
+    """A node of the hub."""
+    async with Broadcaster(broker=RedisBroker(client, hub=hub)) as made:
+        yield made
+
+
+async def test_nodes_deliver_what_a_publisher_publishes(
+    broadcaster: Broadcaster, client: Redis, hub: str
+) -> None:
+    """Every option of publish reaches the client of a node, in the order of the calls."""
+    publisher = Publisher(client, hub=hub)
+    async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
+        reader = Reader(outbox)
+        await reader.hello()
+        offsets = await asyncio.gather(*(publisher.publish("t", n) for n in range(300)))
+        assert offsets == list(range(1, 301))
+        assert await reader.take(300) == list(range(300))
+        await publisher.publish("t", "for bob", to_user="bob")
+        await publisher.publish_to_user("ann", "for ann", priority=Priority.HIGH, ttl=60.0)
+        assert await reader.take(1) == ["for ann"]
+
+
+async def test_idempotency_key_holds_across_publishers(client: Redis, hub: str) -> None:
+    """Whoever repeats it, and however, a key is published once."""
+    first = await Publisher(client, hub=hub).publish("t", 1, idempotency_key="k")
+    with redis.Redis.from_url(shared_server().url) as sync:
+        again = await asyncio.to_thread(
+            SyncPublisher(sync, hub=hub).publish, "t", 1, idempotency_key="k"
+        )
+    assert again == first == 1
+
+
+async def test_synchronous_code_publishes_from_threads_and_forks(
+    broadcaster: Broadcaster, hub: str
+) -> None:
+    """One publisher, shared by threads and a forked child, loses and repeats nothing."""
+    with redis.Redis.from_url(shared_server().url) as sync:
+        publisher = SyncPublisher(sync, hub=hub)
+
+        def work(name: str) -> None:
+            for n in range(50):
+                publisher.publish("t", f"{name}{n}")
+
+        async with broadcaster.connect(topics=["t"]) as outbox:
+            reader = Reader(outbox)
+            await reader.hello()
+            work("before")
+            child = await asyncio.to_thread(_forked, publisher)
+            threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+            for thread in threads:
+                thread.start()
+            got = await reader.take(300)
+            for thread in threads:
+                await asyncio.to_thread(thread.join)
+            assert child == 0
+            names = ["before", "child", *"abcd"]
+            assert sorted(map(str, got)) == sorted(
+                f"{name}{n}" for name in names for n in range(50)
+            )
+
+
+def _forked(publisher: SyncPublisher) -> int:
+    """Publish from a forked child; its exit status."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        for n in range(50):
+            publisher.publish("t", f"child{n}")
+        status = 0
+    finally:
+        os._exit(status)
+
+
+async def test_mistakes_raise_before_anything_is_sent(client: Redis, hub: str) -> None:
+    """What is no message is refused as `Broadcaster.publish` refuses it."""
+    publisher = Publisher(client, hub=hub, max_message_bytes=1000)
+    with pytest.raises(InvalidPayload):
+        await publisher.publish("t", object())
+    with pytest.raises(MessageTooLarge):
+        await publisher.publish("t", "x" * 2000)
+    assert await publisher.publish("t", 1) == 1
+
+
+async def test_no_server_is_an_error_at_once(hub: str) -> None:
+    """Without a Redis, the first call says that nobody knows, the next that nothing was done."""
+    port = free_port()
+    async with Redis(host="127.0.0.1", port=port) as client:
+        publisher = Publisher(client, hub=hub, timeout=0.5)
+        for expected in (OutcomeUnknown, BrokerUnavailable, BrokerUnavailable):
+            async with asyncio.timeout(2):
+                with pytest.raises(expected):
+                    await publisher.publish("t", 1)
+    with (
+        redis.Redis.from_url(f"redis://127.0.0.1:{port}") as sync,
+        pytest.raises(OutcomeUnknown),
+    ):
+        SyncPublisher(sync, hub=hub).publish("t", 1)
+
+
+def test_client_that_decodes_is_refused(hub: str) -> None:
+    """Messages are bytes; the error says what to do."""
+    with (
+        redis.Redis(decode_responses=True) as sync,
+        pytest.raises(ConfigurationError, match="decode_responses"),
+    ):
+        SyncPublisher(sync, hub=hub)
