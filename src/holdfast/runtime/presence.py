@@ -48,10 +48,11 @@ class Watch:
         self._node = node
         self._hook = hook
         self._attendance = node.registry.attendance = Attendance()
-        self._id = NodeId(secrets.token_urlsafe(9))
+        self._id = NodeId("")
 
     async def run(self) -> None:
         """The task; it belongs to the Broadcaster, and takes its members with it when it ends."""
+        self._id = NodeId(secrets.token_urlsafe(9))  # made here, so that no fork inherits it
         try:
             while True:
                 await self._tell()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,11 +19,14 @@ from ...errors import ConfigurationError
 from ...runtime.broker import Batch, Draft, Head
 from . import entries, keys
 from .archive import Archive, Need
-from .line import Client, Line
+from .bounded import within
+from .line import UNREACHABLE, Client, Line
 from .presence import RedisPresence
 from .reader import Reader
 from .script import HEAD, End, Operation
 from .tokens import RedisTokens
+
+_logger = logging.getLogger("holdfast")
 
 SWEPT = 100
 """Things that one operation of a sweep drops, at the most."""
@@ -60,6 +65,8 @@ class RedisBroker:
         self._retention = retention or Retention()
         self._limits = tokens or TokenLimits()
         self._clock = clock
+        self._client = client
+        self._timeout = timeout
         self._line = Line(client, prefix, timeout=timeout, clock=clock)
         self._line.on_change = self._changed
         self._reader = Reader(
@@ -112,6 +119,7 @@ class RedisBroker:
         try:
             self._configure()
             await self._reader.start()
+            await self._warn_of_eviction()
         except BaseException:
             self._users -= 1
             raise
@@ -191,6 +199,16 @@ class RedisBroker:
         }  # fmt: skip
         flat = [each for setting in settings.items() for each in setting]
         self._line.tell(Operation("configure", flat))
+
+    async def _warn_of_eviction(self) -> None:
+        """Say so if Redis may throw away what it was given: that is a loss, if a declared one."""
+        with contextlib.suppress(*UNREACHABLE):
+            memory: Any = await within(
+                self._timeout, self._client.execute_command("INFO", "memory")
+            )
+            policy = memory.get("maxmemory_policy") if hasattr(memory, "get") else None
+            if policy not in (None, "noeviction"):
+                _logger.warning("maxmemory-policy is %s: for this it should be noeviction", policy)
 
     def _changed(self, is_up: bool) -> None:
         if is_up:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from redis.exceptions import (
 from ...errors import BrokerUnavailable, OutcomeUnknown
 from . import script
 from .bounded import within
-from .script import Answer, Operation
+from .script import Answer, Caller, Operation
 
 OPERATIONS = 128
 """In one call, at the most: others of the same Redis wait for about two milliseconds."""
@@ -79,8 +78,7 @@ class Line:
         self._prefix = prefix
         self._timeout = timeout
         self._clock = clock
-        self._caller = secrets.token_urlsafe(9)
-        self._number = 0
+        self._caller = Caller()
         self._queue: deque[_Asked] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._retry_at = 0.0
@@ -93,7 +91,7 @@ class Line:
         """
         loop = asyncio.get_running_loop()
         asked = _Asked(operation, then, loop.create_future())
-        if not self.is_up and loop.time() < self._retry_at:
+        if not self.is_up and (self._sender is not None or loop.time() < self._retry_at):
             asked.answer.set_exception(BrokerUnavailable("Redis does not answer"))
             return asked.answer
         self._queue.append(asked)
@@ -163,9 +161,7 @@ class Line:
 
     async def _run(self, operations: Sequence[Operation]) -> Answer:
         """Run operations in one call; raises `BrokerUnavailable` or `OutcomeUnknown`."""
-        self._number += 1
-        candidate = secrets.token_urlsafe(9)
-        arguments = script.call(candidate, self._caller, self._number, self._clock(), operations)
+        arguments = script.call(self._caller, self._clock(), operations)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         may_have_run = False

@@ -5,9 +5,6 @@ Nothing runs in the background, and nothing has to be started or closed.
 
 from __future__ import annotations
 
-import os
-import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -23,7 +20,7 @@ from ...runtime.publishing import PublishOptions, make_draft
 from . import entries, keys, script
 from .broker import check_client
 from .line import REFUSALS, UNREACHABLE, Client, Line
-from .script import Operation
+from .script import Caller, Operation
 
 
 class Publisher:
@@ -83,21 +80,6 @@ class SyncClient(Protocol):
         ...
 
 
-class _Caller(threading.local):
-    """Under which name a thread calls, and how often it has: a repeated call is known by both."""
-
-    def __init__(self) -> None:
-        self._process = 0
-        self._name = ""
-        self._number = 0
-
-    def next(self) -> tuple[str, int]:
-        if self._process != os.getpid():  # a fork must not call under its parent's name
-            self._process, self._name = os.getpid(), secrets.token_urlsafe(9)
-        self._number += 1
-        return self._name, self._number
-
-
 class SyncPublisher:
     """The same for synchronous code, with redis-py's `Redis`; may be shared by threads and forks.
 
@@ -119,7 +101,7 @@ class SyncPublisher:
         self._prefix = keys.prefix(hub)
         self._max_bytes = max_message_bytes
         self._clock = clock
-        self._caller = _Caller()
+        self._caller = Caller()
 
     def publish(
         self,
@@ -143,9 +125,7 @@ class SyncPublisher:
         return self.publish(USER_TOPIC, data, to_user=user, **options)
 
     def _run(self, operation: Operation) -> script.Answer:
-        caller, number = self._caller.next()
-        candidate = secrets.token_urlsafe(9)
-        arguments = script.call(candidate, caller, number, self._clock(), [operation])
+        arguments = script.call(self._caller, self._clock(), [operation])
         try:
             try:
                 raw = self._evaluate("EVALSHA", script.SHA, arguments)

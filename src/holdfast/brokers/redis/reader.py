@@ -30,8 +30,8 @@ ENTRIES = 256
 PATIENCE = 1.0
 """Seconds beyond `BLOCK` after which a line is deaf."""
 
-PAUSE = 0.6
-"""Seconds between attempts to reach a server that is not there."""
+PAUSE = 0.2
+"""Seconds between attempts to read a feed that cannot be read."""
 
 
 class Reader:
@@ -117,10 +117,15 @@ class Reader:
 
     async def _run(self) -> None:
         try:
+            is_heard = True
             while True:
                 try:
                     await self._read()
-                except (*UNREACHABLE, BrokerUnavailable, OutcomeUnknown):
+                    is_heard = True
+                except (*UNREACHABLE, BrokerUnavailable, OutcomeUnknown) as error:
+                    if is_heard:
+                        _logger.warning("the feed cannot be read, trying again: %r", error)
+                    is_heard = False
                     await self._reconnect()
         except Exception as error:
             _logger.exception("the reader of the feed died")
@@ -155,7 +160,7 @@ class Reader:
     async def _reconnect(self) -> None:
         await asyncio.sleep(PAUSE)
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
-            await self._probe()
+            await self._probe()  # while it cannot be followed, it is at least asked
 
     def _ingest(self, found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> bool:
         """Take entries of the feed, in order; whether that brought the replica on."""

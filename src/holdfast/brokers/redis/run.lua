@@ -22,7 +22,5 @@ while place <= #ARGV do
 end
 
 local answer = {log.epoch, log.space, log.head, log.forks, answers}
-if ARGV[3] ~= '0' then
-  redis.call('SET', answered, ARGV[3] .. ' ' .. cmsgpack.pack(answer), 'EX', ANSWER_SECONDS)
-end
+redis.call('SET', answered, ARGV[3] .. ' ' .. cmsgpack.pack(answer), 'EX', ANSWER_SECONDS)
 return answer

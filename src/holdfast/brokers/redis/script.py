@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -62,11 +65,29 @@ class Answer:
     values: list[Any]
 
 
-def call(
-    candidate: str, caller: str, number: int, now: float, operations: Sequence[Operation]
-) -> list[Argument]:
-    """The arguments of one run. With a number of 0 the answer is not remembered."""
-    out: list[Argument] = [candidate, caller, number, repr(now)]
+class Caller(threading.local):
+    """Under which name a thread calls, and how often it has: a repeated call is known by both.
+
+    A forked process must not call under its parent's name: it would get its parent's answers.
+    """
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._name = ""
+        self._number = 0
+
+    def next(self) -> tuple[str, int]:
+        """The name and number of the next call."""
+        if self._process != os.getpid():
+            self._process, self._name = os.getpid(), secrets.token_urlsafe(9)
+        self._number += 1
+        return self._name, self._number
+
+
+def call(caller: Caller, now: float, operations: Sequence[Operation]) -> list[Argument]:
+    """The arguments of one run, which may be repeated as they are."""
+    candidate = secrets.token_urlsafe(9)
+    out: list[Argument] = [candidate, *caller.next(), repr(now)]
     for operation in operations:
         out += (operation.name, len(operation.arguments), *operation.arguments)
     return out
