@@ -60,7 +60,6 @@ def create_app(settings: Settings) -> Starlette:
             Route("/login", login.page),
             Route("/login", login.log_in, methods=["POST"]),
             Route("/logout", login.log_out, methods=["POST"]),
-            Route("/session", login.session),
             Mount("/demo", routes=Demo(broadcaster, links).routes(login)),
             Mount("/live", app=live),
             Mount("/slow", app=links),

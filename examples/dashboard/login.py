@@ -81,13 +81,6 @@ class Login:
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
 
-    async def session(self, request: Request) -> Response:
-        """``GET /session``: 204 while the session lasts, else 401.
-
-        An EventSource gives up on a 401 without telling the page why; this tells.
-        """
-        return Response(status_code=204 if self.user(request) else 401)
-
     def required(self, endpoint: Endpoint) -> Endpoint:
         """Guard an endpoint that changes something: our own page, signed in."""
 

@@ -3,7 +3,8 @@
 Beside LiveApp's endpoints: ``POST /publish`` takes ``{"messages": [...]}`` and answers with their
 ``offsets``; ``GET /position?topics=a,b`` answers with an event ``id`` of now; ``POST /stall``
 blocks the event loop for ``seconds``; ``GET /internals`` counts what must not leak.
-``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON.
+``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON; ``HOLDFAST_LOG`` names a file in
+which the log survives the process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any
 from holdfast import Broadcaster, Priority
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User
+from holdfast.runtime.broker import Broker
 from holdfast.runtime.lifecycle import BroadcasterState
+from tests.support.durable import DurableBroker
 
 
 def authenticate(request: Request) -> User:
@@ -32,7 +35,13 @@ def authorize(user: User, action: Action, topic: str | None) -> bool:
     return True
 
 
-broadcaster = Broadcaster(**json.loads(os.environ.get("HOLDFAST_OPTIONS", "{}")))
+def broker() -> Broker | None:
+    """The memory broker, unless the log is to survive."""
+    path = os.environ.get("HOLDFAST_LOG")
+    return DurableBroker(Path(path)) if path else None
+
+
+broadcaster = Broadcaster(broker=broker(), **json.loads(os.environ.get("HOLDFAST_OPTIONS", "{}")))
 live = LiveApp(broadcaster, authenticate=authenticate, authorize=authorize)
 
 

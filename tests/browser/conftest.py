@@ -1,17 +1,20 @@
-"""The dashboard as its README starts it, and a page of real Chromium logged in to it."""
+"""Real Chromium; the dashboard as its README starts it; the page that imports the client."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import require
+from tests.browser.tab import Site, Tab
+from tests.support import ServerProcess, require
 from tests.support.processes import free_port, wait_listening
 
 PASSWORD = "correct horse battery staple"
@@ -24,6 +27,8 @@ CHROMIUM = [
     "--no-first-run",
 ]
 ROOT = Path(__file__).parents[2]
+PAGES = "tests.apps.pages:app"
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -45,9 +50,9 @@ def dashboard() -> Iterator[int]:
                 process.kill()
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[object]:
-    """A real Chromium."""
+@pytest.fixture(scope="session")
+async def chromium() -> AsyncIterator[Any]:
+    """A real Chromium, the same for all tests."""
     executable = require(
         module="playwright",
         executable=["chromium", "chromium-browser", "google-chrome"],
@@ -59,6 +64,53 @@ async def browser() -> AsyncIterator[object]:
         browser = await playwright.chromium.launch(executable_path=executable, args=CHROMIUM)
         yield browser
         await browser.close()
+
+
+@pytest.fixture
+async def browser(chromium) -> AsyncIterator[Any]:
+    """The browser; what a test opened in it is closed at its end."""
+    yield chromium
+    for context in chromium.contexts:
+        await context.close()
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A server of the pages that every test may use which leaves it as it is."""
+    with ServerProcess("uvicorn", PAGES) as server:
+        yield Site(server.port)
+
+
+@pytest.fixture
+def user() -> str:
+    """A name that no other test has."""
+    return f"user{next(_numbers)}"
+
+
+@pytest.fixture
+def open_tab(browser, user) -> Callable[..., Awaitable[Tab]]:
+    """A function that opens the page at a port in a new tab, as this test's user.
+
+    Tabs of one test share a context: cookies, storage, and the six connections of HTTP/1.1. With
+    `user` of None nobody is logged in.
+    """
+    contexts: dict[str | None, Any] = {}
+
+    async def open_tab(port: int, *, user: str | None = user) -> Tab:
+        if user not in contexts:
+            contexts[user] = await browser.new_context()
+            if user is not None:
+                cookie = {"name": "user", "value": user, "domain": "127.0.0.1", "path": "/"}
+                await contexts[user].add_cookies([cookie])
+        page = await contexts[user].new_page()
+        page.set_default_timeout(15_000)
+        await page.goto(f"http://127.0.0.1:{port}/")
+        tab = Tab(page, user or "")
+        await tab.until("window.ready || seen.errors.length")
+        assert await tab.seen("errors") == []
+        return tab
+
+    return open_tab
 
 
 @pytest.fixture

@@ -89,41 +89,36 @@ def _command(kind: ServerKind, app: str, port: int) -> list[str]:
     return [sys.executable, "-m", kind, *options[kind], app]
 
 
-class ServerProcess:
-    """An ASGI app in a real server process, for the length of a ``with`` block.
+class Process:
+    """A server process that listens on ``port``, for the length of a ``with`` block.
 
-    The block begins when the server listens and ends with the server and all its workers killed.
-    They are killed too when the tests themselves are: a shell that sees its input end does it. An
-    exception that leaves the block carries the last lines of the server's output as a note.
+    The block begins when it listens and ends with it and all its children killed. They are killed
+    too when the tests themselves are: a shell that sees its input end does it. An exception that
+    leaves the block carries the last lines of its output as a note.
 
-    ``port`` is a free one unless one is given: to start anew where another server was.
-    ``app`` is an import string such as ``"tests.apps.live:app"``, looked up from ``cwd`` (the
-    project's root). ``env`` is added to the environment, ``args`` to the server's command line.
-    Starting and `terminate` block: where a client in the same event loop has to keep reading
-    meanwhile, run them in a worker thread.
+    ``env`` is added to the environment. Starting and `terminate` block: where a client in the same
+    event loop has to keep reading meanwhile, run them in a worker thread.
     """
 
     def __init__(
         self,
-        kind: ServerKind,
-        app: str,
+        name: str,
+        command: Sequence[str],
+        port: int,
         *,
-        args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
-        port: int | None = None,
         start_timeout: float = 20.0,
     ) -> None:
-        self.kind = kind
-        self.port = free_port() if port is None else port
+        self.name = name
+        self.port = port
         self.process: subprocess.Popen[bytes]
-        self._command = [*_command(kind, app, self.port), *args]
+        self._command = list(command)
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         self._cwd = cwd
         self._start_timeout = start_timeout
 
     def __enter__(self) -> Self:
-        require(module=self.kind, reason="a real server serves this test")
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             self._command,
@@ -173,13 +168,13 @@ class ServerProcess:
 
         Fails if the server had ended by itself, or still runs after ``timeout`` seconds.
         """
-        assert self.running(), f"{self.kind} had ended by itself with {self.process.returncode}"
+        assert self.running(), f"{self.name} had ended by itself with {self.process.returncode}"
         started = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.kind} runs {timeout} s after SIGTERM") from None
+            raise AssertionError(f"{self.name} runs {timeout} s after SIGTERM") from None
         return time.monotonic() - started
 
     def kill(self) -> None:
@@ -190,4 +185,33 @@ class ServerProcess:
 
     def _said(self) -> str:
         lines = self.output().splitlines()[-60:]
-        return f"{self.kind} on port {self.port} said:\n" + "\n".join(f"  {line}" for line in lines)
+        return f"{self.name} on port {self.port} said:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+class ServerProcess(Process):
+    """An ASGI app in a real server process, for the length of a ``with`` block (see `Process`).
+
+    ``port`` is a free one unless one is given: to start anew where another server was.
+    ``app`` is an import string such as ``"tests.apps.live:app"``, looked up from ``cwd`` (the
+    project's root). ``args`` is added to the server's command line.
+    """
+
+    def __init__(
+        self,
+        kind: ServerKind,
+        app: str,
+        *,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        port: int | None = None,
+        start_timeout: float = 20.0,
+    ) -> None:
+        port = free_port() if port is None else port
+        command = [*_command(kind, app, port), *args]
+        super().__init__(kind, command, port, env=env, cwd=cwd, start_timeout=start_timeout)
+        self.kind = kind
+
+    def __enter__(self) -> Self:
+        require(module=self.kind, reason="a real server serves this test")
+        return super().__enter__()

@@ -29,6 +29,9 @@ const CAUSES = {
 const REASONS = {
   requested: 'as requested',
   drain: 'it is shutting down',
+  idle: 'nothing was heard of this page',
+  slow: 'this page reads too slowly',
+  'credentials expired': 'the session is over',
   replaced: 'too many pages of this user are open',
 };
 
@@ -60,7 +63,7 @@ const stream = new LiveStream('/live', TOPICS, {
   message: (frame) => TAKE[frame.topic]?.(frame),
   gap: declareGap,
   closing({ reason }) {
-    log.add(`The server ended the stream: ${REASONS[reason] ?? reason}`, 'warn');
+    if (reason in REASONS) log.add(`The server ended the stream: ${REASONS[reason]}`, 'warn');
   },
 });
 

@@ -1,18 +1,16 @@
-// The page's main stream.
+// The page's main stream, and what this page makes of what holdfast's client says.
 //
-// Nothing here resumes anything after a break: the browser's EventSource comes back by itself
-// and sends the id of the last event it saw. Only two cases need a new EventSource: the page
-// chose to stay away for a while, or the browser gave up because the answer was an error.
+// Nothing here reconnects, resumes or falls back: the client does.
 
-const RETRY_MS = 3000;
+import { connect } from '/live/client.js';
 
 export class LiveStream {
-  connectionId = null;
   #base;
   #topics;
   #on;
-  #source = null;
-  #lastId = '';
+  #live = null;
+  #state = '';
+  #skew = Infinity; // seconds from the server's clock to ours, and the way here
 
   /**
    * `on` gets every step: state(name, seconds), session(data, timestamp), message(frame),
@@ -20,78 +18,60 @@ export class LiveStream {
    */
   constructor(base, topics, on) {
     this.#base = base;
-    this.#topics = topics.join(',');
+    this.#topics = topics;
     this.#on = on;
   }
 
-  open() {
-    this.#on.state('connecting');
-    this.#connect('stream');
+  get connectionId() {
+    return this.#live?.connectionId;
+  }
+
+  /** Connect, from now on or from where we were. */
+  open(position) {
+    const live = connect(this.#base, { topics: this.#topics, position });
+    let isNew = !position;
+    live.addEventListener('status', ({ detail: { status, reason } }) => {
+      if (live !== this.#live) return; // we hung up ourselves
+      if (status === 'open') {
+        this.#to('live');
+        if (isNew) this.#session({ session: 'fresh' });
+        isNew = false;
+      } else if (status === 'closed') this.#to('stopped');
+      else if (reason === 'unauthorized') this.#to('signedout');
+      else if (this.#state !== 'signedout') this.#to(isNew ? 'connecting' : 'reconnecting');
+      if (reason) this.#on.closing({ reason });
+    });
+    live.addEventListener('resumed', ({ detail }) => this.#session({ session: 'resumed', ...detail }));
+    live.addEventListener('gap', ({ detail }) => {
+      if (detail.topics) this.#on.gap(detail);
+      else this.#session({ session: 'gap', gap: detail });
+    });
+    live.on('*', (data, message) => {
+      this.#skew = Math.min(this.#skew, Date.now() / 1000 - message.timestamp);
+      this.#on.message(message);
+    });
+    this.#live = live;
   }
 
   /** Hang up, stay away, and come back to where we were. */
   async away(seconds) {
-    this.#source.close();
-    this.#on.state('away', seconds);
+    const live = this.#live;
+    this.#live = null;
+    live.close();
+    this.#to('away', seconds);
     await sleep(seconds * 1000);
-    this.#comeBack();
+    this.#to('reconnecting');
+    this.open(live.position);
   }
 
-  #comeBack() {
-    this.#on.state('reconnecting');
-    // Once connected, later breaks send the newer id as a header, and the header wins.
-    this.#connect('reconnect', this.#lastId);
+  #session(data) {
+    this.#on.session(data, Date.now() / 1000 - this.#skew);
   }
 
-  #connect(endpoint, lastId = '') {
-    const query = new URLSearchParams({ topics: this.#topics });
-    if (lastId) query.set('last_event_id', lastId);
-    const source = new EventSource(`${this.#base}/${endpoint}?${query}`);
-    source.onmessage = (event) => {
-      this.#lastId = event.lastEventId;
-      this.#take(JSON.parse(event.data));
-    };
-    source.onerror = () => {
-      if (source.readyState === EventSource.CONNECTING) this.#on.state('reconnecting');
-      else this.#refused();
-    };
-    this.#source = source;
-  }
-
-  #take(frame) {
-    switch (frame.type) {
-      case 'connection_established':
-        this.connectionId = frame.data.connectionId;
-        this.#on.state('live');
-        this.#on.session(frame.data, frame.timestamp);
-        break;
-      case 'message':
-        this.#on.message(frame);
-        break;
-      case 'gap':
-        this.#on.gap(frame.data);
-        break;
-      case 'closing':
-        this.#on.closing(frame.data);
-        if (!frame.data.reconnect) {
-          this.#source.close(); // or the browser would come back all the same
-          this.#on.state('stopped');
-        }
-        break;
-      default: // heartbeats, and whatever a newer server adds
-    }
-  }
-
-  /** An EventSource that got anything but a stream is closed for good, and does not say why. */
-  async #refused() {
-    this.#on.state('reconnecting');
-    const answer = await fetch('/session', { cache: 'no-store' }).catch(() => null);
-    if (answer?.status === 401) {
-      this.#on.state('signedout');
-      return;
-    }
-    await sleep(RETRY_MS * (0.5 + Math.random())); // not all pages at the same moment
-    this.#comeBack();
+  #to(state, seconds) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#on.state(state, seconds);
   }
 }
 

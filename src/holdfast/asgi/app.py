@@ -13,8 +13,10 @@ from ..runtime.outbox import Outbox
 from ..runtime.transport import Receive, Scope, Send
 from ..websocket import InboundLimits
 from .access import Access
+from .client import ClientFiles
 from .commands import Commands
 from .http import ClientGone, Header, answer, error_body, read_json
+from .poll import Polls
 from .reports import Reports
 from .shutdown import DrainAtSignal
 from .socket import Sockets
@@ -66,6 +68,8 @@ class LiveApp:
         self._access = Access(broadcaster, authenticate, authorize, allowed_origins)
         self._commands = Commands(broadcaster)
         self._streams = Streams(broadcaster, self._access)
+        self._polls = Polls(broadcaster, self._access)
+        self._client = ClientFiles()
         self._sockets = Sockets(broadcaster, self._access, self._commands, limits)
         self._signals = DrainAtSignal(broadcaster.begin_drain) if drain_at_signal else None
         self._websocket_path = websocket_path and (websocket_path.rstrip("/") or "/")
@@ -129,15 +133,15 @@ class LiveApp:
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> Awaitable[None]:
         """What answers the request, not begun yet; `cors` is filled for whatever answers."""
-        cors += self._access.cors(request)
         path, head = _path(request.scope), request.method == "HEAD"
+        if path in self._client:
+            _require_method(request, "GET", "HEAD")
+            return self._client(request, path, send)
+        cors += self._access.cors(request)
         if request.method == "OPTIONS" and cors:
             return answer(send, 204, None, [*cors, *PREFLIGHT])
-        if path in ("/stream", "/reconnect"):
-            _require_method(request, "GET", "HEAD")
-            if not self._enabled:
-                return answer(send, 204, None)
-            return self._streams(request, cors, receive, send)
+        if path in ("/stream", "/reconnect", "/poll"):
+            return self._stream(request, path, cors, receive, send)
         if path == "/health":
             _require_method(request, "GET", "HEAD")
             status, body = self._reports.health()
@@ -149,6 +153,15 @@ class LiveApp:
             _require_method(request, "POST")
             return self._post(request, path, cors, receive, send)
         raise Refused("not_found", "there is nothing here", status=404)
+
+    def _stream(
+        self, request: Request, path: str, cors: list[Header], receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        _require_method(request, "GET", "HEAD")
+        if not self._enabled:
+            return answer(send, 204, None)
+        serve = self._polls if path == "/poll" else self._streams
+        return serve(request, cors, receive, send)
 
     async def _report(self, request: Request, path: str, cors: list[Header], send: Send) -> None:
         user = await self._access.user(request, "http")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
+from urllib.parse import unquote
 
 from .. import websocket
 from ..auth import Request, User
@@ -12,6 +13,27 @@ from ..runtime.broadcaster import Broadcaster
 from ..runtime.transport import Receive, Scope, Send
 from .access import Access, failed, presented
 from .commands import Commands
+
+SUBPROTOCOL = "holdfast"
+BEARER = "bearer."
+
+
+def _subprotocol(request: Request) -> dict[str, str]:
+    """What to accept the handshake with; moves credentials to where the hooks look for them.
+
+    A page can set no headers here, and URLs are logged: so it offers `holdfast` and
+    `bearer.<token>`, escaped as in a URL, and that becomes `Authorization`. One of what is
+    offered must be chosen, or a browser fails the handshake: never the one with the token.
+    """
+    offered = [
+        each.strip() for each in request.headers.get("sec-websocket-protocol", "").split(",")
+    ]
+    if SUBPROTOCOL not in offered:
+        return {}
+    for each in offered:
+        if each.startswith(BEARER) and "authorization" not in request.headers:
+            request.headers["authorization"] = f"Bearer {unquote(each.removeprefix(BEARER))}"
+    return {"subprotocol": SUBPROTOCOL}
 
 
 class Sockets:
@@ -37,9 +59,9 @@ class Sockets:
         """Accept, authenticate, run."""
         if (await receive())["type"] != "websocket.connect":
             return
-        await send({"type": "websocket.accept"})
+        request = Request(scope)
+        await send({"type": "websocket.accept", **_subprotocol(request)})
         try:
-            request = Request(scope)
             request.check_query()
             self._access.check_origin(request)
             user = await self._access.user(request, "websocket")

@@ -1,0 +1,73 @@
+// What needs no page and no server.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { pure } from "./support.mjs";
+
+const { EventParser, backoff, check, covers, ofCode, ofStatus } = pure;
+
+const STREAM =
+  "retry: 2273\ndata: {\"a\":1}\nid: x~1~y\n\n" + // as the server writes it
+  ": a comment\ndata: é\u2028\ndata:two\nid: 2\nother: z\n\n" +
+  "data\r\n\r\nid: 3\r\r" + "data: cut off\nid: 4\n";
+const EVENTS = [
+  { data: '{"a":1}', id: "x~1~y" },
+  { data: "é\u2028\ntwo", id: "2" },
+  { data: "", id: "2" },
+];
+
+test("an event stream is read alike, wherever it is cut into pieces", () => {
+  for (let first = 0; first <= STREAM.length; first += 1) {
+    for (let second = first; second <= STREAM.length; second += 7) {
+      const parser = new EventParser();
+      const pieces = [STREAM.slice(0, first), STREAM.slice(first, second), STREAM.slice(second)];
+      assert.deepEqual(pieces.flatMap((piece) => parser.feed(piece)), EVENTS);
+      assert.equal(parser.retry, 2.273);
+    }
+  }
+});
+
+test("an id with NUL and a retry that is no number are ignored, as the standard says", () => {
+  const parser = new EventParser();
+  const events = parser.feed("id: 1\ndata: a\n\nid: \0\nretry: x\ndata: b\n\n");
+  assert.deepEqual(events.map(({ id }) => id), ["1", "1"]);
+  assert.equal(parser.retry, 0);
+});
+
+test("waiting has full jitter between 0.5 s and twice as much each time, up to 20 s", () => {
+  for (let failures = 0; failures < 2000; failures += 1) {
+    assert.equal(backoff(failures, 0, 0), 0.5);
+    assert.equal(backoff(failures, 0, 1), Math.min(20, 2 ** failures));
+    assert.ok(backoff(failures) >= 0.5 && backoff(failures) <= 20);
+  }
+});
+
+test("the server's wish is the least to wait, up to 20 s", () => {
+  assert.equal(backoff(0, 7, 0.5), 7);
+  assert.equal(backoff(9, 7, 1), 20);
+  assert.equal(backoff(0, 3600), 20);
+});
+
+test("patterns cover what the server says they cover", () => {
+  const cases = [
+    ["orders", "orders", true], ["orders", "order", false], ["orders.*", "orders.eu", true],
+    ["orders.*", "orders", false], ["orders.*", "orders.eu.7", false], ["orders.**", "orders.eu.7", true],
+    ["orders.**", "orders", false], ["*", "a", true], ["*", "a.b", false], ["**", "a.b", true],
+    ["*.b", "a.b", true], ["*.b", "a.c", false], ["a.*.c", "a.b.c", true], ["a.*.**", "a.b", false],
+    ["a.*.**", "a.b.c.d", true], ["*", "$user", false], ["**", "$user", false], ["$user", "$user", true],
+  ];
+  for (const [pattern, topic, expected] of cases) assert.equal(covers(pattern, topic), expected, `${pattern} ${topic}`);
+});
+
+test("a name is refused here where the server would refuse it", () => {
+  for (const name of ["a", "é", "orders.eu.7", "*", "**", "a.*", "a.*.b", "a.**", "x".repeat(200), "a.b.c.d.e.f.g.h"]) check(name);
+  const bad = ["", ".", "a.", ".a", "a..b", "a b", "a,b", "$user", "a*", "*a", "**.a", "a.***", "\0", "\u200b", "x".repeat(201), "a.b.c.d.e.f.g.h.i"];
+  for (const name of bad) assert.throws(() => check(name), TypeError, name);
+});
+
+test("statuses and close codes: only what the server itself decided ends a stream", () => {
+  const of = { stop: [204, 400, 403], renew: [401], next: [404, 405, 406, 501], again: [408, 429, 500, 502, 503, 504] };
+  for (const [then, statuses] of Object.entries(of)) for (const status of statuses) assert.equal(ofStatus(status), then);
+  const codes = { stop: [4400, 4403, 4409, 4429, 4499], renew: [4401], again: [1000, 1001, 1006, 1011, 1012, 4000, 4399] };
+  for (const [then, all] of Object.entries(codes)) for (const code of all) assert.equal(ofCode(code), then);
+});

@@ -1,0 +1,21 @@
+// A tab: a thread with the client in it, and no more than that of a page.
+
+import { parentPort, workerData } from "node:worker_threads";
+import { locksOf } from "./locks.mjs";
+import { connect } from "./support.mjs";
+
+Object.defineProperty(globalThis, "navigator", { value: { locks: locksOf(parentPort) } });
+const { url, options, pattern = "*" } = workerData;
+const live = connect(url, { topics: ["t"], shared: true, ...options });
+const tell = (kind, value) => parentPort.postMessage({ kind, value });
+live.on(pattern, (data) => tell("message", data));
+for (const type of ["status", "gap", "resumed", "rejected"]) {
+  live.addEventListener(type, ({ detail }) => tell(type, detail));
+}
+parentPort.on("message", async ({ call, names = [], block }) => {
+  // As a page does with a long computation, or when it is frozen.
+  if (block) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, block * 1000);
+  if (!call) return;
+  tell("answer", await live[call](...names));
+  if (call === "close") parentPort.unref();
+});

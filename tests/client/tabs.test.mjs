@@ -1,0 +1,196 @@
+// One stream for all tabs. Each tab is a thread of its own, against a real holdfast.
+
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { Worker } from "node:worker_threads";
+import { LockManager } from "./locks.mjs";
+import { holdfast, link, until } from "./support.mjs";
+
+const server = await holdfast({ after });
+
+async function browser(t, url, given = {}) {
+  const locks = new LockManager();
+  const tabs = [];
+  t.after(() => Promise.all(tabs.map((tab) => tab.worker.terminate())));
+  const open = async (options = {}) => {
+    const worker = new Worker(new URL("tab.mjs", import.meta.url), { workerData: { url, options: { ...given, ...options } } });
+    const tab = { worker, got: [], status: [], gap: [], resumed: [], rejected: [], answer: [] };
+    tabs.push(tab);
+    locks.serve(tab, worker);
+    worker.on("message", ({ kind, value }) => (kind === "message" ? tab.got : tab[kind])?.push(value));
+    tab.call = async (call, ...names) => {
+      const before = tab.answer.length;
+      worker.postMessage({ call, names });
+      await until(() => tab.answer.length > before, call);
+      return tab.answer.at(-1);
+    };
+    await until(() => tab.status.at(-1)?.status === "open", "an open tab");
+    return tab;
+  };
+  return Object.assign(open, { locks });
+}
+
+const connections = async (url) => (await (await fetch(`${url}/connection-stats`)).json()).count;
+const range = (from, to) => Array.from({ length: to - from }, (_, n) => from + n);
+
+test("eight tabs have one stream, and each gets each message once and in order", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const tabs = [];
+  for (let n = 0; n < 8; n += 1) tabs.push(await open());
+  await until(async () => (await connections(url)) === 1, "one connection");
+  await publish("t", ...range(0, 500));
+  for (const tab of tabs) {
+    await until(() => tab.got.length >= 500);
+    assert.deepEqual(tab.got, range(0, 500));
+  }
+});
+
+for (const transport of ["sse", "poll"]) {
+  for (const how of ["closes", "crashes"]) {
+    test(`when the tab that leads ${how}, over ${transport}, the others miss nothing`, async (t) => {
+      const { url, publish } = server;
+      const open = await browser(t, url, { transports: [transport] });
+      const tabs = [];
+      for (let n = 0; n < 4; n += 1) tabs.push(await open());
+      let sent = 0;
+      const publishing = (async () => {
+        while (sent < 2000) await publish("t", ...range(sent, (sent += 20)));
+      })();
+      for (let n = 0; n < 3; n += 1) {
+        await until(() => tabs[n].got.length > 400 * (n + 1), "messages", 20);
+        if (how === "closes") tabs[n].worker.postMessage({ call: "close" });
+        else tabs[n].worker.terminate();
+      }
+      await publishing;
+      await until(() => tabs[3].got.length >= 2000, "all", 20);
+      for (const tab of tabs) assert.deepEqual(tab.got, range(0, tab.got.length));
+      assert.deepEqual(tabs[3].gap, []);
+      assert.equal(tabs[3].got.length, 2000);
+      await until(async () => (await connections(url)) <= 1);
+    });
+  }
+}
+
+test("each tab has its own topics, and the stream has those of all", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const [a, b] = [await open({ topics: ["a"] }), await open({ topics: ["b", "x.*"] })];
+  assert.deepEqual(await a.call("subscribe", "c"), { accepted: ["c"], rejected: [] });
+  assert.deepEqual(await b.call("subscribe", "d"), { accepted: ["d"], rejected: [] });
+  await publish("a", 1);
+  await publish("b", 2);
+  await publish("c", 3);
+  await publish("d", 4);
+  await publish("x.y", 5);
+  await until(() => a.got.length === 2 && b.got.length === 3);
+  assert.deepEqual([a.got, b.got], [[1, 3], [2, 4, 5]]);
+  await b.call("unsubscribe", "b");
+  b.worker.terminate();
+  await until(async () => {
+    const [{ topics }] = (await (await fetch(`${url}/connection-stats`)).json()).connections;
+    return topics === 2;
+  }, "the topics of a tab that is gone to be given up");
+});
+
+test("a tab that joins gets what is published from then on", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const first = await open();
+  await publish("t", 1, 2);
+  const second = await open();
+  await publish("t", 3);
+  await until(() => first.got.length === 3 && second.got.length === 1);
+  assert.deepEqual(second.got, [3]);
+});
+
+test("a tab that begins at a position has all since then, once, whoever leads", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const first = await open();
+  const { id } = await (await fetch(`${url}/position?topics=t`)).json();
+  let sent = 0;
+  const publishing = (async () => {
+    while (sent < 600) await publish("t", ...range(sent, (sent += 5)));
+  })();
+  await until(() => first.got.length > 50);
+  const second = await open({ position: id });
+  await publishing;
+  await until(() => second.got.length >= 600);
+  assert.deepEqual(second.got, range(0, 600));
+  first.worker.terminate();
+  await publish("t", 600);
+  await until(() => second.got.length >= 601);
+  assert.deepEqual(second.got, range(0, 601));
+});
+
+test("a cut stream costs no tab anything", async (t) => {
+  const { url, port, publish } = server;
+  const { url: linked, cut } = await link(t, port);
+  const open = await browser(t, linked);
+  const tabs = [await open(), await open(), await open()];
+  let sent = 0;
+  const publishing = (async () => {
+    while (sent < 1000) await publish("t", ...range(sent, (sent += 10)));
+  })();
+  for (let n = 1; n <= 3; n += 1) {
+    await until(() => tabs[0].got.length > 100 * n, "messages", 20);
+    cut();
+  }
+  await publishing;
+  for (const tab of tabs) {
+    await until(() => tab.got.length >= 1000, "all", 20);
+    assert.deepEqual(tab.got, range(0, 1000));
+  }
+});
+
+test("a tab that is too busy to answer a new leader keeps its topics", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const [first, second, busy] = [await open({ topics: ["a"] }), await open({ topics: ["b"] }), await open({ topics: ["c"] })];
+  busy.worker.postMessage({ block: 3 });
+  first.worker.terminate();
+  const opened = second.status.length;
+  await until(() => second.status.slice(opened).some(({ status }) => status === "open"));
+  await publish("c", 1);
+  await publish("b", 2);
+  await until(() => second.got.length === 1 && busy.got.length === 1);
+  assert.deepEqual([second.got, busy.got, busy.gap], [[2], [1], []]);
+});
+
+test("the next leader goes on from the tab that has heard least, and the others leave out what they had", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  // A tab that heard less, as after a crash in the middle of a post: it only says so.
+  const channel = new BroadcastChannel(`holdfast ${url}/ true`);
+  t.after(() => channel.close());
+  const frames = [];
+  let behind;
+  channel.onmessage = ({ data }) => {
+    if (data.type === "frame") frames.push(data);
+    if (data.type === "who" && behind) channel.postMessage({ type: "hello", tab: behind.tab, topics: ["t"], ...behind });
+  };
+  const [first, second, third] = [await open(), await open(), await open()];
+  await publish("t", ...range(0, 10));
+  await until(() => third.got.length === 10 && second.got.length === 10);
+  const { seq, term, frame } = frames.filter(({ frame: { data } }) => data === 5)[0];
+  behind = { tab: `${channel.name} behind`, seq, id: frame.id };
+  open.locks.hold(behind.tab);
+  first.worker.terminate();
+  const again = () => frames.filter((each) => each.term !== term && each.frame.type === "message");
+  await until(() => again().length === 4, "what follows the position of the one behind");
+  channel.postMessage({ type: "frame", term, seq: seq + 5, frame: { ...frame, data: "late", timestamp: 0 } });
+  await publish("t", 10, 11);
+  await until(() => second.got.length >= 12 && third.got.length >= 12);
+  assert.deepEqual([second.got, third.got], [range(0, 12), range(0, 12)]);
+  assert.deepEqual([second.gap, third.gap], [[], []]);
+});
+
+test("the first tab begins at its position, too", async (t) => {
+  const { url, publish } = server;
+  const { id } = await (await fetch(`${url}/position?topics=t`)).json();
+  await publish("t", 1, 2);
+  const only = await (await browser(t, url))({ position: id });
+  await until(() => only.got.length === 2);
+  assert.deepEqual([only.got, only.gap], [[1, 2], []]);
+});

@@ -1,0 +1,82 @@
+// Never run: what TypeScript sees of the browser client. tests/test_client_types.py has it checked.
+
+import { connect } from "../../src/holdfast/browser/client.js";
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+const same = <A, B>(_: Equal<A, B>): void => undefined;
+
+interface Topics {
+  orders: { id: number; state: string };
+  "prices.eu": number;
+}
+
+const live = connect<Topics>("/live", {
+  topics: ["orders", "prices.*"],
+  token: async () => "a token",
+  transports: ["sse", "websocket", "poll"],
+  position: "an event id",
+  persist: "a key",
+  shared: true,
+  firstFrameTimeout: 5,
+  credentials: "include",
+});
+
+const off = live.on("orders", (data, message) => {
+  same<typeof data, Topics["orders"]>(true);
+  same<typeof message.data, Topics["orders"]>(true);
+  same<typeof message.timestamp, number>(true);
+  same<typeof message.id, string>(true);
+  same<typeof message.key, string | undefined>(true);
+  same<typeof message.priority, "critical" | "high" | "normal" | "low">(true);
+});
+same<ReturnType<typeof off>, void>(true);
+live.on("orders", async (data) => void (await fetch(`/orders/${data.id}`)));
+live.on("prices.eu", (data) => same<typeof data, number>(true));
+// Of a pattern, the topic decides, and is seen in the message alone.
+live.on("prices.*", (data, message) => [data, message.topic.length]);
+live.on("*", (data, message) => [data, message.topic.length]);
+// @ts-expect-error an order has no price
+live.on("orders", (data) => data.price);
+
+live.addEventListener("status", ({ detail }) => {
+  same<typeof detail.status, "connecting" | "open" | "waiting" | "closed">(true);
+  same<typeof detail.retryIn, number | undefined>(true);
+  same<typeof detail.reason, string | undefined>(true);
+});
+live.addEventListener("gap", ({ detail }) => {
+  same<typeof detail.count, number | null>(true);
+  const cause: string = detail.cause;
+  const topics: string[] | undefined = detail.topics;
+  return [cause, topics];
+});
+live.addEventListener("resumed", ({ detail }) => same<typeof detail.replay, number>(true));
+live.addEventListener("rejected", ({ detail }) => same<typeof detail.topics, string[]>(true));
+live.addEventListener("error", ({ detail }) => [detail.error, detail.message.topic]);
+// @ts-expect-error there is no such member
+live.addEventListener("gap", ({ detail }) => detail.status);
+
+async function commands(): Promise<void> {
+  const answer = await live.subscribe("a", "b");
+  same<typeof answer.accepted, string[]>(true);
+  same<typeof answer.rejected, string[]>(true);
+  await live.unsubscribe("a");
+}
+
+same<typeof live.status, "connecting" | "open" | "waiting" | "closed">(true);
+same<typeof live.position, string | undefined>(true);
+same<typeof live.connectionId, string | undefined>(true);
+same<typeof live.transport, "sse" | "websocket" | "poll" | undefined>(true);
+const topics: readonly string[] = live.topics;
+live.close();
+
+// Without types, data may be anything; without options, the topics are those of the position.
+connect(new URL("https://example.test/live")).on("orders", (data) => data);
+connect("/live", { token: () => "a token" });
+// @ts-expect-error there is no such transport
+connect("/live", { transports: ["carrier pigeon"] });
+// @ts-expect-error times are numbers
+connect("/live", { firstFrameTimeout: "5s" });
+// @ts-expect-error there is no such option
+connect("/live", { topicz: [] });
+
+export { commands, topics };
