@@ -9,9 +9,10 @@ The endpoints are in `holdfast.asgi`, the hooks in `holdfast.auth`.
 from .core.buffer import PriorityBuffer
 from .core.connection import CloseReason, Connection
 from .core.cursor import Cursor, EventId
-from .core.history import History, Retention
+from .core.history import History
 from .core.message import Gap, Message, Priority
 from .core.registry import ConnectionRegistry
+from .core.retention import Retention
 from .core.tokens import TokenLimits, TokenRegistry
 from .errors import (
     BroadcasterFailed,

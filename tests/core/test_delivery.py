@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.cursor import Cursor
 from holdfast.core.delivery import Delivery, pass_through
-from holdfast.core.history import History, Retention
+from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority
+from holdfast.core.retention import Retention
 from holdfast.core.run import Run
 
 CRITICAL, NORMAL, LOW = Priority.CRITICAL, Priority.NORMAL, Priority.LOW

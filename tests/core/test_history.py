@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from holdfast.core.cursor import Cursor
-from holdfast.core.history import History, Page, Retention
+from holdfast.core.history import History, Page
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
+from holdfast.core.retention import Retention
 from holdfast.core.topic_log import REMEMBERED
 from holdfast.core.topics import matches
 from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message

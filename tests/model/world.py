@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from holdfast.core.cursor import EventId
-from holdfast.core.history import Retention
 from holdfast.core.message import Priority, UserId
+from holdfast.core.retention import Retention
 from holdfast.runtime.admission import Admission, Hello
 from holdfast.runtime.broker import Batch, Head
 from holdfast.runtime.memory import MemoryBroker

@@ -15,33 +15,12 @@ from heapq import heapify, heappop, heappush, merge
 
 from .cursor import Cursor
 from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority, UserId
-from .numbers import check_number
+from .retention import Retention
 from .topic_log import REMEMBERED, TopicLog
 from .topics import TopicTree, is_pattern
 
 Subscriptions = Mapping[str, Offset]
 """Topic or pattern → `since`: what was published up to that offset is not disclosed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """The bounds of one log (one topic, one lane), and of all of them together.
-
-    `limit` in messages, `age` in seconds (`None`: no bound by age), `max_bytes` per log,
-    `total_bytes` and `max_logs` for the whole history.
-    """
-
-    limit: int = 1000
-    age: float | None = 3600.0
-    max_bytes: int = 16 * 1024 * 1024
-    total_bytes: int = 256 * 1024 * 1024
-    max_logs: int = 100_000
-
-    def __post_init__(self) -> None:
-        for name in ("limit", "max_bytes", "total_bytes", "max_logs"):
-            check_number(name, getattr(self, name), whole=True, zero=True)
-        if self.age is not None:
-            check_number("age", self.age)
 
 
 @dataclass(frozen=True, slots=True)

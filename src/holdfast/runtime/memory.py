@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 
 from ..core.cursor import Cursor, Epoch
 from ..core.delivery import PageRequest
-from ..core.history import History, Page, Retention, Subscriptions, Survey
+from ..core.history import History, Page, Subscriptions, Survey
 from ..core.message import Message, Offset, UserId
 from ..core.presence import Member, Movement, NodeId, Roster
+from ..core.retention import Retention
 from ..core.tokens import ConnectionId, Redemption, Session, Token, TokenLimits, TokenRegistry
 from .broker import Batch, Draft, Head
 from .feed import Feed

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from ..core.buffer import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
-from ..core.history import Retention
 from ..core.numbers import check_number
 from ..core.registry import ConnectionLimits
+from ..core.retention import Retention
 from ..core.tokens import TokenLimits
 from ..errors import ConfigurationError
 

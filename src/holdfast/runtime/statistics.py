@@ -41,11 +41,12 @@ class ConnectionStatistics:
 class Statistics:
     """A Broadcaster as it stands. Counts are since it started.
 
-    `handed_over` counts frames given to servers; `evicted` are messages that left a buffer to be
+    `reachable`: whether the broker answers; `handed_over` counts frames given to servers; `evicted` are messages that left a buffer to be
     read again from history; `gaps` are gap frames sent, `lost` the messages those counted.
     """
 
     state: str
+    reachable: bool
     uptime: float
     position: int
     connections: int
@@ -123,6 +124,7 @@ def of_node(node: Node, state: str, uptime: float) -> Statistics:
     transports = Counter(connection.transport for connection in node.outboxes)
     return Statistics(
         state=state,
+        reachable=node.is_reachable,
         uptime=uptime,
         position=node.ingested,
         connections=len(node.registry),

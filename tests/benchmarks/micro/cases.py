@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.cursor import Cursor, Epoch, EventId
-from holdfast.core.history import History, Retention
+from holdfast.core.history import History
 from holdfast.core.message import Message, Offset, Priority, UserId
 from holdfast.core.registry import ConnectionLimits, ConnectionRegistry
+from holdfast.core.retention import Retention
 from holdfast.core.tokens import ConnectionId, Session, Token, TokenRegistry
 from holdfast.core.topics import TopicIndex
 from holdfast.core.window import Window

@@ -11,9 +11,10 @@ from typing import Any
 
 from ...core.cursor import MAX_OFFSET, Cursor, Epoch
 from ...core.delivery import PageRequest
-from ...core.history import Page, Retention, Subscriptions, Survey
+from ...core.history import Page, Subscriptions, Survey
 from ...core.message import LANES, Offset, UserId
 from ...core.numbers import check_number
+from ...core.retention import Retention
 from ...core.tokens import TokenLimits
 from ...errors import ConfigurationError
 from ...runtime.broker import Batch, Draft, Head

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...core.history import Retention
 from ...core.message import BEGINNING, Offset
+from ...core.retention import Retention
 from ...errors import BrokerUnavailable, OutcomeUnknown
 from ...runtime.broker import Head
 from ...runtime.feed import Feed

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from itertools import product
 
 from ...core.cursor import MAX_OFFSET, Cursor
-from ...core.history import Address, History, Retention, Subscriptions
+from ...core.history import Address, History, Subscriptions
 from ...core.message import BEGINNING, LANES, Message, Offset, Priority, UserId
+from ...core.retention import Retention
 from ...core.topic_log import TopicLog
 
 Place = tuple[str, UserId | None, Priority]
