@@ -41,8 +41,9 @@ class ConnectionStatistics:
 class Statistics:
     """A Broadcaster as it stands. Counts are since it started.
 
-    `reachable`: whether the broker answers; `handed_over` counts frames given to servers; `evicted` are messages that left a buffer to be
-    read again from history; `gaps` are gap frames sent, `lost` the messages those counted.
+    `reachable`: whether the broker answers; `handed_over` counts frames given to servers;
+    `evicted` are messages that left a buffer to be read again from history; `gaps` are gap frames
+    sent, `lost` the messages those counted.
     """
 
     state: str
