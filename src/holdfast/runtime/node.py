@@ -93,9 +93,11 @@ class Node:
     def deliver(self, batch: Batch) -> None:
         """Offer each message to whoever may have it; see to it that they get it."""
         if batch.head.epoch != self.epoch:
-            # Another log: everybody comes back, and is told that the old one is gone.
+            # Another log: everybody comes back, and is told what became of the old one. How far
+            # they have come in that one must not move with this node any more.
+            for outbox in list(self.outboxes.values()):
+                self.end(outbox, CloseReason.FAILED)
             self.epoch, self.ingested = batch.head.epoch, batch.head.offset
-            self.close_all(CloseReason.FAILED)
             return
         if batch.missed:
             for connection, outbox in self.outboxes.items():
