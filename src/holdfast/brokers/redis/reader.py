@@ -27,8 +27,8 @@ BLOCK = 1.0
 ENTRIES = 256
 """Read at once, at the most; a message has 64 KiB at most by default, so 16 MiB."""
 
-PATIENCE = 1.0
-"""Seconds beyond `BLOCK` after which a line is deaf."""
+PATIENCE = 2.0
+"""Seconds beyond `BLOCK` after which a line is deaf; a busy process may be late by one."""
 
 PAUSE = 0.2
 """Seconds between attempts to read a feed that cannot be read."""
