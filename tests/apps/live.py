@@ -4,7 +4,8 @@ Beside LiveApp's endpoints: ``POST /publish`` takes ``{"messages": [...]}`` and 
 ``offsets``; ``GET /position?topics=a,b`` answers with an event ``id`` of now; ``POST /stall``
 blocks the event loop for ``seconds``; ``GET /internals`` counts what must not leak.
 ``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON; ``HOLDFAST_LOG`` names a file in
-which the log survives the process.
+which the log survives the process; ``HOLDFAST_REDIS`` is the URL of a Redis that keeps it, and
+``HOLDFAST_HUB`` its name there.
 """
 
 from __future__ import annotations
@@ -37,8 +38,15 @@ def authorize(user: User, action: Action, topic: str | None) -> bool:
 
 def broker() -> Broker | None:
     """The memory broker, unless the log is to survive."""
-    path = os.environ.get("HOLDFAST_LOG")
-    return DurableBroker(Path(path)) if path else None
+    if path := os.environ.get("HOLDFAST_LOG"):
+        return DurableBroker(Path(path))
+    if url := os.environ.get("HOLDFAST_REDIS"):
+        from redis.asyncio import Redis
+
+        from holdfast.brokers.redis import RedisBroker
+
+        return RedisBroker(Redis.from_url(url), hub=os.environ.get("HOLDFAST_HUB", "main"))
+    return None
 
 
 broadcaster = Broadcaster(broker=broker(), **json.loads(os.environ.get("HOLDFAST_OPTIONS", "{}")))

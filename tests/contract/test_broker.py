@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.asyncio import Redis
+from redis._parsers import _AsyncRESP2Parser
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 
 from holdfast import Cursor, MemoryBroker, NotRunning, Priority, Retention, TokenLimits
 from holdfast.brokers.redis import RedisBroker
@@ -22,7 +23,8 @@ from holdfast.core.message import Gap, Message, Offset, UserId
 from holdfast.core.presence import NodeId
 from holdfast.core.tokens import ConnectionId, Position, Presented, Session
 from holdfast.runtime.broker import Broker, Draft, Head
-from tests.support.redis_server import shared_server
+from tests.support.processes import HOST
+from tests.support.redis_server import shared_cluster, shared_server
 from tests.support.virtual import settle
 
 if TYPE_CHECKING:
@@ -57,10 +59,10 @@ async def memory() -> AsyncIterator[Make]:
 
 
 @asynccontextmanager
-async def redis() -> AsyncIterator[Make]:
+async def redis(connect: Callable[[], Redis | RedisCluster]) -> AsyncIterator[Make]:
     """The broker on Redis, each in a hub of its own."""
     made: list[RedisBroker] = []
-    async with Redis.from_url(shared_server().url) as client:
+    async with connect() as client:
 
         def make(**limits: Any) -> Broker:
             made.append(RedisBroker(client, hub=secrets.token_hex(8), clock=CLOCK, **limits))
@@ -71,9 +73,28 @@ async def redis() -> AsyncIterator[Make]:
             await broker.close()
 
 
+def plain(**options: Any) -> Redis:
+    """A client of one server."""
+    return Redis.from_url(shared_server().url, **options)
+
+
+def without_hiredis() -> Redis:
+    """A client with the parser that is written in Python."""
+    pool = ConnectionPool.from_url(shared_server().url, parser_class=_AsyncRESP2Parser, protocol=2)
+    return Redis.from_pool(pool)
+
+
+def cluster() -> RedisCluster:
+    """A client of a Redis Cluster."""
+    return RedisCluster(HOST, shared_cluster().port)
+
+
 FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Make]]] = {
     "memory": memory,
-    "redis": redis,
+    "redis": lambda: redis(lambda: plain(protocol=2)),
+    "redis, RESP3": lambda: redis(lambda: plain(protocol=3)),
+    "redis, without hiredis": lambda: redis(without_hiredis),
+    "redis, cluster": lambda: redis(cluster),
 }
 
 
@@ -125,6 +146,18 @@ async def survey_of(broker: Broker, after: int, topics: dict[str, Offset]) -> Su
     survey = await broker.survey((await broker.head()).epoch, Cursor.at(after), topics, None)
     assert survey is not None
     return survey
+
+
+async def followed(broker: Broker, begin: Head, count: int) -> list[Message]:
+    """What follows a position, in as many batches as it takes to have ``count`` messages."""
+    found: list[Message] = []
+    async with asyncio.timeout(5):
+        while len(found) < count:
+            batch = await broker.follow(begin)
+            assert not batch.missed
+            begin = batch.head
+            found += batch.messages
+    return found
 
 
 def bodies(page: Page) -> list[bytes]:
@@ -364,8 +397,9 @@ class TestFollow:
         begin = await broker.head()
         for n, lane in enumerate(Priority):
             await broker.publish(draft(n, topic=f"t{n}", priority=lane))
+        found = await followed(broker, begin, 4)
+        assert [m.body for m in found] == [b"0", b"1", b"2", b"3"]
         batch = await broker.follow(begin)
-        assert [m.body for m in batch.messages] == [b"0", b"1", b"2", b"3"]
         assert (batch.head, batch.missed) == (await broker.head(), False)
         middle = Head(begin.epoch, Offset(begin.offset + 2))
         assert [m.body for m in (await broker.follow(middle)).messages] == [b"2", b"3"]
@@ -383,7 +417,7 @@ class TestFollow:
         begin = await broker.head()
         for n in range(3):
             await broker.publish(draft(n, key="k", expires_at=CLOCK() + 0.001))
-        assert len((await broker.follow(begin)).messages) == 3
+        assert len(await followed(broker, begin, 3)) == 3
 
     async def test_every_follower_gets_everything(self, broker: Broker) -> None:
         """Several followers, at positions of their own, lose nothing to each other."""
@@ -415,9 +449,11 @@ class TestFollow:
         body = b"x" * 100_000
         for _ in range(100):
             await broker.publish(draft(body=body))
+        head = await broker.head()
+        await read(broker)  # which is there as far as its head was
         batch = await broker.follow(begin)
         assert batch.missed
-        assert batch.head == await broker.head()
+        assert batch.head == head
         offsets = [m.offset for m in batch.messages]
         assert offsets == list(range(batch.head.offset - len(offsets) + 1, batch.head.offset + 1))
         assert len(bodies(await read(broker, max_bytes=100_000_000))) == 100

@@ -30,6 +30,21 @@ def shared_server() -> RedisServer:
     return server
 
 
+@functools.cache
+def shared_cluster() -> RedisServer:
+    """The same, as a Redis Cluster of one node."""
+    server = RedisServer("--cluster-enabled", "yes")
+    server.__enter__()
+    atexit.register(server.kill)
+    server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+    deadline = time.monotonic() + 15.0
+    while "cluster_state:ok" not in server.command("CLUSTER", "INFO"):
+        if time.monotonic() > deadline:
+            pytest.fail("the cluster of one node never came up")
+        time.sleep(0.05)
+    return server
+
+
 class RedisServer:
     """A `redis-server`, for the length of a ``with`` block.
 

@@ -37,9 +37,10 @@ class Need:
     lanes: Iterable[Priority]
 
     def begin(self, place: Place) -> Offset:
-        """After which offset the log at `place` is needed."""
+        """After which offset the logs of a pattern are needed; those of a topic, from the first."""
         topic, _, lane = place
-        return max(self.cursor[lane], self.subscriptions[topic])
+        since = self.subscriptions[topic] if is_pattern(topic) else BEGINNING
+        return max(self.cursor[lane], since)
 
 
 class Archive:

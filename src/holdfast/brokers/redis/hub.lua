@@ -23,7 +23,7 @@ local settings = {
   lifetime = 86400, grace = 60, per_user = 100, total = 50000,
 }
 do
-  local stored = redis.call('HGETALL', HUB .. ':settings')
+  local stored = redis.pcall('HGETALL', HUB .. ':settings')
   for place = 1, #stored, 2 do settings[stored[place]] = tonumber(stored[place + 1]) end
 end
 

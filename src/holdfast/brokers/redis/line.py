@@ -91,8 +91,8 @@ class Line:
         """
         loop = asyncio.get_running_loop()
         asked = _Asked(operation, then, loop.create_future())
-        if not self.is_up and (self._sender is not None or loop.time() < self._retry_at):
-            asked.answer.set_exception(BrokerUnavailable("Redis does not answer"))
+        if not self.is_up and (loop.time() < self._retry_at or self._is_waiting()):
+            _fail(asked.answer, BrokerUnavailable("Redis does not answer"))
             return asked.answer
         self._queue.append(asked)
         if self._sender is None:
@@ -110,6 +110,10 @@ class Line:
     def now(self) -> float:
         """Seconds since the Unix epoch."""
         return self._clock()
+
+    def _is_waiting(self) -> bool:
+        """Whether a call is under way, and nothing gathers for the next one yet."""
+        return self._sender is not None and not self._queue
 
     async def settled(self) -> None:
         """Wait until all that was asked for is answered or has failed."""
@@ -137,6 +141,8 @@ class Line:
             self._changed(is_up=False)
             for asked in gathered:
                 _fail(asked.answer, error)
+            while self._queue:  # they were not sent, and have waited as long
+                _fail(self._queue.popleft().answer, BrokerUnavailable(str(error)))
         except BaseException as error:
             for asked in [*gathered, *self._queue]:
                 _fail(asked.answer, OutcomeUnknown(repr(error)))
@@ -149,7 +155,7 @@ class Line:
 
     def _settle(self, asked: _Asked, value: Any, end: script.End) -> None:
         if (why := script.error_of(value)) is not None:
-            _fail(asked.answer, BrokerUnavailable(f"Redis: {why}"))
+            _fail(asked.answer, OutcomeUnknown(f"Redis: {why}"))
             return
         try:
             result = value if asked.then is None else asked.then(value, end)

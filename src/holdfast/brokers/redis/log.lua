@@ -16,9 +16,11 @@ local REMEMBERED = 1024
 local IDEMPOTENCY_KEYS = 10000
 local SHRINK_STEP = 1000  -- messages dropped in one go, so that nobody waits for long
 local DAY = 86400
+local SOME = 16  -- of the newest are looked at for one that has not expired
 
-local log = redis.call('HMGET', HUB .. ':log', 'epoch', 'space', 'head', 'replication', 'forks',
+local log = redis.pcall('HMGET', HUB .. ':log', 'epoch', 'space', 'head', 'replication', 'forks',
   'bytes', 'addresses', 'feed', 'generation', 'floor0', 'floor1', 'floor2', 'floor3')
+if log.err then redis.call('UNLINK', HUB .. ':log') end
 log = {
   epoch = log[1], space = log[2], head = tonumber(log[3] or 0), replication = log[4],
   forks = log[5] or '', bytes = tonumber(log[6] or 0), addresses = tonumber(log[7] or 0),
@@ -26,6 +28,23 @@ log = {
   floor0 = tonumber(log[10] or 0), floor1 = tonumber(log[11] or 0),
   floor2 = tonumber(log[12] or 0), floor3 = tonumber(log[13] or 0),
 }
+
+-- How many a key holds. One of another type, which somebody else wrote, is as good as gone.
+local function length(command, name)
+  local count = redis.pcall(command, name)
+  if type(count) == 'number' then return count end
+  redis.call('UNLINK', name)
+  return 0
+end
+
+-- Write to a key, whatever somebody else may have made of it.
+local function put(command, name, ...)
+  local done = redis.pcall(command, name, ...)
+  if type(done) == 'table' and done.err then
+    redis.call('UNLINK', name)
+    redis.call(command, name, ...)
+  end
+end
 
 local function key(kind, rest)
   return HUB .. ':' .. log.space .. ':' .. kind .. (rest and (':' .. rest) or '')
@@ -44,7 +63,7 @@ end
 -- Redis gives such a server another replication id, and changes nothing else.
 do
   local replication = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
-  if log.epoch and redis.call('ZCARD', key('last')) ~= log.addresses then log.epoch = false end
+  if log.epoch and length('ZCARD', key('last')) ~= log.addresses then log.epoch = false end
   if not log.epoch then
     for name in pairs(log) do log[name] = 0 end
     log.epoch, log.space, log.forks = ARGV[1], ARGV[1], ''
@@ -67,20 +86,31 @@ local function keep(name)
 end
 
 -- All that an address had is gone, nobody knows how.
-local function note_lost(at, last)
+local function note_lost(address, at, last)
   for lane = 0, 3 do
+    local size = redis.pcall('ZSCORE', key('size', lane), address)
+    if type(size) == 'string' then log.bytes = log.bytes - tonumber(size) end
+    put('ZADD', key('size', lane), 0, address)
     redis.call('HSET', at, 'n' .. lane, 0, 'b' .. lane, 0, 'l' .. lane, int(last), 'o' .. lane, 0,
       'f' .. lane, int(last), 'x' .. lane, 0, 'z' .. lane, 0)
   end
   keep(at)
 end
 
--- What is known of one lane of an address; one that is new begins at the floor of its lane.
+local function drop_all(self)
+  redis.call('UNLINK', self.messages)
+  log.bytes = log.bytes - self.bytes
+  self.count, self.bytes, self.forgotten = 0, 0, self.last
+end
+
+-- What is known of one lane of an address. One that is new begins at the floor of its lane, as it
+-- was when the address was first written to.
 local open
 function open(address, lane)
   local at = key('at', address)
-  local stored = redis.call('HMGET', at, 'n' .. lane, 'b' .. lane, 'l' .. lane, 'o' .. lane,
+  local stored = redis.pcall('HMGET', at, 'n' .. lane, 'b' .. lane, 'l' .. lane, 'o' .. lane,
     'f' .. lane, 'x' .. lane, 'z' .. lane)
+  if stored.err then redis.call('UNLINK', at) end
   local self = {address = address, lane = lane, at = at,
     messages = key('m', lane .. ':' .. address), trimmed = key('x', lane .. ':' .. address)}
   if stored[1] then
@@ -90,19 +120,16 @@ function open(address, lane)
   else
     local last = tonumber(redis.call('ZSCORE', key('last'), address) or 0)
     if last > 0 and redis.call('EXISTS', at) == 0 then
-      note_lost(at, last)
+      note_lost(address, at, last)
       return open(address, lane)
     end
     self.count, self.bytes, self.oldest, self.remembered, self.newest_trimmed = 0, 0, 0, 0, 0
-    self.forgotten = log['floor' .. lane]
+    self.is_new = not stored[5]
+    self.forgotten = tonumber(stored[5] or log['floor' .. lane])
     self.last = self.forgotten
   end
-  if redis.call('XLEN', self.messages) ~= self.count then
-    redis.call('UNLINK', self.messages)
-    log.bytes = log.bytes - self.bytes
-    self.count, self.bytes, self.forgotten = 0, 0, self.last
-  end
-  if redis.call('LLEN', self.trimmed) ~= self.remembered then
+  if length('XLEN', self.messages) ~= self.count then drop_all(self) end
+  if length('LLEN', self.trimmed) ~= self.remembered then
     redis.call('UNLINK', self.trimmed)
     self.remembered, self.forgotten = 0, math.max(self.forgotten, self.newest_trimmed)
   end
@@ -114,7 +141,7 @@ local function close(self)
   redis.call('HSET', self.at, 'n' .. lane, int(self.count), 'b' .. lane, int(self.bytes),
     'l' .. lane, int(self.last), 'o' .. lane, tostring(self.oldest), 'f' .. lane, int(self.forgotten),
     'x' .. lane, int(self.remembered), 'z' .. lane, int(self.newest_trimmed))
-  redis.call('ZADD', key('size', lane), int(self.bytes), self.address)
+  put('ZADD', key('size', lane), int(self.bytes), self.address)
 end
 
 local function fields_of(entry)
@@ -122,6 +149,8 @@ local function fields_of(entry)
   for place = 1, #entry[2], 2 do fields[entry[2][place]] = entry[2][place + 1] end
   return fields
 end
+
+local function is_expired(fields) return fields.x and tonumber(fields.x) <= now end
 
 local function drop_oldest(self)
   local entry = redis.call('XRANGE', self.messages, '-', '+', 'COUNT', 1)[1]
@@ -139,8 +168,8 @@ local function drop_oldest(self)
       redis.call('HDEL', self.at, place)
     end
   end
-  if fields.x and tonumber(fields.x) <= now then return end
-  redis.call('RPUSH', self.trimmed, offset)
+  if is_expired(fields) then return end
+  put('RPUSH', self.trimmed, offset)
   keep(self.trimmed)
   self.remembered, self.newest_trimmed = self.remembered + 1, tonumber(offset)
   local limit = math.max(settings.limit, REMEMBERED)
@@ -163,12 +192,21 @@ local function trim(self)
   end
 end
 
+-- The newest message that somebody may still want, or `otherwise`.
+local function newest_wanted(self, otherwise)
+  local newest = redis.call('XREVRANGE', self.messages, '+', '-', 'COUNT', SOME)
+  for _, entry in ipairs(newest) do
+    if not is_expired(fields_of(entry)) then return tonumber(string.match(entry[1], '%d+')) end
+  end
+  return #newest < SOME and otherwise or self.last
+end
+
 -- Forget an address; `lost`: somebody may still want what it had.
 local function drop_address(address, lost)
   for lane = 0, 3 do
     local self = open(address, lane)
     local through = math.max(self.forgotten, self.newest_trimmed)
-    if self.count > 0 then through = self.last end
+    if self.count > 0 then through = newest_wanted(self, through) end
     if lost then log['floor' .. lane] = math.max(log['floor' .. lane], through) end
     log.bytes = log.bytes - self.bytes
     redis.call('UNLINK', self.messages, self.trimmed)
@@ -183,6 +221,7 @@ local function shrink()
   local budget = SHRINK_STEP
   for lane = 0, 3 do
     while log.bytes > settings.total_bytes and budget > 0 do
+      length('ZCARD', key('size', lane))
       local largest = redis.call('ZREVRANGE', key('size', lane), 0, 0, 'WITHSCORES')
       if not largest[1] or tonumber(largest[2]) <= 0 then break end
       local self = open(largest[1], lane)
@@ -194,11 +233,8 @@ local function shrink()
 end
 
 local function feed(fields, size)
-  local name, id = key('feed'), int(log.head) .. '-0'
-  if redis.pcall('XADD', name, id, unpack(fields)).err then
-    redis.call('UNLINK', name)  -- not ours; whoever follows sees the hole
-    redis.call('XADD', name, id, unpack(fields))
-  end
+  local name = key('feed')
+  put('XADD', name, int(log.head) .. '-0', unpack(fields))  -- whoever follows sees the hole
   keep(name)
   local length = redis.call('XLEN', name)
   log.feed = (length == 1 and 0 or log.feed) + size
@@ -230,14 +266,14 @@ end
 
 local function published_before(name)
   for generation = 0, 1 do
-    local offset = redis.call('HGET', key('once', generation), name)
-    if offset then return tonumber(offset) end
+    local offset = redis.pcall('HGET', key('once', generation), name)
+    if type(offset) == 'string' then return tonumber(offset) end
   end
 end
 
 local function remember_publish(name)
   local once = key('once', log.generation)
-  redis.call('HSET', once, name, int(log.head))
+  put('HSET', once, name, int(log.head))
   if redis.call('HLEN', once) >= IDEMPOTENCY_KEYS then
     log.generation = 1 - log.generation
     redis.call('UNLINK', key('once', log.generation))
@@ -255,9 +291,16 @@ function operations.publish(address, lane, timestamp, body, topic, name, expires
   if present(name) then fields[#fields + 1] = 'k'; fields[#fields + 1] = string.sub(name, 2) end
   if expires ~= '' then fields[#fields + 1] = 'x'; fields[#fields + 1] = expires end
   local self = open(address, lane)
+  if self.is_new then
+    redis.call('HSET', self.at, 'f0', int(log.floor0), 'f1', int(log.floor1),
+      'f2', int(log.floor2), 'f3', int(log.floor3))
+  end
   if present(name) then supersede(address, self, string.sub(name, 2)) end
   if self.count == 0 then self.oldest = tonumber(timestamp) end
-  redis.call('XADD', self.messages, int(log.head) .. '-0', unpack(fields))
+  if redis.pcall('XADD', self.messages, int(log.head) .. '-0', unpack(fields)).err then
+    drop_all(self)  -- somebody else's id is in the way
+    redis.call('XADD', self.messages, int(log.head) .. '-0', unpack(fields))
+  end
   keep(self.messages)
   self.count, self.bytes, self.last = self.count + 1, self.bytes + #body, log.head
   log.bytes = log.bytes + #body
@@ -265,14 +308,15 @@ function operations.publish(address, lane, timestamp, body, topic, name, expires
   close(self)
   keep(self.at)
   redis.call('ZADD', key('last'), int(log.head), address)
-  redis.call('ZADD', key('used'), timestamp, address)
+  put('ZADD', key('used'), timestamp, address)
   for _, text in ipairs({'t', topic, 'p', lane, 'u', user, 'e', log.epoch}) do
     fields[#fields + 1] = text
   end
   feed(fields, #body)
   if present(once) then remember_publish(once) end
   while redis.call('ZCARD', key('last')) > settings.max_logs do
-    drop_address(redis.call('ZRANGE', key('used'), 0, 0)[1], true)
+    local oldest = redis.call('ZRANGE', key('used'), 0, 0)[1]
+    drop_address(oldest or redis.call('ZRANGE', key('last'), 0, 0)[1], true)
   end
   if log.bytes > settings.total_bytes then shrink() end
   log.addresses = redis.call('ZCARD', key('last'))
@@ -297,12 +341,14 @@ end
 
 -- What the feed has after an offset; for a reader whose own line is deaf.
 function operations.tail(offset, limit)
+  length('XLEN', key('feed'))
   return redis.call('XRANGE', key('feed'), '(' .. offset .. '-0', '+', 'COUNT', limit)
 end
 
 function operations.forget_idle(limit)
   if not settings.age then return 0 end
   local long_ago = now - settings.age - settings.lifetime
+  length('ZCARD', key('used'))
   local idle = redis.call('ZRANGEBYSCORE', key('used'), '-inf', tostring(long_ago), 'LIMIT', 0, limit)
   for _, address in ipairs(idle) do drop_address(address, false) end
   log.addresses = redis.call('ZCARD', key('last'))

@@ -33,6 +33,9 @@ PATIENCE = 2.0
 PAUSE = 0.2
 """Seconds between attempts to read a feed that cannot be read."""
 
+STRANGE_PAUSE = 0.1
+"""Seconds between looks at a feed in which somebody else has written."""
+
 
 class Reader:
     """Brings what is published into a `Replica` and a `Feed`.
@@ -133,6 +136,7 @@ class Reader:
 
     async def _read(self) -> None:
         replica, end = self.replica, self._known()
+        before = replica.head
         feed = f"{self._prefix}:{end.space}:feed"
         block = int(min(BLOCK, self._socket_timeout() / 2) * 1000)
         reading = self._client.execute_command(
@@ -144,6 +148,8 @@ class Reader:
             return  # it was read of a log that is gone by now
         if not found or not self._ingest(found):
             await self._probe()
+            if found and self.replica is replica and replica.head == before:
+                await asyncio.sleep(STRANGE_PAUSE)  # not ours, and it stays in the way
 
     async def _probe(self) -> None:
         """Ask where the log ends; read what has not been heard of."""
@@ -175,16 +181,18 @@ class Reader:
             read = entries.from_feed(id, fields)
             if read is not None and read[0] != end.epoch and offset > end.forks.get(read[0], -1):
                 break  # of a log that we have not heard of: ask
+            if offset > end.head and (read is None or offset != self.replica.head + 1):
+                break  # somebody else's, or a hole: only the end of the log tells
             if read is None:
-                if offset > end.head:
-                    break
                 self.skipped += 1
                 self._skip_to(offset)
                 continue
             if offset != self.replica.head + 1:
                 self._skip_to(Offset(offset - 1))
-            self.replica.append(read[1], self._line.now())
-            self.feed.append(read[1])
+            message = read[1]
+            # As it was then: what is superseded later in the feed must not have grown old before.
+            self.replica.append(message, min(message.timestamp, self._line.now()))
+            self.feed.append(message)
         return self.replica.head > before
 
     def _skip_to(self, offset: Offset) -> None:

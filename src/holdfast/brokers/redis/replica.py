@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from ...core.cursor import MAX_OFFSET, Cursor
-from ...core.history import Address, History, Subscriptions
+from ...core.history import Address, History, Logs, Subscriptions
 from ...core.message import BEGINNING, LANES, Message, Offset, Priority, UserId
 from ...core.retention import Retention
 from ...core.topic_log import TopicLog
@@ -43,10 +43,14 @@ class Replica(History):
         user: UserId | None,
         lanes: Iterable[Priority] = LANES,
     ) -> list[Place]:
-        """The logs of which a read after `cursor` needs more than is here."""
+        """The logs of which a read after `cursor` needs more than is here.
+
+        Of the topics that a pattern covers, those that are here in part are among them.
+        """
         readers = (None,) if user is None else (None, user)
         found: list[Place] = []
-        for lane, (topic, since), reader in product(lanes, subscriptions.items(), readers):
+        topics = self._topics(subscriptions, readers)
+        for lane, (topic, since), reader in product(lanes, topics.items(), readers):
             place, begin = (topic, reader, lane), max(cursor[lane], since)
             logs = self._logs.get((topic, reader))
             if logs is not None:
@@ -91,6 +95,16 @@ class Replica(History):
         self._logs.move_to_end((topic, user))
         self._whole[place] = log
         self._trim_all(now)
+
+    def _add_address(self, topic: str, user: UserId | None) -> Logs:
+        super()._add_address(topic, user)
+        logs = self._logs[topic, user] = tuple(
+            TopicLog(self._dropped_through(topic, user, lane)) for lane in LANES
+        )
+        for lane in LANES:  # those that were fetched, and had nothing, are still whole
+            if self._absent.pop((topic, user, lane), None) is not None:
+                self._whole[topic, user, lane] = logs[lane]
+        return logs
 
     def _note_subject(self, message: Message) -> None:
         if message.subject is not None:

@@ -6,16 +6,21 @@ do
   if before then
     local number, answer = string.match(before, '^(%d+) (.*)$')
     if number == ARGV[3] then return cmsgpack.unpack(answer) end
+    -- A call that was given up, and that the network delivered all the same: done again, or too late.
+    if tonumber(ARGV[3]) < tonumber(number) and ARGV[3] ~= '0' then
+      return redis.error_reply('ERR this call was given up')
+    end
   end
 end
 
 local answers, place = {}, 5
 while place <= #ARGV do
   local name, count = ARGV[place], tonumber(ARGV[place + 1])
-  local operation = operations[name]
+  local operation, head = operations[name], log.head
   local done, answer = pcall(operation or error, unpack(ARGV, place + 2, place + 1 + count))
   if not done then
     answer = {'error', type(answer) == 'table' and answer.err or tostring(answer)}
+    if log.head ~= head then save() end  -- its offset may be in use
   end
   answers[#answers + 1] = answer
   place = place + 2 + count

@@ -1,0 +1,180 @@
+"""What follows the feed: holes, somebody else's entries, a line that is deaf."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from holdfast import Priority
+from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.delivery import PageRequest
+from holdfast.core.message import Gap, Message, Offset
+from holdfast.runtime.broker import Draft, Head
+from tests.brokers.redis.conftest import Start
+from tests.support.processes import HOST
+from tests.support.proxy import Proxy
+from tests.support.redis_server import shared_server
+
+
+def draft(number: object, topic: str = "t") -> Draft:
+    """A message whose body is ``number``."""
+    return Draft(
+        topic=topic, priority=Priority.NORMAL, body=str(number).encode(), timestamp=time.time()
+    )
+
+
+async def key_of(client: Redis, hub: str, kind: str) -> str:
+    """The name of a key of the log."""
+    space = await client.hget(f"{keys.prefix(hub)}:log", "space")
+    return f"{keys.prefix(hub)}:{space.decode()}:{kind}"
+
+
+async def told(broker: RedisBroker, begin: Head) -> tuple[list[bytes], int]:
+    """What a reader from ``begin`` gets by history: bodies, and how many are declared lost."""
+    head = await broker.head()
+    request = PageRequest(Priority.NORMAL, begin.offset, head.offset, 1000, 10**6)
+    page = await broker.read(head.epoch, request, {"t": Offset(0)}, None)
+    assert page is not None
+    found = [entry.body for entry in page.entries if isinstance(entry, Message)]
+    lost = sum(
+        entry.through - entry.first + 1 if entry.count is None else entry.count
+        for entry in page.entries if isinstance(entry, Gap)
+    )  # fmt: skip
+    return found, lost
+
+
+async def followed(broker: RedisBroker, begin: Head, last: bytes) -> list[bytes]:
+    """What a follower gets up to a message, from the feed or, where that has holes, by history."""
+    found: list[bytes] = []
+    async with asyncio.timeout(10):
+        while last not in found:
+            batch = await broker.follow(begin)
+            found += (
+                (await told(broker, begin))[0] if batch.missed else [m.body for m in batch.messages]
+            )
+            begin = batch.head
+    return found
+
+
+STRANGE: dict[str, tuple[str, dict[str, str]]] = {
+    "no fields of ours, the next id": ("3-0", {"x": "1"}),
+    "an id by the clock": ("*", {"x": "1"}),
+    "a second part of an id": ("2-1", {"x": "1"}),
+    "a body of two lines": ("3-0", {"b": "a\nb", "s": "1", "t": "t", "p": "1", "u": "-", "e": "?"}),
+    "no number": ("3-0", {"b": "a", "s": "soon", "t": "t", "p": "1", "u": "-", "e": "?"}),
+    "no topic": ("3-0", {"b": "a", "s": "1", "t": "..", "p": "1", "u": "-", "e": "?"}),
+    "no lane": ("3-0", {"b": "a", "s": "1", "t": "t", "p": "9", "u": "-", "e": "?"}),
+    "another epoch": ("3-0", {"b": "a", "s": "1", "t": "t", "p": "1", "u": "-", "e": "?"}),
+    "no text": ("3-0", {"b": "a", "s": "1", "t": "\udcff", "p": "1", "u": "\udcff", "e": "?"}),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+async def test_strange_entries_of_the_feed_are_passed_over(
+    name: str, client: Redis, hub: str, start: Start
+) -> None:
+    """What somebody else writes to the feed is not delivered, stops nobody, and costs little."""
+    broker = await start()
+    begin = await broker.head()
+    for n in (1, 2):
+        await broker.publish(draft(n))
+    id, fields = STRANGE[name]
+    raw: Any = {k: v.encode(errors="surrogateescape") for k, v in fields.items()}
+    await client.xadd(await key_of(client, hub, "feed"), raw, id=id)
+    calls = await calls_in(client, 0.5)
+    assert calls < 60, "it must not be asked for again and again"
+    late = await start()
+    for n in (3, 4):
+        await broker.publish(draft(n))
+    for each in (broker, late):
+        assert await followed(each, begin, b"4") == [b"1", b"2", b"3", b"4"]
+        assert await told(each, begin) == ([b"1", b"2", b"3", b"4"], 0)
+
+
+async def calls_in(client: Redis, seconds: float) -> int:
+    """How many commands the server gets in this time."""
+    before = (await client.info("stats"))["total_commands_processed"]
+    await asyncio.sleep(seconds)
+    return int((await client.info("stats"))["total_commands_processed"] - before)
+
+
+@pytest.mark.parametrize("kind", ["feed", "m:1:-:t", "x:1:-:t", "at:-:t", "last", "used", "size:1"])
+async def test_keys_of_another_type_are_as_good_as_deleted(
+    kind: str, client: Redis, hub: str, start: Start
+) -> None:
+    """A key that somebody overwrote: publishing goes on, and what was lost is declared."""
+    broker = await start()
+    begin = await broker.head()
+    for n in (1, 2):
+        await broker.publish(draft(n))
+    await client.set(await key_of(client, hub, kind), "somebody else's")
+    late = await start()
+    for n in (3, 4):
+        await broker.publish(draft(n))
+    found, lost = await told(late, begin)
+    assert found[-2:] == [b"3", b"4"]
+    epoch = (await late.head()).epoch
+    assert epoch != begin.epoch or len(found) == 4 or lost == 2
+
+
+@pytest.mark.parametrize("id", ["*", "3-0", "2-1"])
+async def test_strange_entries_of_a_log_are_declared(
+    id: str, client: Redis, hub: str, start: Start
+) -> None:
+    """What somebody else writes to a topic's stream is not delivered; what it cost is declared."""
+    broker = await start()
+    begin = await broker.head()
+    for n in (1, 2):
+        await broker.publish(draft(n))
+    await client.xadd(await key_of(client, hub, "m:1:-:t"), {"b": b"9", "s": b"1"}, id=id)
+    await broker.publish(draft(3))
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start()
+    found, lost = await told(late, begin)
+    assert (found, lost) in [([b"1", b"2", b"3"], 0), ([b"3"], 2)]
+
+
+async def test_a_deleted_feed_loses_nothing(client: Redis, hub: str, start: Start) -> None:
+    """What the feed lacks is read from the topics."""
+    broker = await start()
+    begin = await broker.head()
+    for n in range(5):
+        await broker.publish(draft(n))
+        if n in (1, 4):
+            await client.delete(await key_of(client, hub, "feed"))
+    late = await start()
+    assert await told(late, begin) == ([b"0", b"1", b"2", b"3", b"4"], 0)
+    assert (await told(broker, begin))[1] == 0
+
+
+async def test_a_deaf_line_is_noticed(hub: str, start: Start) -> None:
+    """A connection that swallows what the feed says: it comes by another one within seconds."""
+    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as deaf:
+        broker, other = await start(client=deaf), await start()
+        begin = await broker.head()
+        await asyncio.sleep(0.2)
+        for link in list(proxy.links):
+            link.swallow()
+        began = time.monotonic()
+        await other.publish(draft("heard"))
+        assert await followed(broker, begin, b"heard") == [b"heard"]
+        assert time.monotonic() - began < 6.0
+
+
+async def test_a_deaf_feed_alone_is_noticed(hub: str, start: Start) -> None:
+    """Only the connection that blocks is deaf, again and again; the other one brings the news."""
+    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as deaf:
+        broker, other = await start(client=deaf), await start()
+        begin = await broker.head()
+        for n in range(3):
+            await asyncio.sleep(0.2)
+            *_, newest = proxy.links
+            newest.swallow()
+            began = time.monotonic()
+            await other.publish(draft(n))
+            assert (await followed(broker, begin, b"%d" % n))[-1] == b"%d" % n
+            assert time.monotonic() - began < 6.0

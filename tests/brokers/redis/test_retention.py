@@ -1,0 +1,265 @@
+"""What Redis keeps, and what it says of the rest, beside the default broker."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from holdfast import Cursor, MemoryBroker, Priority, Retention
+from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.delivery import PageRequest
+from holdfast.core.message import Gap, Message, Offset, UserId
+from holdfast.runtime.broker import Broker, Draft
+from tests.support.redis_server import shared_server
+
+ANN = UserId("ann")
+TOPICS = ("a.b", "a.c", "d")
+READ = (
+    {"a.b": 0}, {"d": 0}, {"a.*": 0}, {"**": 0}, {"a.b": 0, "a.c": 3, "d": 0}, {"a.b": 2, "**": 5},
+)  # fmt: skip
+
+
+@dataclass
+class Clock:
+    """Seconds since the Unix epoch, moved by hand."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publish:
+    """One message."""
+
+    topic: str
+    lane: Priority
+    key: str | None
+    size: int
+    user: UserId | None
+    ttl: float | None
+
+    def is_superseded_by(self, other: Publish) -> bool:
+        """Whether `other`, which came later, has a newer value of the same key."""
+        return self.key is not None and (self.topic, self.user, self.key) == (
+            other.topic, other.user, other.key
+        )  # fmt: skip
+
+
+@dataclass
+class Both:
+    """The two brokers, and one clock for both."""
+
+    client: Redis
+    retention: Retention
+    clock: Clock = field(default_factory=Clock)
+    hub: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __post_init__(self) -> None:
+        self.memory = MemoryBroker(retention=self.retention, clock=self.clock)
+        self.redis = self.node()
+
+    def node(self) -> RedisBroker:
+        """One more node, which has followed nothing."""
+        return RedisBroker(self.client, hub=self.hub, retention=self.retention, clock=self.clock)
+
+    async def publish(self, step: Publish) -> None:
+        self.clock.now += 0.25
+        draft = Draft(
+            topic=step.topic, priority=step.lane, body=b"x" * step.size, timestamp=self.clock.now,
+            key=step.key, to_user=step.user,
+            expires_at=None if step.ttl is None else self.clock.now + step.ttl,
+        )  # fmt: skip
+        heads = [await broker.publish(draft) for broker in (self.memory, self.redis)]
+        assert heads[0].offset == heads[1].offset
+
+    async def forget_feed(self, share: float) -> None:
+        """Leave but the newest part of the feed, as if more had been published than it holds."""
+        (name,) = await self.client.keys(f"{keys.prefix(self.hub)}:*:feed") or [b""]
+        if name:
+            await self.client.xtrim(
+                name, int(share * await self.client.xlen(name)), approximate=False
+            )
+
+
+async def look(broker: Broker, after: int, limit: int) -> list[Any]:
+    """All that readers of many kinds are told from a position on."""
+    head = await broker.head()
+    told: list[Any] = []
+    for topics in READ:
+        since = {topic: Offset(at) for topic, at in topics.items()}
+        for user in (None, ANN):
+            told.append(await broker.survey(head.epoch, Cursor.at(after), since, user))
+            for lane in Priority:
+                begin = Offset(after)
+                while True:
+                    request = PageRequest(lane, begin, head.offset, limit, 60)
+                    page = await broker.read(head.epoch, request, since, user)
+                    assert page is not None
+                    told += [topics, lane, user, page.through, page.complete]
+                    told += [
+                        e if isinstance(e, Gap) else dataclasses.astuple(e) for e in page.entries
+                    ]
+                    begin = page.through
+                    if page.complete:
+                        break
+    return told
+
+
+publishes = st.builds(
+    Publish,
+    topic=st.sampled_from(TOPICS),
+    lane=st.sampled_from(Priority),
+    key=st.sampled_from([None, None, "k", "l"]),
+    size=st.integers(1, 30),
+    user=st.sampled_from([None, None, ANN]),
+    ttl=st.sampled_from([None, None, None, 2.0]),
+)
+
+
+def retentions(max_logs: st.SearchStrategy[int]) -> st.SearchStrategy[Retention]:
+    """Small limits of every kind but `total_bytes`, which each broker shrinks to in its own way."""
+    return st.builds(
+        Retention,
+        limit=st.integers(0, 6),
+        age=st.sampled_from([None, 3.0, 1000.0]),
+        max_bytes=st.sampled_from([50, 10_000]),
+        max_logs=max_logs,
+    )
+
+
+@asynccontextmanager
+async def both_with(
+    retention: Retention, steps: list[Publish], share: float
+) -> AsyncIterator[tuple[Both, RedisBroker]]:
+    """The two after these steps, and a node that came late and found so much of the feed."""
+    async with Redis.from_url(shared_server().url) as client:
+        both = Both(client, retention)
+        await both.memory.start()
+        await both.redis.start()
+        late = both.node()
+        try:
+            for step in steps:
+                await both.publish(step)
+            await both.forget_feed(share)
+            await late.start()
+            yield both, late
+        finally:
+            await late.close()
+            await both.redis.close()
+
+
+@settings(max_examples=50)
+@given(
+    retention=retentions(st.just(100)),
+    steps=st.lists(publishes, max_size=25),
+    later=st.lists(publishes, max_size=6),
+    after=st.integers(0, 25),
+    limit=st.integers(1, 5),
+    share=st.sampled_from([0.0, 0.0, 0.5, 1.0]),
+)
+def test_same_as_in_memory(
+    retention: Retention,
+    steps: list[Publish],
+    later: list[Publish],
+    after: int,
+    limit: int,
+    share: float,
+) -> None:
+    """Pages, gaps with their counts and surveys are those of the default broker.
+
+    A node that was there says so, and one that came later and had to fetch everything, before and
+    after more was published.
+    """
+
+    async def script() -> None:
+        async with both_with(retention, steps, share) as (both, late):
+            for more in ([], later):
+                for step in more:
+                    await both.publish(step)
+                for broker in (both.memory, both.redis, late):
+                    await broker.sweep()
+                want = await look(both.memory, after, limit)
+                assert await look(both.redis, after, limit) == want
+                assert await look(late, after, limit) == want
+
+    asyncio.run(script())
+
+
+@settings(max_examples=30)
+@given(
+    retention=retentions(st.sampled_from([1, 2, 3])),
+    steps=st.lists(publishes, max_size=25),
+    after=st.integers(0, 25),
+)
+def test_same_as_in_memory_with_few_logs(
+    retention: Retention, steps: list[Publish], after: int
+) -> None:
+    """What was dropped as a whole is declared by Redis as by the default broker.
+
+    Only a node that fetches everything is asked: one that was there may still have it.
+    """
+
+    async def script() -> None:
+        async with both_with(retention, steps, 0.0) as (both, late):
+            for broker in (both.memory, both.redis, late):
+                await broker.sweep()
+            assert await look(late, after, 3) == await look(both.memory, after, 3)
+
+    asyncio.run(script())
+
+
+@settings(max_examples=30)
+@given(steps=st.lists(publishes, min_size=5, max_size=40), total=st.integers(20, 200))
+def test_total_bytes_bound_what_is_held_and_the_rest_is_declared(
+    steps: list[Publish], total: int
+) -> None:
+    """What is held in all stays within its bound; each message that went for it is in a gap."""
+
+    async def script() -> None:
+        async with both_with(Retention(total_bytes=total), steps, 0.0) as (both, late):
+            head, size = await late.head(), 0
+            for lane in Priority:
+                request = PageRequest(lane, Offset(0), head.offset, 1000, 10**6)
+                since = {topic: Offset(0) for topic in TOPICS}
+                page = await late.read(head.epoch, request, since, ANN)
+                assert page is not None
+                messages = [entry for entry in page.entries if isinstance(entry, Message)]
+                gaps = [entry for entry in page.entries if isinstance(entry, Gap)]
+                size += sum(message.size for message in messages)
+                here = {message.offset for message in messages}
+                for offset, step in enumerate(steps, 1):
+                    age = 0.25 * (len(steps) - offset)
+                    void = step.ttl is not None and step.ttl <= age
+                    void = void or any(step.is_superseded_by(other) for other in steps[offset:])
+                    if step.lane is lane and offset not in here and not void:
+                        assert any(g.first <= offset <= g.through for g in gaps), offset
+            assert size <= total
+
+    asyncio.run(script())
+
+
+async def test_total_bytes_take_from_the_lowest_lane() -> None:
+    """A flood of LOW messages leaves CRITICAL ones alone, also of other topics."""
+    low = Publish(topic="d", lane=Priority.LOW, key=None, size=20, user=None, ttl=None)
+    steps = [dataclasses.replace(low, topic=t, lane=Priority.CRITICAL) for t in TOPICS] + [low] * 40
+    async with both_with(Retention(total_bytes=200), steps, 0.0) as (_, late):
+        head = await late.head()
+        counts = dict[Priority, int]()
+        for lane in (Priority.CRITICAL, Priority.LOW):
+            request = PageRequest(lane, Offset(0), head.offset, 1000, 10**6)
+            page = await late.read(head.epoch, request, {"**": Offset(0)}, None)
+            assert page is not None
+            counts[lane] = sum(isinstance(entry, Message) for entry in page.entries)
+        assert counts[Priority.CRITICAL] == 3
+        assert 0 < counts[Priority.LOW] <= 7
