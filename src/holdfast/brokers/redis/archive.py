@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ...core.cursor import Cursor, Epoch
 from ...core.history import Subscriptions
 from ...core.message import BEGINNING, Message, Offset, Priority, UserId
-from ...core.topics import is_pattern, matches
+from ...core.topics import TopicTree, is_pattern
 from ...errors import OutcomeUnknown
 from . import entries, keys
 from .line import Line
@@ -20,6 +20,9 @@ from .script import End, Operation, text
 
 ROUNDS = 3
 """How often a read asks for what it lacks: the replica may be too small to keep all of it."""
+
+Changed = dict[UserId | None, TopicTree]
+"""Topics by whom their messages are for."""
 
 STEP = 4096
 """Clients that ask for nearly the same stretch of a pattern's topics share one answer."""
@@ -50,6 +53,7 @@ class Archive:
         self._line = line
         self._reader = reader
         self._fetches: dict[tuple[Replica, Place, Offset], asyncio.Future[None]] = {}
+        self._changes: dict[Offset, asyncio.Future[Changed]] = {}
 
     async def complete(self, need: Need) -> Replica | None:
         """The replica, once it has what is needed; `None` if the log is another one by now."""
@@ -114,8 +118,9 @@ class Archive:
     async def _load_covered(self, replica: Replica, place: Place, begin: Offset) -> None:
         """Load all that came to a pattern's topics after `begin`; then no other is unknown."""
         pattern, user, lane = place
-        changed: list[bytes] = await self._line.call(Operation("changed", (begin,)))
-        wanted = dict.fromkeys(_covered(pattern, user, changed), begin)
+        changed = await asyncio.shield(self._changed(begin))
+        covered = changed[user].match(pattern) if user in changed else ()
+        wanted = dict.fromkeys(covered, begin)
         unknown = replica.unknown(Cursor.at(begin), wanted, user, (lane,))
         places = [each for each in unknown if each[1] == user]
         if places:
@@ -127,10 +132,17 @@ class Archive:
 
         await self._line.call(Operation("load", (keys.address(pattern, user), int(lane))), loaded)
 
+    def _changed(self, begin: Offset) -> asyncio.Future[Changed]:
+        """To which topics something came after `begin`; asked once for all patterns and lanes."""
+        if begin not in self._changes:
+            asked = self._changes[begin] = self._line.ask(Operation("changed", (begin,)), _by_user)
+            asked.add_done_callback(lambda _: self._changes.pop(begin, None))
+        return self._changes[begin]
 
-def _covered(pattern: str, user: UserId | None, addresses: Iterable[bytes]) -> Iterator[str]:
-    """The topics among `addresses` that are for `user` and covered by `pattern`."""
+
+def _by_user(addresses: list[bytes], _: End) -> Changed:
+    found: Changed = {}
     for each in addresses:
-        topic, owner = keys.parse_address(text(each))
-        if owner == user and matches(pattern, topic):
-            yield topic
+        topic, user = keys.parse_address(text(each))
+        found.setdefault(user, TopicTree()).add(topic)
+    return found

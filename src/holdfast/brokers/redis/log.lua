@@ -50,6 +50,8 @@ local function key(kind, rest)
   return HUB .. ':' .. log.space .. ':' .. kind .. (rest and (':' .. rest) or '')
 end
 
+local is_changed = false  -- `log`, by an operation: it is saved once, after the last one
+
 local function save()
   redis.call('HSET', HUB .. ':log', 'epoch', log.epoch, 'space', log.space, 'head', int(log.head),
     'replication', log.replication, 'forks', log.forks, 'bytes', int(log.bytes),
@@ -81,8 +83,18 @@ do
   end
 end
 
+local kept = {}  -- by name: its life is prolonged once in a run, however often it is written to
+
 local function keep(name)
-  if settings.age then set_seconds(name, settings.age + settings.lifetime + DAY) end
+  if settings.age and not kept[name] then
+    set_seconds(name, settings.age + settings.lifetime + DAY)
+    kept[name] = true
+  end
+end
+
+local function unlink(...)
+  redis.call('UNLINK', ...)
+  for _, name in ipairs({...}) do kept[name] = nil end
 end
 
 -- All that an address had is gone, nobody knows how.
@@ -130,7 +142,7 @@ function open(address, lane)
   end
   if length('XLEN', self.messages) ~= self.count then drop_all(self) end
   if length('LLEN', self.trimmed) ~= self.remembered then
-    redis.call('UNLINK', self.trimmed)
+    unlink(self.trimmed)
     self.remembered, self.forgotten = 0, math.max(self.forgotten, self.newest_trimmed)
   end
   return self
@@ -209,11 +221,11 @@ local function drop_address(address, lost)
     if self.count > 0 then through = newest_wanted(self, through) end
     if lost then log['floor' .. lane] = math.max(log['floor' .. lane], through) end
     log.bytes = log.bytes - self.bytes
-    redis.call('UNLINK', self.messages, self.trimmed)
+    unlink(self.messages, self.trimmed)
     redis.call('ZREM', key('size', lane), address)
   end
-  redis.call('UNLINK', key('at', address))
-  redis.call('ZREM', key('last'), address)
+  unlink(key('at', address))
+  log.addresses = log.addresses - redis.call('ZREM', key('last'), address)
   redis.call('ZREM', key('used'), address)
 end
 
@@ -240,10 +252,12 @@ local function feed(fields, size)
   log.feed = (length == 1 and 0 or log.feed) + size
   while length > FEED_MESSAGES or (log.feed > FEED_BYTES and length > 1) do
     local oldest = redis.call('XRANGE', name, '-', '+', 'COUNT', math.min(FEED_STEP, length - 1))
-    for _, entry in ipairs(oldest) do
+    local ids = {}
+    for place, entry in ipairs(oldest) do
       log.feed = log.feed - #(fields_of(entry).b or '')
-      redis.call('XDEL', name, entry[1])
+      ids[place] = entry[1]
     end
+    redis.call('XDEL', name, unpack(ids))
     length = length - #oldest
   end
 end
@@ -286,7 +300,7 @@ function operations.publish(address, lane, timestamp, body, topic, name, expires
     if offset then return offset end
   end
   lane = tonumber(lane)
-  log.head = log.head + 1
+  log.head, is_changed = log.head + 1, true
   local fields = {'b', body, 's', timestamp}
   if present(name) then fields[#fields + 1] = 'k'; fields[#fields + 1] = string.sub(name, 2) end
   if expires ~= '' then fields[#fields + 1] = 'x'; fields[#fields + 1] = expires end
@@ -307,20 +321,18 @@ function operations.publish(address, lane, timestamp, body, topic, name, expires
   trim(self)
   close(self)
   keep(self.at)
-  redis.call('ZADD', key('last'), int(log.head), address)
+  log.addresses = log.addresses + redis.call('ZADD', key('last'), int(log.head), address)
   put('ZADD', key('used'), timestamp, address)
   for _, text in ipairs({'t', topic, 'p', lane, 'u', user, 'e', log.epoch}) do
     fields[#fields + 1] = text
   end
   feed(fields, #body)
   if present(once) then remember_publish(once) end
-  while redis.call('ZCARD', key('last')) > settings.max_logs do
+  while log.addresses > settings.max_logs do
     local oldest = redis.call('ZRANGE', key('used'), 0, 0)[1]
     drop_address(oldest or redis.call('ZRANGE', key('last'), 0, 0)[1], true)
   end
   if log.bytes > settings.total_bytes then shrink() end
-  log.addresses = redis.call('ZCARD', key('last'))
-  save()
   return log.head
 end
 
@@ -329,7 +341,7 @@ function operations.load(address, lane)
   local self = open(address, tonumber(lane))
   trim(self)
   if redis.call('EXISTS', self.at) == 1 then close(self) end
-  save()
+  is_changed = true
   return {self.last, self.forgotten, redis.call('LRANGE', self.trimmed, 0, -1),
     redis.call('XRANGE', self.messages, '-', '+')}
 end
@@ -351,7 +363,6 @@ function operations.forget_idle(limit)
   length('ZCARD', key('used'))
   local idle = redis.call('ZRANGEBYSCORE', key('used'), '-inf', tostring(long_ago), 'LIMIT', 0, limit)
   for _, address in ipairs(idle) do drop_address(address, false) end
-  log.addresses = redis.call('ZCARD', key('last'))
-  save()
+  is_changed = is_changed or #idle > 0
   return #idle
 end

@@ -6,8 +6,8 @@ do
   if before then
     local number, answer = string.match(before, '^(%d+) (.*)$')
     if number == ARGV[3] then return cmsgpack.unpack(answer) end
-    -- A call that was given up, and that the network delivered all the same: done again, or too late.
-    if tonumber(ARGV[3]) < tonumber(number) and ARGV[3] ~= '0' then
+    -- A call that was given up, and that the network delivers after a later one: it is too late.
+    if tonumber(ARGV[3]) < tonumber(number) then
       return redis.error_reply('ERR this call was given up')
     end
   end
@@ -16,16 +16,18 @@ end
 local answers, place = {}, 5
 while place <= #ARGV do
   local name, count = ARGV[place], tonumber(ARGV[place + 1])
-  local operation, head = operations[name], log.head
+  local operation = operations[name]
   local done, answer = pcall(operation or error, unpack(ARGV, place + 2, place + 1 + count))
   if not done then
     answer = {'error', type(answer) == 'table' and answer.err or tostring(answer)}
-    if log.head ~= head then save() end  -- its offset may be in use
+    -- It may have been half done: its offset is used, and the addresses are counted anew.
+    log.addresses, is_changed = length('ZCARD', key('last')), true
   end
   answers[#answers + 1] = answer
   place = place + 2 + count
 end
 
+if is_changed then save() end
 local answer = {log.epoch, log.space, log.head, log.forks, answers}
 redis.call('SET', answered, ARGV[3] .. ' ' .. cmsgpack.pack(answer), 'EX', ANSWER_SECONDS)
 return answer
