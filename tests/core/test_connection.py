@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 from holdfast.core import connection as module
 from holdfast.core.connection import TRANSITIONS, CloseReason, Connection, Event, State
+from holdfast.core.cursor import Cursor, Epoch
 from holdfast.core.message import Offset, UserId
 from holdfast.core.registry import ConnectionRegistry
-from holdfast.core.tokens import Session
+from holdfast.core.tokens import ConnectionId, Position, Session
 from holdfast.errors import IllegalTransition
 from tests.core.builders import connection
 
 events = st.sampled_from(Event)
 reasons = st.none() | st.sampled_from(CloseReason)
+
+Marks = tuple[Offset, Offset, Offset, Offset]
+EPOCH, HERE = Epoch("epoch"), ConnectionId("c")
+HANDED_OVER: Marks = (Offset(3), Offset(4), Offset(4), Offset(5))
 
 
 def in_state(state: State) -> Connection:
@@ -131,3 +136,35 @@ def test_subscriptions_are_the_connections_own() -> None:
     registry.unsubscribe(first, ["a"])
     assert first.subscriptions == {"b": 9}
     assert second.subscriptions == session.subscriptions == {"a": 7}
+
+
+@pytest.mark.parametrize(
+    ("stored", "acknowledged", "at", "taken"),
+    [
+        ((9, 9, 9, 9), False, (0, 0, 0, 0), True),
+        ((9, 9, 9, 9), False, (3, 4, 4, 5), True),
+        ((9, 9, 9, 9), False, (3, 4, 4, 6), False),
+        ((9, 9, 9, 9), False, (4, 4, 4, 4), False),
+        ((2, 4, 4, 4), True, (2, 4, 4, 4), True),
+        ((2, 4, 4, 4), True, (3, 4, 4, 4), True),
+        ((2, 4, 4, 4), True, (3, 4, 3, 4), False),
+    ],
+    ids=["nothing", "all", "beyond", "beyond in one lane", "again", "more", "back in one lane"],
+)
+def test_acknowledged_is_what_was_handed_over_and_never_less(
+    stored: Marks, acknowledged: bool, at: Marks, taken: bool
+) -> None:
+    """The resume point moves up to what was handed over, from what was acknowledged before."""
+    before, after = Position(EPOCH, Cursor(stored)), Position(EPOCH, Cursor(at))
+    session = Session(None, position=before, acknowledged=acknowledged, connection=HERE)
+    assert connection("c", session).acknowledge(after, Cursor(HANDED_OVER)) is taken
+    assert session.position is (after if taken else before)
+    assert session.acknowledged is (taken or acknowledged)
+
+
+def test_ghost_acknowledges_nothing() -> None:
+    """Who has taken over the session moves its resume point, and nobody else."""
+    session = Session(None, connection=HERE)
+    at = Position(EPOCH, Cursor(HANDED_OVER))
+    assert not connection("ghost", session).acknowledge(at, at.cursor)
+    assert (session.position, session.acknowledged) == (None, False)

@@ -122,6 +122,22 @@ def test_a_gap_that_waits_counts_as_pending() -> None:
     assert reader.cursor() == "4.4.4.2"
 
 
+def test_no_gap_is_told_twice_when_several_give_way_at_once() -> None:
+    """What is read again brings its gaps again, so none of those may have stayed behind."""
+    reader = Reader(live=False, capacity=10, limit=2)
+    reader.delivery.buffer.max_bytes = 10
+    for topic in "ababaa":
+        reader.publish(NORMAL, topic=topic, fan_out=False)
+    reader.position = Offset(6)
+    while reader.read_on():
+        pass  # the page is held: gap, 2, gap, 4, 5, 6
+    urgent = Message(Offset(7), "a", CRITICAL, b"[    ]", 0.0)  # needs the room of 2 and 4
+    reader.history.append(urgent, 0.0)
+    reader.delivery.offer(Run([urgent]))
+    reader.position = urgent.offset
+    assert reader.rest() == [7, "gap of 1", 2, "gap of 1", 4, 5, 6]
+
+
 def test_a_replay_of_any_length_needs_one_page() -> None:
     """A thousand messages pass a buffer of three, which never holds more."""
     reader = Reader(live=False, limit=1000)

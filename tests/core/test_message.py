@@ -114,6 +114,24 @@ def test_merged_count_is_the_sum_or_unknown(left: Gap, right: Gap) -> None:
     assert left.merged(right).count == (left.count + right.count if known else None)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (gap(1, "b", "c", through=5, count=3), gap(1, "b", "c", through=5, count=3)),
+        (gap(1, "a", "b", through=5, count=3), gap(1, "b", through=5, count=None)),
+        (gap(1, through=5, count=3), gap(1, through=5, count=None)),
+        (gap(1, "a", through=5, count=3), None),
+        (gap(1, "a", "d", through=5, count=3), None),
+    ],
+    ids=["none of it", "part of it", "too many to name", "all of it", "all of several"],
+)
+def test_what_is_left_of_a_gap_names_and_counts_nothing_of_what_was_left(
+    before: Gap, after: Gap | None
+) -> None:
+    """A client that leaves topics is told of its other losses, and of no number that has theirs."""
+    assert before.without(lambda topic: topic in ("a", "d")) == after
+
+
 def test_gap_names_as_many_topics_as_the_limit() -> None:
     """A gap of exactly the limit names them all; one more, and it names none."""
     full = gap(1, *(f"{number:03}" for number in range(GAP_TOPICS_LIMIT)))

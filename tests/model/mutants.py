@@ -280,6 +280,12 @@ def one_gap_for_what_lies_apart() -> list[Patch]:
     return [(TopicLog, "runs", joined)]
 
 
+@mutant
+def a_gap_in_what_was_left() -> list[Patch]:
+    """Who unsubscribes while a gap waits is told of it all the same."""
+    return [(Gap, "without", lambda self, _: self)]
+
+
 @contextmanager
 def applied(patches: list[Patch]) -> Iterator[None]:
     """Replace the attributes, and put them back."""

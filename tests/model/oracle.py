@@ -162,6 +162,8 @@ class Client:
         self.covered.add(message.offset)
 
     def gap(self, lane: str, topics: list[str], count: int | None) -> None:
+        if not set(topics) <= self.subscribed.keys():
+            raise Violation(f"private: a gap of {topics} to {self.name}, who has {self.subscribed}")
         undelivered = [m for m in self.owed.values() if m.lane == lane and m.topic in topics]
         if not any(m.offset in self.log.trimmable for m in undelivered):
             raise Violation(f"spurious: a gap in {lane} of {topics}, where nothing is missing")

@@ -76,10 +76,12 @@ class PriorityBuffer:
     - what is taken is the first of the best lane that holds anything;
     - what gives way is the oldest of the lowest lane, and never better than the newcomer;
     - of each subject (topic, user and key) at most the newest message is held;
-    - gaps are never evicted.
+    - gaps are never evicted, and neighbours are one only when they are taken: until then, each
+      goes with its own topics, and with its own stretch of the log.
 
     All operations are O(1) amortised, except `discard` and `withdraw`, which are linear in what
-    is held. Nothing waits and nothing raises for a full buffer.
+    is held, and that what is evicted is looked for behind the gaps in front of it. Nothing waits
+    and nothing raises for a full buffer.
     """
 
     __slots__ = (
@@ -148,14 +150,8 @@ class PriorityBuffer:
         return self._append(message, subject)
 
     def mark(self, gap: Gap) -> None:
-        """Put `gap` at the tail of its lane; it merges with a gap that is there already."""
-        entries = self._lane(gap.priority)
-        if entries:
-            place, last = next(reversed(entries.items()))
-            if isinstance(last, Gap):
-                entries[place] = last.merged(gap)
-                return
-        entries[gap.first] = gap
+        """Put `gap` at the tail of its lane; its caller bounds how many there are."""
+        self._lane(gap.priority)[gap.first] = gap
 
     def take(self, now: float) -> Message | Gap | None:
         """Remove and return the next message or gap, or `None`; what has expired is dropped."""
@@ -187,16 +183,20 @@ class PriorityBuffer:
     def discard(self, unwanted: Callable[[str], bool]) -> int:
         """Evict every message of an `unwanted` topic, and return how many those were.
 
-        A gap goes, too, if it is of such topics alone.
+        Of the gaps remains what is of other topics (`Gap.without`).
         """
         count = 0
         for lane in BEST_FIRST:
-            for place, entry in list((self._lanes[lane] or {}).items()):
+            entries = self._lanes[lane] or OrderedDict()
+            for place, entry in list(entries.items()):
                 if isinstance(entry, Gap):
-                    if entry.topics and all(map(unwanted, entry.topics)):
-                        del self._lane(lane)[place]
+                    rest = entry.without(unwanted)
+                    if rest is None:
+                        del entries[place]
+                    else:
+                        entries[place] = rest
                 elif unwanted(entry.topic):
-                    del self._lane(lane)[place]
+                    del entries[place]
                     self._forget(lane, entry)
                     count += 1
         self._evicted += count
@@ -318,15 +318,8 @@ class PriorityBuffer:
 
     def _evict_oldest(self, lane: Priority) -> Offset:
         entries = self._lane(lane)
-        place, entry = entries.popitem(last=False)
-        gap: Gap | None = None
-        gap_place = place
-        while isinstance(entry, Gap):  # gaps are not evictable: they go back to the front as one
-            gap = entry if gap is None else gap.merged(entry)
-            place, entry = entries.popitem(last=False)
-        if gap is not None:
-            entries[gap_place] = gap
-            entries.move_to_end(gap_place, last=False)
+        place, entry = next((p, e) for p, e in entries.items() if isinstance(e, Message))
+        del entries[place]
         self._forget(lane, entry)
         self._evicted += 1
         return place

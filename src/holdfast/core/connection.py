@@ -20,9 +20,10 @@ from enum import Enum
 from typing import Final
 
 from ..errors import IllegalTransition
+from .cursor import Cursor
 from .delivery import Delivery
 from .message import UserId
-from .tokens import ConnectionId, Session
+from .tokens import ConnectionId, Position, Session
 
 
 class State(Enum):
@@ -151,6 +152,21 @@ class Connection:
             self.close_reason = reason
         self.state = following
         return following
+
+    def acknowledge(self, position: Position, handed_over: Cursor) -> bool:
+        """The client has everything up to `position`: the resume point of its session from now on.
+
+        What lies beyond `handed_over` or behind what was acknowledged before, or comes after
+        another connection has taken over the session, changes nothing and returns `False`.
+        """
+        session = self.session
+        if session.connection != self.id or not position.cursor.is_within(handed_over):
+            return False
+        before = session.position if session.acknowledged else None
+        if before is not None and not before.cursor.is_within(position.cursor):
+            return False
+        session.position, session.acknowledged = position, True
+        return True
 
     def __repr__(self) -> str:
         return f"<Connection {self.id[:8]}… {self.transport} {self.state.value}>"

@@ -67,8 +67,8 @@ class Delivery:
     - the cursor never goes back;
     - what leaves is of the best lane that holds, or has still to read, anything;
     - a run that passes through leaves the account and the cursor as if it had been sorted;
-    - memory: one buffer, and a run of at most `RUN_MESSAGES` and the buffer's bytes, whatever the
-      length of the replay.
+    - memory: one buffer, in each lane the gaps of one page, and a run of at most `RUN_MESSAGES`
+      and the buffer's bytes, whatever the length of the replay.
     """
 
     __slots__ = ("_behind", "_not_before", "_read_through", "buffer", "unsorted")
@@ -233,7 +233,10 @@ class Delivery:
         return self.buffer.take(now)
 
     def discard(self, unwanted: Callable[[str], bool]) -> int:
-        """Drop what is pending of topics that the connection no longer has; how many messages."""
+        """Drop what is pending of topics that the connection no longer has; how many messages.
+
+        A gap in others as well stays for those, but nobody knows its count any more.
+        """
         self.sort()
         return self.buffer.discard(unwanted)
 

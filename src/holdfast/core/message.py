@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import NewType
 
@@ -96,3 +97,13 @@ class Gap:
         count = None if unknown else (self.count or 0) + (other.count or 0)
         first, through = min(self.first, other.first), max(self.through, other.through)
         return Gap(self.priority, first, through, topics, count)
+
+    def without(self, unwanted: Callable[[str], bool]) -> Gap | None:
+        """What is left of it for a client that leaves the `unwanted` topics; `None`: nothing.
+
+        How many were of those is not known, so its count is not, either.
+        """
+        topics = tuple([topic for topic in self.topics if not unwanted(topic)])
+        if not self.topics or 0 < len(topics) < len(self.topics):
+            return replace(self, topics=topics, count=None)
+        return self if topics else None

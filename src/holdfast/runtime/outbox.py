@@ -141,22 +141,16 @@ class Outbox:
     def acknowledge(self, text: str) -> bool:
         """The client echoed an event id of this connection: it has all that came up to it.
 
-        That is the resume point from now on, and makes room in the window, which the first
-        acknowledgement opens at the latest. What is not of this connection, lies beyond what was
-        handed over, or behind what was acknowledged before, changes nothing and returns `False`.
+        That is the resume point from now on (`Connection.acknowledge`), and makes room in the
+        window, which the first acknowledgement opens at the latest. `False`: it changed nothing.
         """
         parsed = EventId.parse(text)
         if parsed is None or parsed.epoch != self.epoch or parsed.token != self.token:
             return False
         self.seen()
-        if self.connection.session.connection != self.connection.id:
+        position = Position(parsed.epoch, parsed.cursor)
+        if not self.connection.acknowledge(position, self.cursor()):
             return False
-        session, handed = self.connection.session, self.cursor()
-        before = session.position.cursor if session.acknowledged and session.position else None
-        if not parsed.cursor.is_within(handed) or (before and not before.is_within(parsed.cursor)):
-            return False
-        session.position = Position(parsed.epoch, parsed.cursor)
-        session.acknowledged = True
         self.open_window()
         if self.window is not None:
             self.window.acknowledge(parsed.cursor, self._node.monotonic())
@@ -286,37 +280,37 @@ class Outbox:
 
     async def _read(self, request: PageRequest) -> list[Frame]:
         """Read a page; what of it is to be handed over at once."""
-        window = self.window
-        room = CHUNK_BYTES if window is None else window.room
-        steps = await self._node.read_page(self.connection, request, room)
-        out = [Frame(message.body, self._id(cursor)) for message, cursor in steps]
-        if window is not None:
-            for frame, (_, cursor) in zip(out, steps, strict=True):
-                window.sent(cursor, len(frame.body) + len(frame.id), self._node.monotonic())
-        self._count(out)
-        return out
+        steps = await self._node.read_page(self.connection, request, self._room())
+        return self._hand_over([(message.body, cursor) for message, cursor in steps])
 
     def _take(self) -> list[Frame]:
-        delivery, now, window = self.connection.delivery, self._node.clock(), self.window
-        out: list[Frame] = []
-        size, limit = 0, CHUNK_BYTES if window is None else min(CHUNK_BYTES, window.room)
-        while size < limit:
-            entry = delivery.take(now)
-            if entry is None:
-                break
+        """What is held, as far as there is room for it and nothing has to be read first."""
+        delivery, now, room = self.connection.delivery, self._node.clock(), self._room()
+        steps: list[tuple[bytes, Cursor]] = []
+        while room > 0 and (entry := delivery.take(now)) is not None:
             if isinstance(entry, Gap):
                 self._node.count_gap(entry)
                 body = frames.gap(entry, now)
             else:
                 body = entry.body
-            cursor = self.cursor()
-            frame = Frame(body, self._id(cursor))
-            out.append(frame)
-            size += len(body)
-            if window is not None:
-                window.sent(cursor, len(body) + len(frame.id), self._node.monotonic())
+            steps.append((body, self.cursor()))
+            room -= len(body)
             if delivery.request(self._node.ingested) is not None:
                 break  # something better, or the next page, has to be read first
+        return self._hand_over(steps)
+
+    def _room(self) -> int:
+        """Bytes that may be handed over at once."""
+        return CHUNK_BYTES if self.window is None else min(CHUNK_BYTES, self.window.room)
+
+    def _hand_over(self, steps: list[tuple[bytes, Cursor]]) -> list[Frame]:
+        """Messages and gaps as frames that count, each with the cursor right after it."""
+        epoch, token = self.epoch, self.token  # as in `_id`, without a call for each
+        out = [Frame(body, f"{epoch}~{cursor}~{token}") for body, cursor in steps]
+        if self.window is not None:
+            now = self._node.monotonic()
+            for frame, (_, cursor) in zip(out, steps, strict=True):
+                self.window.sent(cursor, len(frame.body) + len(frame.id), now)
         self._count(out)
         return out
 
