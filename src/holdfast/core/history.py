@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, merge
 
@@ -46,6 +46,9 @@ class Survey:
     replay: int
     lost: Gap | None
 
+
+Located = tuple[str, TopicLog, Offset]
+"""A topic, its log in one lane, and the `since` of whoever reads it."""
 
 Address = tuple[str, UserId | None]
 Logs = tuple[TopicLog, ...]
@@ -136,35 +139,8 @@ class History:
         Gaps stand among the messages, each for what was trimmed between its neighbours.
         """
         end = min(up_to, self.head)
-        logs = [
-            (topic, log, max(after, since))
-            for topic, log, since in self._read(lane, subscriptions, user)
-            if log.last > max(after, since)
-        ]
-        streams = [log.after(begin) for _, log, begin in logs]
-        messages, size, cut = list[Message](), 0, False
-        for message in streams[0] if len(streams) == 1 else merge(*streams, key=_offset):
-            if message.offset > end:
-                break
-            if message.has_expired(now):
-                continue
-            if messages and (len(messages) >= limit or size + message.size > max_bytes):
-                cut = True
-                break
-            messages.append(message)
-            size += message.size
-        through = messages[-1].offset if cut else max(end, after)
-        gaps: dict[int, Gap] = {}
-        offsets = [message.offset for message in messages]
-        for topic, log, begin in logs:
-            for first, last, count in log.runs(begin, through, offsets):
-                gap, place = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
-                gaps[place] = gaps[place].merged(gap) if place in gaps else gap
-        entries: list[Message | Gap] = []
-        for place in range(len(messages) + 1):
-            entries += [gaps[place]] if place in gaps else []
-            entries += messages[place : place + 1]
-        return Page(lane, tuple(entries), through, complete=not cut)
+        logs = self._read(lane, subscriptions, user)
+        return page_of(lane, logs, after, up_to=end, limit=limit, max_bytes=max_bytes, now=now)
 
     def survey(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None, now: float
@@ -187,7 +163,7 @@ class History:
 
     def _read(
         self, lane: Priority, subscriptions: Subscriptions, user: UserId | None
-    ) -> Iterator[tuple[str, TopicLog, Offset]]:
+    ) -> Iterator[Located]:
         """Each log of `lane` that the subscriptions cover, once, with its `since`.
 
         For what was dropped altogether (`max_logs`) stands an empty log, trimmed to the floor;
@@ -195,19 +171,15 @@ class History:
         """
         readers = (None,) if user is None else (None, user)
         for topic, since in self._topics(subscriptions, readers).items():
-            unheld = BEGINNING
+            complete = True
             for reader in readers:
                 logs = self._logs.get((topic, reader))
                 if logs is not None:
                     yield topic, logs[lane], since
                 else:
-                    unheld = max(unheld, self._dropped_through(topic, reader, lane))
-            if unheld > since:
-                yield topic, TopicLog(unheld), since
-
-    def _dropped_through(self, topic: str, user: UserId | None, lane: Priority) -> Offset:
-        """The offset up to which what is not held, of this topic or pattern, may be lost."""
-        return self._floor[lane]
+                    complete = False
+            if not complete and self._floor[lane] > since:
+                yield topic, TopicLog(self._floor[lane]), since
 
     def _topics(
         self, subscriptions: Subscriptions, readers: tuple[UserId | None, ...]
@@ -251,18 +223,17 @@ class History:
         if self._bytes > self.retention.total_bytes:
             self._shrink(self.retention.total_bytes * 7 // 8, now)
 
-    def _drop_address(self, now: float) -> Address:
-        """Drop the address that was longest not written to, and return it."""
-        (topic, user), logs = self._logs.popitem(last=False)
+    def _drop_address(self, now: float) -> None:
+        """Drop the address that was longest not written to."""
+        (topic, _), logs = self._logs.popitem(last=False)
         self._addresses[topic] -= 1
-        if self._addresses[topic] <= 0:
+        if not self._addresses[topic]:
             del self._addresses[topic]
             self._names.remove(topic)
         for lane, log in zip(Priority, logs, strict=True):
             while log.live:
                 self._drop_oldest(log, now)
             self._floor[lane] = max(self._floor[lane], log.trimmed_through)
-        return topic, user
 
     def _shrink(self, total: int, now: float) -> None:
         """Halve the largest log again and again, lowest lane first, down to `total` bytes."""
@@ -287,6 +258,48 @@ class History:
             del self._subjects[subject]
         if not message.has_expired(now):
             log.note_trimmed(message.offset, max(self.retention.limit, REMEMBERED))
+
+
+def page_of(
+    lane: Priority,
+    logs: Iterable[Located],
+    after: Offset,
+    *,
+    up_to: Offset,
+    limit: int,
+    max_bytes: int,
+    now: float,
+) -> Page:
+    """One page of some logs of a lane: see `History.page`."""
+    wanted = [
+        (topic, log, max(after, since))
+        for topic, log, since in logs
+        if log.last > max(after, since)
+    ]
+    streams = [log.after(begin) for _, log, begin in wanted]
+    messages, size, cut = list[Message](), 0, False
+    for message in streams[0] if len(streams) == 1 else merge(*streams, key=_offset):
+        if message.offset > up_to:
+            break
+        if message.has_expired(now):
+            continue
+        if messages and (len(messages) >= limit or size + message.size > max_bytes):
+            cut = True
+            break
+        messages.append(message)
+        size += message.size
+    through = messages[-1].offset if cut else max(up_to, after)
+    gaps: dict[int, Gap] = {}
+    offsets = [message.offset for message in messages]
+    for topic, log, begin in wanted:
+        for first, last, count in log.runs(begin, through, offsets):
+            gap, place = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
+            gaps[place] = gaps[place].merged(gap) if place in gaps else gap
+    entries: list[Message | Gap] = []
+    for place in range(len(messages) + 1):
+        entries += [gaps[place]] if place in gaps else []
+        entries += messages[place : place + 1]
+    return Page(lane, tuple(entries), through, complete=not cut)
 
 
 def _offset(message: Message) -> Offset:

@@ -1,143 +1,147 @@
-"""Archive: fetches what a process has not followed, log by log, once for all who want it."""
+"""Archive: reads from Redis what this process has not followed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
-from ...core.cursor import Cursor, Epoch
-from ...core.history import Subscriptions
-from ...core.message import BEGINNING, Message, Offset, Priority, UserId
+from ...core.cursor import Cursor
+from ...core.delivery import PageRequest
+from ...core.history import Located, Page, Subscriptions, Survey, page_of
+from ...core.message import Gap, Message, Offset, Priority, UserId
+from ...core.topic_log import TopicLog
 from ...core.topics import TopicTree, is_pattern
-from ...errors import OutcomeUnknown
 from . import entries, keys
 from .line import Line
-from .reader import Reader
-from .replica import Place, Replica
 from .script import End, Operation, text
-
-ROUNDS = 3
-"""How often a read asks for what it lacks: the replica may be too small to keep all of it."""
-
-Changed = dict[UserId | None, TopicTree]
-"""Topics by whom their messages are for."""
 
 STEP = 4096
 """Clients that ask for nearly the same stretch of a pattern's topics share one answer."""
 
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a read needs: of the log `epoch`, some lanes of some topics, between two positions."""
-
-    epoch: Epoch
-    up_to: Offset
-    cursor: Cursor
-    subscriptions: Subscriptions
-    user: UserId | None
-    lanes: Iterable[Priority]
-
-    def begin(self, place: Place) -> Offset:
-        """After which offset the logs of a pattern are needed; those of a topic, from the first."""
-        topic, _, lane = place
-        since = self.subscriptions[topic] if is_pattern(topic) else BEGINNING
-        return max(self.cursor[lane], since)
+Address = tuple[str, UserId | None]
+Changed = dict[UserId | None, TopicTree]
 
 
 class Archive:
-    """One per process; what it fetches goes into the reader's replica."""
+    """Pages and surveys of any stretch of the log; one per process.
 
-    def __init__(self, line: Line, reader: Reader) -> None:
+    Each is one operation, and Redis merges the logs itself: its answer is as long as the page.
+    """
+
+    def __init__(self, line: Line) -> None:
         self._line = line
-        self._reader = reader
-        self._fetches: dict[tuple[Replica, Place, Offset], asyncio.Future[None]] = {}
         self._changes: dict[Offset, asyncio.Future[Changed]] = {}
 
-    async def complete(self, need: Need) -> Replica | None:
-        """The replica, once it has what is needed; `None` if the log is another one by now."""
-        reader = self._reader
-        reader.feed.open_head()
-        for _ in range(ROUNDS):
-            if not self._is_of(need.epoch):
-                return None
-            await reader.reach(need.up_to)
-            replica = reader.replica
-            unknown = replica.unknown(need.cursor, need.subscriptions, need.user, need.lanes)
-            if not unknown:
-                break
-            await self._wait([self._fetch(replica, place, need.begin(place)) for place in unknown])
-        return reader.replica if self._is_of(need.epoch) else None
+    async def page(
+        self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
+    ) -> Page:
+        """One page of one lane (see `History.page`)."""
+        lane, after = request.lane, request.after
+        wanted = await self._addresses(after, subscriptions, user)
+        begins = [(address, max(after, since)) for address, since in wanted.items()]
+        arguments = (int(lane), request.up_to, request.limit, request.max_bytes, *_flat(begins))
+        since = list(wanted.items())
 
-    def _is_of(self, epoch: Epoch) -> bool:
-        return self._reader.end is not None and self._reader.end.epoch == epoch
-
-    async def _wait(self, fetches: Iterable[asyncio.Future[None]]) -> None:
-        """Wait for all; whoever else waits for the same is not cancelled with the caller."""
-        done, _ = await asyncio.wait(list(fetches))
-        for fetch in done:
-            if fetch.cancelled():
-                raise OutcomeUnknown("the log could not be read: the broker was closed")
-            fetch.result()
-
-    def _fetch(self, replica: Replica, place: Place, begin: Offset) -> asyncio.Future[None]:
-        """Fetch a log, or the logs that a pattern covers, unless somebody is at it."""
-        covers = is_pattern(place[0])
-        begin = Offset(begin - begin % STEP) if covers else BEGINNING
-        known = (replica, place, begin)
-        if known not in self._fetches:
-            fetch = self._fetches[known] = (
-                asyncio.ensure_future(self._load_covered(replica, place, begin))
-                if covers
-                else self._load(replica, place)
+        def made(value: list[Any], end: End) -> Page:
+            logs = [*_logs(value, since, lane)]
+            chosen, is_cut = value[2], value[3] == 1
+            up_to = entries.offset_of(chosen[-1][1]) if is_cut else min(request.up_to, end.head)
+            page = page_of(
+                lane,
+                logs,
+                after,
+                up_to=up_to,
+                limit=len(chosen) + 1,
+                max_bytes=sys.maxsize,
+                now=self._line.now(),
             )
-            fetch.add_done_callback(lambda _: self._fetches.pop(known, None))
-        return self._fetches[known]
+            return replace(page, complete=not is_cut)
 
-    def _load(self, replica: Replica, place: Place) -> asyncio.Future[None]:
-        topic, user, lane = place
+        answer: Page = await self._line.call(Operation("page", arguments), made)
+        return answer
 
-        def loaded(value: list[Any], _: End) -> None:
-            _, forgotten, trimmed, found = value
-            lost = [Offset(int(offset)) for offset in trimmed]
-            messages: list[Message] = []
-            for id, fields in found:
-                message = entries.from_log(id, entries.pairs(fields), topic, lane, user)
-                if message is None:  # not one of ours: whatever was there is lost
-                    lost.append(entries.offset_of(id))
-                else:
-                    messages.append(message)
-            if self._reader.replica is replica:
-                now = self._line.now()
-                replica.adopt(place, Offset(forgotten), sorted(lost), messages, now)
+    async def survey(
+        self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
+    ) -> Survey:
+        """What lies between `cursor` and the head (see `History.survey`)."""
+        wanted = await self._addresses(min(cursor.marks), subscriptions, user)
+        topics = [topic for topic, _ in wanted]
+        arguments = (*cursor.marks, *_flat(wanted.items()))
 
-        operation = Operation("load", (keys.address(topic, user), int(lane)))
-        return self._line.ask(operation, loaded)
+        def made(value: list[list[int]], _: End) -> Survey:
+            gap: Gap | None = None
+            for number, lane, _count, lost, is_known, first, through in value:
+                if lost or not is_known:
+                    count, where = lost if is_known else None, (topics[number - 1],)
+                    one = Gap(Priority(lane), Offset(first), Offset(through), where, count)
+                    gap = one if gap is None else gap.merged(one)
+            return Survey(sum(each[2] for each in value), gap)
 
-    async def _load_covered(self, replica: Replica, place: Place, begin: Offset) -> None:
-        """Load all that came to a pattern's topics after `begin`; then no other is unknown."""
-        pattern, user, lane = place
-        changed = await asyncio.shield(self._changed(begin))
-        covered = changed[user].match(pattern) if user in changed else ()
-        wanted = dict.fromkeys(covered, begin)
-        unknown = replica.unknown(Cursor.at(begin), wanted, user, (lane,))
-        places = [each for each in unknown if each[1] == user]
-        if places:
-            await self._wait([self._fetch(replica, each, begin) for each in places])
+        answer: Survey = await self._line.call(Operation("survey", arguments), made)
+        return answer
 
-        def loaded(value: list[Any], _: End) -> None:
-            if self._reader.replica is replica:
-                replica.note_absent(place, begin, Offset(value[1]))
+    async def _addresses(
+        self, after: Offset, subscriptions: Subscriptions, user: UserId | None
+    ) -> dict[Address, Offset]:
+        """Each address that the subscriptions cover and that may have something new: its `since`.
 
-        await self._line.call(Operation("load", (keys.address(pattern, user), int(lane))), loaded)
+        A pattern is among them by its own name, for what may be lost of topics that are gone.
+        """
+        readers: tuple[UserId | None, ...] = (None,) if user is None else (None, user)
+        topics = dict(subscriptions)
+        for expression, since in subscriptions.items():
+            if is_pattern(expression):
+                begin = max(after, since)
+                changed = await asyncio.shield(self._changed(Offset(begin - begin % STEP)))
+                for reader in readers:
+                    for topic in changed[reader].match(expression) if reader in changed else ():
+                        topics[topic] = min(since, topics.get(topic, since))
+        return {(topic, reader): since for topic, since in topics.items() for reader in readers}
 
     def _changed(self, begin: Offset) -> asyncio.Future[Changed]:
-        """To which topics something came after `begin`; asked once for all patterns and lanes."""
+        """To which topics something came after `begin`; asked once for all who want to know."""
         if begin not in self._changes:
             asked = self._changes[begin] = self._line.ask(Operation("changed", (begin,)), _by_user)
             asked.add_done_callback(lambda _: self._changes.pop(begin, None))
         return self._changes[begin]
+
+
+def _flat(begins: Iterable[tuple[Address, Offset]]) -> Iterator[str | int]:
+    return chain.from_iterable((keys.address(*address), begin) for address, begin in begins)
+
+
+def _logs(
+    value: list[Any], wanted: list[tuple[Address, Offset]], lane: Priority
+) -> Iterator[Located]:
+    """What Redis said of each log, as far as the page needs it."""
+    floor, logs, chosen, _ = value
+    number: int
+    id: bytes
+    messages: dict[int, list[Message]] = {}
+    strange: dict[int, list[Offset]] = {}
+    for number, id, fields in chosen:
+        topic, user = wanted[number - 1][0]
+        message = entries.from_log(id, entries.pairs(fields), topic, lane, user)
+        if message is not None:
+            messages.setdefault(number, []).append(message)
+        else:  # not one of ours: whatever was there is lost
+            strange.setdefault(number, []).append(entries.offset_of(id))
+    for number, ((topic, _), since) in enumerate(wanted, 1):
+        told = logs[number - 1]
+        if told == 0:
+            continue
+        forgotten: int = floor if told == 1 else told[0]
+        trimmed: list[bytes] = [] if told == 1 else told[1]
+        log = TopicLog(Offset(forgotten))
+        lost = [*map(int, trimmed), *strange.get(number, ())]
+        log.trimmed.extend(sorted(offset for offset in lost if offset > forgotten))
+        for message in messages.get(number, ()):
+            log.append(message)
+        yield topic, log, since
 
 
 def _by_user(addresses: list[bytes], _: End) -> Changed:

@@ -12,18 +12,19 @@ from typing import Any
 from ...core.cursor import MAX_OFFSET, Cursor, Epoch
 from ...core.delivery import PageRequest
 from ...core.history import Page, Subscriptions, Survey
-from ...core.message import LANES, Offset, UserId
+from ...core.message import Offset, UserId
 from ...core.numbers import check_number
 from ...core.retention import Retention
 from ...core.tokens import TokenLimits
 from ...errors import ConfigurationError
 from ...runtime.broker import Batch, Draft, Head
 from . import entries, keys
-from .archive import Archive, Need
+from .archive import Archive
 from .bounded import within
 from .line import UNREACHABLE, Client, Line
 from .presence import RedisPresence
 from .reader import Reader
+from .replica import Replica
 from .script import HEAD, End, Operation
 from .tokens import RedisTokens
 
@@ -80,7 +81,7 @@ class RedisBroker:
         self._tokens = RedisTokens(self._line)
         self._presence = RedisPresence(self._line)
         self._watchers: list[Callable[[bool], None]] = []
-        self._archive = Archive(self._line, self._reader)
+        self._archive = Archive(self._line)
         self._users = 0
 
     @property
@@ -123,6 +124,7 @@ class RedisBroker:
             await self._warn_of_eviction()
         except BaseException:
             self._users -= 1
+            await self._reader.stop()
             raise
 
     async def close(self) -> None:
@@ -152,34 +154,39 @@ class RedisBroker:
         self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
     ) -> Page | None:
         """See `Broker.read`."""
-        cursor, lanes = Cursor.at(request.after), (request.lane,)
-        need = Need(epoch, request.up_to, cursor, subscriptions, user, lanes)
-        replica = await self._archive.complete(need)
+        replica = await self._reach(epoch, request.up_to)
         if replica is None:
             return None
-        return replica.page(
-            request.lane,
-            request.after,
-            subscriptions,
-            user,
-            up_to=request.up_to,
-            limit=request.limit,
-            max_bytes=request.max_bytes,
-            now=self._clock(),
-        )
+        cursor = Cursor.at(request.after)
+        if replica.covers(cursor, subscriptions, (request.lane,)):
+            return replica.page(
+                request.lane,
+                request.after,
+                subscriptions,
+                user,
+                up_to=request.up_to,
+                limit=request.limit,
+                max_bytes=request.max_bytes,
+                now=self._clock(),
+            )
+        page = await self._archive.page(request, subscriptions, user)
+        return page if self._reader.is_of(epoch) else None
 
     async def survey(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
     ) -> Survey | None:
         """See `Broker.survey`."""
-        need = Need(epoch, Offset(MAX_OFFSET), cursor, subscriptions, user, LANES)
-        replica = await self._archive.complete(need)
+        replica = await self._reach(epoch, Offset(MAX_OFFSET))
         if replica is None:
             return None
-        return replica.survey(cursor, subscriptions, user, self._clock())
+        if replica.covers(cursor, subscriptions):
+            return replica.survey(cursor, subscriptions, user, self._clock())
+        survey = await self._archive.survey(cursor, subscriptions, user)
+        return survey if self._reader.is_of(epoch) else None
 
     async def sweep(self) -> None:
         """Trim by age, expire tokens, drop what nobody has used for long."""
+        await self._reader.reach(Offset(MAX_OFFSET))
         self._reader.replica.trim(self._clock())
         await self._tokens.refresh()
         for name in ("expire", "forget_idle"):
@@ -187,6 +194,12 @@ class RedisBroker:
                 pass
 
     # ------------------------------------------------------------------------------------------
+
+    async def _reach(self, epoch: Epoch, up_to: Offset) -> Replica | None:
+        """The replica, come as far as is known; `None` if the log is another one by now."""
+        self._reader.feed.open_head()
+        await self._reader.reach(up_to)
+        return self._reader.replica if self._reader.is_of(epoch) else None
 
     def _configure(self) -> None:
         """Tell the hub its limits; it forgets them with everything else."""

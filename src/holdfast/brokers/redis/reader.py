@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ...core.cursor import Epoch
 from ...core.message import BEGINNING, Offset
 from ...core.retention import Retention
 from ...errors import BrokerUnavailable, OutcomeUnknown
@@ -97,6 +98,10 @@ class Reader:
             self.replica = Replica(self._retention, common)
         self.feed.begin(Head(end.epoch, self.replica.head, end.forks))
         self._on_new_log()
+
+    def is_of(self, epoch: Epoch) -> bool:
+        """Whether the log is still that of `epoch`."""
+        return self.end is not None and self.end.epoch == epoch
 
     async def reach(self, offset: Offset) -> None:
         """Wait until what is known to be there up to `offset` is here; not while Redis is away."""
