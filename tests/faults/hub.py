@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from holdfast import Broadcaster, Priority, Refused
 from holdfast.brokers.redis import RedisBroker
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
+from tests.support.proxy import Link, Proxy
 
 PATIENCE = 20.0
 """Seconds."""
@@ -46,6 +47,16 @@ async def nodes(
                 )
             )
         yield made
+
+
+async def feed_links(client: Redis, proxy: Proxy) -> list[Link]:
+    """The connections through the proxy that wait for the feed."""
+    waiting = {
+        int(each["addr"].rpartition(":")[2])
+        for each in await client.client_list()
+        if each["cmd"] == "xread"
+    }
+    return [link for link in proxy.links if link.server_port in waiting]
 
 
 @dataclass
@@ -94,7 +105,7 @@ class Log:
         """So many in turn by these nodes, all certain; what fails is counted and left behind."""
         async with asyncio.timeout(PATIENCE):
             for node in itertools.islice(itertools.cycle(publishers), count):
-                while not await self.publish(node):
+                while not await self.publish(node):  # noqa: ASYNC110 - it is a try, not a look
                     await asyncio.sleep(0.05)
 
     @contextlib.asynccontextmanager
@@ -182,11 +193,15 @@ class Hopper:
         if id:
             self.last_id = id
 
-    async def until(self, condition: Callable[[], object]) -> None:
+    async def until(self, condition: Callable[[Hopper], object]) -> None:
         """Wait until it holds."""
         async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110 - many things make it true
+            while not condition(self):  # noqa: ASYNC110 - many things make it true
                 await asyncio.sleep(0.02)
+
+    async def until_it_has(self, numbers: Sequence[int]) -> None:
+        """Wait until it got all of these."""
+        await self.until(lambda client: set(numbers) <= set(client.got))
 
     def check(
         self,
@@ -227,7 +242,7 @@ async def hopping(*clients: Hopper) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(client.run()) for client in clients]
         for client in clients:
-            await client.until(lambda client=client: client.connected)
+            await client.until(lambda client: client.connected)
         yield
         for task in tasks:
             task.cancel()
@@ -238,9 +253,8 @@ async def settle(log: Log, clients: Sequence[Hopper], publisher: Broadcaster) ->
     async with asyncio.timeout(PATIENCE):
         while True:
             await log.publish_many([publisher], 3)
-            last = set(log.published[-3:])
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(3.0):
                     for client in clients:
-                        await client.until(lambda client=client: last <= set(client.got))
+                        await client.until_it_has(log.published[-3:])
                     return

@@ -231,8 +231,10 @@ async def _run(site: Site) -> None:
             await asyncio.sleep(0.01)
         await stop([publisher])
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and not all(client.has_all() for client in clients):
+    while not all(client.has_all() for client in clients):
         await asyncio.sleep(0.1)
+        if time.monotonic() > deadline:
+            break
     for client in clients:
         behind = {t: (client.last.get(t), site.newest[t]) for t in client.topics}
         # What was under way when the publisher was stopped may have arrived.

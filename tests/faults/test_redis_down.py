@@ -33,13 +33,13 @@ async def test_a_stopped_server_is_told_and_all_goes_on_after_it() -> None:
                     assert not await log.publish(hub[0])
                 assert time.monotonic() - began < 0.5
                 for client in clients:
-                    await client.until(lambda client=client: "degraded" in client.controls)
+                    await client.until(lambda client: "degraded" in client.controls)
                 with pytest.raises(Refused) as refused:
                     await hub[0].connect(topics=["t.a"]).__aenter__()
                 assert refused.value.status == 503
                 server.go_on()
                 for client in clients:
-                    await client.until(lambda client=client: "recovered" in client.controls)
+                    await client.until(lambda client: "recovered" in client.controls)
                 await log.publish_many(hub, 20)
                 await settle(log, clients, hub[1])
             for client in clients:
@@ -101,7 +101,7 @@ async def test_a_server_that_comes_back_empty_is_a_reset() -> None:
                     await asyncio.sleep(0.3)
                     await asyncio.to_thread(server.start)
                     for client in clients:
-                        await client.until(lambda client=client: client.resets)
+                        await client.until(lambda client: client.resets)
                 await settle(log, clients, hub[1])
             for client in clients:
                 client.check(log, sessions=["fresh", "restart", "unknown", "resumed"])

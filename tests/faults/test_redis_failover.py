@@ -39,7 +39,7 @@ class Pair:
     async def wait_replicated(self) -> None:
         """Until the replica has all that the primary has."""
         async with asyncio.timeout(PATIENCE):
-            while await offset(self.replica) < await offset(self.primary):
+            while await offset(self.replica) < await offset(self.primary):  # noqa: ASYNC110 - asks
                 await asyncio.sleep(0.05)
 
     async def begin_streaming(self) -> None:
@@ -98,12 +98,12 @@ async def test_who_saw_the_end_that_was_lost_is_told() -> None:
         async with hopping(saw, behind):
             await log.publish_many(hub, 20)
             for client in (saw, behind):
-                await client.until(lambda client=client: len(client.got) == 20)
+                await client.until(lambda client: len(client.got) == 20)
         async with hopping(saw):
             await servers.wait_replicated()
             await servers.cut_off()
             await log.publish_many(hub, 10)
-            await saw.until(lambda: len(saw.got) == 30)
+            await saw.until(lambda _: len(saw.got) == 30)
             lost = frozenset(log.published[-10:])
             await servers.fail_over()
             await log.publish_many(hub, 30)
@@ -129,13 +129,13 @@ async def test_the_end_that_was_lost_is_told_to_who_was_away() -> None:
             await servers.wait_replicated()
             await servers.cut_off()
             await log.publish_many(hub, 5)
-            await client.until(lambda: len(client.got) == 10)
+            await client.until(lambda _: len(client.got) == 10)
         await servers.fail_over()
         await log.publish_many(hub, 50)
         async with hopping(client):
             await settle(log, [client], hub[0])
             client.cut()
-            await client.until(lambda: len(client.sessions) == 3)
+            await client.until(lambda _: len(client.sessions) == 3)
         assert client.sessions == ["fresh", "failover", "resumed"]
         client.check(log, sessions=client.sessions)
         assert set(log.published) <= set(client.got)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from holdfast import Retention
+from holdfast import Broadcaster, Retention
 from tests.faults.hub import Hopper, Log, hopping, nodes, settle
 from tests.support.redis_server import RedisServer
 
@@ -37,11 +39,11 @@ async def test_flushall_is_a_reset_for_everybody() -> None:
                 for _ in range(2):
                     await log.publish_many(hub, 20)
                     for each in clients:
-                        await each.until(lambda each=each: log.published[-1] in each.got)
+                        await each.until(lambda each: log.published[-1] in each.got)
                     before = [len(each.resets) for each in clients]
                     await client.flushall()
                     for each, count in zip(clients, before, strict=True):
-                        await each.until(lambda each=each, count=count: len(each.resets) > count)
+                        await each.until(partial(has_more_resets, count=count))
                 await settle(log, clients, hub[0])
             for each in clients:
                 each.check(log, sessions=ANY)
@@ -73,21 +75,25 @@ async def test_deleted_keys_are_declared(kind: str) -> None:
     Where nothing was lost by it, nobody is told that there was.
     """
     with RedisServer() as server:
-        limits = {"retention": Retention(limit=40)}
-        async with Redis.from_url(server.url) as client, nodes(server.url, 3, **limits) as hub:
+        keep = Retention(limit=40)
+        async with (
+            Redis.from_url(server.url) as client,
+            nodes(server.url, 3, retention=keep) as hub,
+        ):
             log = Log()
             stays, away, late = Hopper(hub[:1]), Hopper(hub[:2]), Hopper(hub[2:])
             async with hopping(stays, away, late):
                 await log.publish_many(hub[:2], 6)
                 for each in (stays, away, late):
-                    await each.until(lambda each=each: len(each.got) == 6)
+                    await each.until(lambda each: len(each.got) == 6)
             async with hopping(stays):
                 async with log.busy(hub[:2]):
                     for _ in range(3):
                         await asyncio.sleep(0.1)
                         await delete(client, KINDS[kind])
+                await delete(client, KINDS["feed"])
                 # A node that has followed nothing has to ask Redis for all of it.
-                async with nodes(server.url, 1, hub=hub_name(hub), **limits) as (fresh,):
+                async with nodes(server.url, 1, hub=hub_name(hub), retention=keep) as (fresh,):
                     late.nodes = [fresh]
                     async with hopping(away, late):
                         await settle(log, [stays, away, late], hub[0])
@@ -96,7 +102,37 @@ async def test_deleted_keys_are_declared(kind: str) -> None:
                 each.check(log, sessions=sessions)
 
 
-def hub_name(hub: list) -> str:
+def has_more_resets(client: Hopper, count: int) -> bool:
+    """Whether it was told that it begins anew, once more."""
+    return len(client.resets) > count
+
+
+def hub_name(hub: list[Broadcaster]) -> str:
     """The hub of these nodes."""
-    prefix: str = hub[0]._node.broker._line._prefix
+    broker: Any = hub[0]._node.broker
+    prefix: str = broker._line._prefix
     return prefix.partition("{")[2].rstrip("}")
+
+
+async def test_evicted_keys_are_declared() -> None:
+    """A full server that evicts whatever it likes, under load: nothing is lost silently.
+
+    New epochs and gaps there may be as many as there are evictions.
+    """
+    with RedisServer("--maxmemory-policy", "allkeys-random") as server:
+        async with Redis.from_url(server.url) as client, nodes(server.url, 2) as hub:
+            log = Log()
+            clients = [Hopper(hub, at) for at in range(4)]
+            async with hopping(*clients):
+                async with log.busy(hub):
+                    for turn in range(6):
+                        await asyncio.sleep(0.2)
+                        used = (await client.info("memory"))["used_memory"]
+                        await client.config_set("maxmemory", int(used) - 20_000)
+                        await asyncio.sleep(0.1)
+                        await client.config_set("maxmemory", 0)
+                        clients[turn % 4].cut()
+                assert (await client.info("stats"))["evicted_keys"] > 0
+                await settle(log, clients, hub[0])
+            for each in clients:
+                each.check(log, sessions=ANY)

@@ -1,4 +1,4 @@
-"""Nodes that are killed one after the other, on one Redis; redis_soak.py runs it for hours."""
+"""Nodes of one Redis that are killed one after the other; redis_soak.py does it for hours."""
 
 from __future__ import annotations
 

@@ -49,6 +49,12 @@ class Link:
         self._open = asyncio.Event()
         self._open.set()
 
+    @property
+    def server_port(self) -> int | None:
+        """The port from which the server sees this connection come."""
+        sockname = self._server and self._server.get_extra_info("sockname")
+        return sockname[1] if sockname else None
+
     def cut(self, how: How = "rst") -> None:
         """End both sides at once: with RST, as a lost network does, or with FIN."""
         self.is_cut = True

@@ -17,7 +17,7 @@ from ..core.delivery import PageRequest
 from ..core.message import BEGINNING, Gap, Message, UserId
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
-from ..errors import Refused
+from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from . import frames
 from .audit import AuditAction, AuditEvent, AuditHook
 from .broker import Batch, Broker, Head
@@ -28,6 +28,9 @@ from .statistics import Counters
 from .upkeep import Upkeep
 
 _logger = logging.getLogger("holdfast")
+
+AGAIN = 0.5
+"""Seconds until a page is asked for again that could not be read."""
 
 
 class Node:
@@ -124,7 +127,11 @@ class Node:
         Returns what is to be handed over at once (`Delivery.fill`).
         """
         subscriptions = connection.subscriptions
-        page = await self.broker.read(self.epoch, request, subscriptions, connection.user)
+        try:
+            page = await self.broker.read(self.epoch, request, subscriptions, connection.user)
+        except (BrokerUnavailable, OutcomeUnknown):
+            await asyncio.sleep(AGAIN)  # the client has been told `degraded`, and waits
+            return []
         if connection.state is not State.OPEN:  # it was told to end, and gets nothing more
             return []
         if subscriptions is not connection.subscriptions:  # it has what is no longer allowed

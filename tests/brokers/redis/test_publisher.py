@@ -123,13 +123,13 @@ async def test_mistakes_raise_before_anything_is_sent(client: Redis, hub: str) -
 
 
 async def test_no_server_is_an_error_at_once(hub: str) -> None:
-    """Without a Redis, the first call says that nobody knows, the next that nothing was done."""
+    """Without a Redis, every call says so, and that nothing was done."""
     port = free_port()
     async with Redis(host="127.0.0.1", port=port) as client:
         publisher = Publisher(client, hub=hub, timeout=0.5)
-        for expected in (OutcomeUnknown, BrokerUnavailable, BrokerUnavailable):
+        for _ in range(3):
             async with asyncio.timeout(2):
-                with pytest.raises(expected):
+                with pytest.raises(BrokerUnavailable):
                     await publisher.publish("t", 1)
     with (
         redis.Redis.from_url(f"redis://127.0.0.1:{port}") as sync,

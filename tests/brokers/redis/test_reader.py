@@ -15,6 +15,7 @@ from holdfast.core.delivery import PageRequest
 from holdfast.core.message import Gap, Message, Offset
 from holdfast.runtime.broker import Draft, Head
 from tests.brokers.redis.conftest import Start
+from tests.faults.hub import feed_links
 from tests.support.processes import HOST
 from tests.support.proxy import Proxy
 from tests.support.redis_server import shared_server
@@ -29,7 +30,7 @@ def draft(number: object, topic: str = "t") -> Draft:
 
 async def key_of(client: Redis, hub: str, kind: str) -> str:
     """The name of a key of the log."""
-    space = await client.hget(f"{keys.prefix(hub)}:log", "space")
+    space: Any = await client.hget(f"{keys.prefix(hub)}:log", "space")
     return f"{keys.prefix(hub)}:{space.decode()}:{kind}"
 
 
@@ -151,6 +152,27 @@ async def test_a_deleted_feed_loses_nothing(client: Redis, hub: str, start: Star
     assert (await told(broker, begin))[1] == 0
 
 
+async def test_a_hole_in_the_feed_is_read_from_the_topics(
+    client: Redis, hub: str, start: Start
+) -> None:
+    """A node that lags while the feed is deleted gets what it missed there from history."""
+    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as slow:
+        lags, other = await start(client=slow), await start()
+        begin = await lags.head()
+        await asyncio.sleep(0.2)
+        for link in proxy.links:
+            link.stall()
+        for n in range(3):
+            await other.publish(draft(n))
+        await client.delete(await key_of(client, hub, "feed"))
+        for n in (3, 4):
+            await other.publish(draft(n))
+        for link in proxy.links:
+            link.resume()
+        assert await followed(lags, begin, b"4") == [b"0", b"1", b"2", b"3", b"4"]
+        assert await told(lags, begin) == ([b"0", b"1", b"2", b"3", b"4"], 0)
+
+
 async def test_a_deaf_line_is_noticed(hub: str, start: Start) -> None:
     """A connection that swallows what the feed says: it comes by another one within seconds."""
     async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as deaf:
@@ -165,15 +187,15 @@ async def test_a_deaf_line_is_noticed(hub: str, start: Start) -> None:
         assert time.monotonic() - began < 6.0
 
 
-async def test_a_deaf_feed_alone_is_noticed(hub: str, start: Start) -> None:
+async def test_a_deaf_feed_alone_is_noticed(client: Redis, hub: str, start: Start) -> None:
     """Only the connection that blocks is deaf, again and again; the other one brings the news."""
     async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as deaf:
         broker, other = await start(client=deaf), await start()
         begin = await broker.head()
         for n in range(3):
             await asyncio.sleep(0.2)
-            *_, newest = proxy.links
-            newest.swallow()
+            for link in await feed_links(client, proxy):
+                link.swallow()
             began = time.monotonic()
             await other.publish(draft(n))
             assert (await followed(broker, begin, b"%d" % n))[-1] == b"%d" % n

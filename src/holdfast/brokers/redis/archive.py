@@ -16,8 +16,8 @@ from ...core.message import Gap, Message, Offset, Priority, UserId
 from ...core.topic_log import TopicLog
 from ...core.topics import TopicTree, is_pattern
 from . import entries, keys
-from .line import Line
-from .script import End, Operation, text
+from .line import Line, Then
+from .script import Argument, End, Operation, text
 
 STEP = 4096
 """Clients that ask for nearly the same stretch of a pattern's topics share one answer."""
@@ -34,7 +34,7 @@ class Archive:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._changes: dict[Offset, asyncio.Future[Changed]] = {}
+        self._asked: dict[tuple[str, tuple[Argument, ...]], asyncio.Future[Any]] = {}
 
     async def page(
         self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
@@ -61,7 +61,7 @@ class Archive:
             )
             return replace(page, complete=not is_cut)
 
-        answer: Page = await self._line.call(Operation("page", arguments), made)
+        answer: Page = await self._shared(Operation("page", arguments), made)
         return answer
 
     async def survey(
@@ -81,7 +81,7 @@ class Archive:
                     gap = one if gap is None else gap.merged(one)
             return Survey(sum(each[2] for each in value), gap)
 
-        answer: Survey = await self._line.call(Operation("survey", arguments), made)
+        answer: Survey = await self._shared(Operation("survey", arguments), made)
         return answer
 
     async def _addresses(
@@ -96,18 +96,20 @@ class Archive:
         for expression, since in subscriptions.items():
             if is_pattern(expression):
                 begin = max(after, since)
-                changed = await asyncio.shield(self._changed(Offset(begin - begin % STEP)))
+                asking = Operation("changed", (begin - begin % STEP,))
+                changed: Changed = await self._shared(asking, _by_user)
                 for reader in readers:
                     for topic in changed[reader].match(expression) if reader in changed else ():
                         topics[topic] = min(since, topics.get(topic, since))
         return {(topic, reader): since for topic, since in topics.items() for reader in readers}
 
-    def _changed(self, begin: Offset) -> asyncio.Future[Changed]:
-        """To which topics something came after `begin`; asked once for all who want to know."""
-        if begin not in self._changes:
-            asked = self._changes[begin] = self._line.ask(Operation("changed", (begin,)), _by_user)
-            asked.add_done_callback(lambda _: self._changes.pop(begin, None))
-        return self._changes[begin]
+    async def _shared(self, operation: Operation, made: Then) -> Any:
+        """Ask, unless the same is asked for at this moment: clients of a storm are much alike."""
+        known = (operation.name, tuple(operation.arguments))
+        if known not in self._asked:
+            asked = self._asked[known] = self._line.ask(operation, made)
+            asked.add_done_callback(lambda _: self._asked.pop(known, None))
+        return await asyncio.shield(self._asked[known])
 
 
 def _flat(begins: Iterable[tuple[Address, Offset]]) -> Iterator[str | int]:

@@ -16,7 +16,7 @@ from ...core.message import Offset, UserId
 from ...core.numbers import check_number
 from ...core.retention import Retention
 from ...core.tokens import TokenLimits
-from ...errors import ConfigurationError
+from ...errors import BrokerUnavailable, ConfigurationError
 from ...runtime.broker import Batch, Draft, Head
 from . import entries, keys
 from .archive import Archive
@@ -199,7 +199,11 @@ class RedisBroker:
         """The replica, come as far as is known; `None` if the log is another one by now."""
         self._reader.feed.open_head()
         await self._reader.reach(up_to)
-        return self._reader.replica if self._reader.is_of(epoch) else None
+        if not self._reader.is_of(epoch):
+            return None
+        if self._reader.is_behind(up_to):
+            raise BrokerUnavailable("the feed has not come as far as what is asked for")
+        return self._reader.replica
 
     def _configure(self) -> None:
         """Tell the hub its limits; it forgets them with everything else."""

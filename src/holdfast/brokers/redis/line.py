@@ -18,6 +18,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     NoScriptError,
+    RedisClusterException,
     RedisError,
     ResponseError,
 )
@@ -35,7 +36,7 @@ CALL_BYTES = 1024 * 1024
 RETRY_AFTER = 0.5
 """Seconds for which a server that was not there is not asked again."""
 
-UNREACHABLE = (RedisError, OSError, TimeoutError)
+UNREACHABLE = (RedisError, RedisClusterException, OSError, TimeoutError)
 REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError)
 """The server did answer, and did nothing."""
 
@@ -82,6 +83,7 @@ class Line:
         self._queue: deque[_Asked] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._retry_at = 0.0
+        self._has_answered = False
 
     def ask(self, operation: Operation, then: Then | None = None) -> asyncio.Future[Any]:
         """Ask for an operation; the future holds its answer, or what `then` makes of it.
@@ -146,6 +148,7 @@ class Line:
         except BaseException as error:
             for asked in [*gathered, *self._queue]:
                 _fail(asked.answer, OutcomeUnknown(repr(error)))
+            self._queue.clear()
             raise
         else:
             self._changed(is_up=True)
@@ -172,7 +175,7 @@ class Line:
         deadline = loop.time() + self._timeout
         may_have_run = False
         failure: Exception = TimeoutError()
-        if not self.is_up:
+        if not (self.is_up and self._has_answered):
             await self._ping()
         for until in (deadline - self._timeout / 2, deadline):
             try:
@@ -190,7 +193,10 @@ class Line:
         try:
             await within(self._timeout / 2, self._client.execute_command("PING"))
         except UNREACHABLE as error:
-            raise BrokerUnavailable(f"Redis does not answer: {error!r:.200}") from error
+            raise BrokerUnavailable(
+                f"Redis does not answer, or lets nobody in: {error!r:.200}"
+            ) from error
+        self._has_answered = True
 
     async def _evaluate(self, arguments: Sequence[script.Argument]) -> Any:
         try:

@@ -20,7 +20,7 @@ local SOME = 16  -- of the newest are looked at for one that has not expired
 
 local log = redis.pcall('HMGET', HUB .. ':log', 'epoch', 'space', 'head', 'replication', 'forks',
   'bytes', 'addresses', 'feed', 'generation', 'floor0', 'floor1', 'floor2', 'floor3')
-if log.err then redis.call('UNLINK', HUB .. ':log') end
+if is_spoilt(log) then redis.call('UNLINK', HUB .. ':log') end
 log = {
   epoch = log[1], space = log[2], head = tonumber(log[3] or 0), replication = log[4],
   forks = log[5] or '', bytes = tonumber(log[6] or 0), addresses = tonumber(log[7] or 0),
@@ -28,23 +28,6 @@ log = {
   floor0 = tonumber(log[10] or 0), floor1 = tonumber(log[11] or 0),
   floor2 = tonumber(log[12] or 0), floor3 = tonumber(log[13] or 0),
 }
-
--- How many a key holds. One of another type, which somebody else wrote, is as good as gone.
-local function length(command, name)
-  local count = redis.pcall(command, name)
-  if type(count) == 'number' then return count end
-  redis.call('UNLINK', name)
-  return 0
-end
-
--- Write to a key, whatever somebody else may have made of it.
-local function put(command, name, ...)
-  local done = redis.pcall(command, name, ...)
-  if type(done) == 'table' and done.err then
-    redis.call('UNLINK', name)
-    redis.call(command, name, ...)
-  end
-end
 
 local function key(kind, rest)
   return HUB .. ':' .. log.space .. ':' .. kind .. (rest and (':' .. rest) or '')
@@ -122,7 +105,7 @@ function open(address, lane)
   local at = key('at', address)
   local stored = redis.pcall('HMGET', at, 'n' .. lane, 'b' .. lane, 'l' .. lane, 'o' .. lane,
     'f' .. lane, 'x' .. lane, 'z' .. lane)
-  if stored.err then redis.call('UNLINK', at) end
+  if is_spoilt(stored) then redis.call('UNLINK', at) end
   local self = {address = address, lane = lane, at = at,
     messages = key('m', lane .. ':' .. address), trimmed = key('x', lane .. ':' .. address)}
   if stored[1] then
@@ -311,7 +294,7 @@ function operations.publish(address, lane, timestamp, body, topic, name, expires
   end
   if present(name) then supersede(address, self, string.sub(name, 2)) end
   if self.count == 0 then self.oldest = tonumber(timestamp) end
-  if redis.pcall('XADD', self.messages, int(log.head) .. '-0', unpack(fields)).err then
+  if is_spoilt(redis.pcall('XADD', self.messages, int(log.head) .. '-0', unpack(fields))) then
     drop_all(self)  -- somebody else's id is in the way
     redis.call('XADD', self.messages, int(log.head) .. '-0', unpack(fields))
   end

@@ -51,7 +51,7 @@ class Reader:
         line: Line,
         prefix: str,
         retention: Retention,
-        on_new_log: Callable[[], None],
+        on_unconfigured: Callable[[], None],
     ) -> None:
         self.feed = Feed()
         self.end: End | None = None
@@ -63,7 +63,7 @@ class Reader:
         self._line = line
         self._prefix = prefix
         self._retention = retention
-        self._on_new_log = on_new_log
+        self._on_unconfigured = on_unconfigured
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -89,6 +89,8 @@ class Reader:
     def note(self, end: End) -> None:
         """The server has said where the log ends: it may be another log than before."""
         before, self.end = self.end, end
+        if not end.is_configured:
+            self._on_unconfigured()
         if before is None or (before.epoch, before.space) == (end.epoch, end.space):
             return
         common = end.forks.get(before.epoch) if before.space == end.space else None
@@ -97,17 +99,20 @@ class Reader:
         elif common < self.replica.head:
             self.replica = Replica(self._retention, common)
         self.feed.begin(Head(end.epoch, self.replica.head, end.forks))
-        self._on_new_log()
 
     def is_of(self, epoch: Epoch) -> bool:
         """Whether the log is still that of `epoch`."""
         return self.end is not None and self.end.epoch == epoch
 
+    def is_behind(self, offset: Offset) -> bool:
+        """Whether something up to `offset` is known to be there, and is not here yet."""
+        return self.replica.head < min(offset, self._known().head)
+
     async def reach(self, offset: Offset) -> None:
         """Wait until what is known to be there up to `offset` is here; not while Redis is away."""
         try:
             async with asyncio.timeout(BLOCK):
-                while self.replica.head < min(offset, self._known().head) and self._line.is_up:
+                while self.is_behind(offset) and self._line.is_up:
                     self.feed.open_head()
                     await self.feed.wait()
         except TimeoutError:
@@ -171,7 +176,11 @@ class Reader:
     async def _reconnect(self) -> None:
         await asyncio.sleep(PAUSE)
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
-            await self._probe()  # while it cannot be followed, it is at least asked
+            is_more = True
+            while is_more:
+                before = self.replica.head
+                await self._probe()
+                is_more = self.replica.head > before
 
     def _ingest(self, found: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> bool:
         """Take entries of the feed, in order; whether that brought the replica on."""

@@ -55,6 +55,8 @@ class End:
     space: str
     head: Offset
     forks: dict[Epoch, Offset]
+    is_configured: bool
+    """Whether the hub still knows its limits; else the default ones rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,9 @@ def call(caller: Caller, now: float, operations: Sequence[Operation]) -> list[Ar
 
 def parse(raw: Any) -> Answer:
     """Read the answer of one run."""
-    epoch, space, head, forks, values = raw
-    end = End(Epoch(text(epoch)), text(space), Offset(head), dict(_forks(text(forks))))
+    epoch, space, head, forks, is_configured, values = raw
+    known = dict(_forks(text(forks)))
+    end = End(Epoch(text(epoch)), text(space), Offset(head), known, is_configured == 1)
     return Answer(end, values)
 
 

@@ -1,0 +1,44 @@
+"""The names of keys: injective, whatever users and topics are called, and in one slot."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from holdfast import ConfigurationError
+from holdfast.brokers.redis import keys
+from holdfast.core.message import UserId
+
+topics = st.from_regex(r"[A-Za-z0-9_:$-]{1,8}(\.[A-Za-z0-9_:$*-]{1,8}){0,2}", fullmatch=True)
+users = st.none() | st.text(min_size=1, max_size=8).map(UserId)
+
+
+@given(topics, users)
+def test_an_address_is_read_back(topic: str, user: UserId | None) -> None:
+    """Topic and user come back as they were."""
+    assert keys.parse_address(keys.address(topic, user)) == (topic, user)
+
+
+@given(st.tuples(topics, users), st.tuples(topics, users))
+def test_addresses_are_unlike(
+    one: tuple[str, UserId | None], two: tuple[str, UserId | None]
+) -> None:
+    """Two addresses have one name only if they are the same."""
+    assert (keys.address(*one) == keys.address(*two)) is (one == two)
+
+
+@given(topics, users)
+def test_all_keys_are_in_one_slot(topic: str, user: UserId | None) -> None:
+    """Whatever follows the prefix, Redis Cluster hashes the hub's name alone."""
+    prefix = keys.prefix("main")
+    name = f"{prefix}:space:m:1:{keys.address(topic, user)}"
+    assert key_slot(name.encode("utf-8", "surrogatepass")) == key_slot(prefix.encode())
+
+
+@pytest.mark.parametrize("hub", ["", "a b", "{a}", "a:b", "é", "x" * 65, "a\n"])
+def test_a_hub_with_another_name_is_refused(hub: str) -> None:
+    """Nothing gets into a prefix that could be taken for something else."""
+    with pytest.raises(ConfigurationError):
+        keys.prefix(hub)
