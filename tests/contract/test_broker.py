@@ -772,10 +772,35 @@ class TestPresence:
     async def test_node_taken_for_dead_is_told(self, broker: Broker) -> None:
         """A node that comes back after its lease learns that nobody knows its members."""
         await broker.presence.update(A, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(B, [], [], 100.0)
         CLOCK.skip(11.0)
         moved = await broker.presence.update(A, [], [], 10.0)
         assert (moved.is_known, moved.went) == (False, (ANN_ON_T,))
         assert (await broker.presence.update(A, [], [], 10.0)).is_known
+
+    async def test_after_an_outage_nobody_is_buried(self, broker: Broker) -> None:
+        """If nobody has told for a lease's length, all get another; who is silent then goes."""
+        await broker.presence.update(A, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(B, [BOB_ON_T], [], 10.0)
+        CLOCK.skip(60.0)
+        moved = await broker.presence.update(B, [], [], 10.0)
+        assert (moved.is_known, moved.went) == (True, ())
+        CLOCK.skip(9.0)
+        assert (await broker.presence.update(B, [], [], 10.0)).went == ()
+        assert await broker.presence.users("t") == {ANN_ON_T[1], BOB_ON_T[1]}
+        CLOCK.skip(2.0)
+        assert (await broker.presence.update(B, [], [], 10.0)).went == (ANN_ON_T,)
+        assert await broker.presence.users("t") == {BOB_ON_T[1]}
+
+    async def test_nodes_that_die_together_are_buried_together(self, broker: Broker) -> None:
+        """A user who was on two of them goes once."""
+        await broker.presence.update(A, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(B, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(NodeId("c"), [], [], 100.0)
+        CLOCK.skip(11.0)
+        moved = await broker.presence.update(NodeId("c"), [], [], 100.0)
+        assert (moved.came, moved.went) == ((), (ANN_ON_T,))
+        assert await broker.presence.users("t") == frozenset()
 
     async def test_node_that_ends_takes_its_members_along(self, broker: Broker) -> None:
         """Whoever was nowhere else is reported at once."""

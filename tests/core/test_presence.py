@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.message import UserId
@@ -10,32 +10,68 @@ from holdfast.core.presence import Attendance, Member, NodeId, Roster
 
 MEMBERS: list[Member] = [(topic, UserId(user)) for topic in "tu" for user in ("ann", "bob")]
 
-steps = st.lists(
-    st.tuples(st.sampled_from(["enter", "leave", "tell", "forget"]), st.sampled_from(MEMBERS)),
-    max_size=60,
-)
+STEPS = ["enter", "leave", "told", "refused", "done, nobody knows", "half done", "lost"]
+
+steps = st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(MEMBERS[:2])), max_size=60)
 
 
+@settings(max_examples=500)
 @given(steps)
-def test_what_was_told_is_who_is_here(script: list[tuple[str, Member]]) -> None:
-    """Carrying out all changes gives exactly those who have a connection; none is told twice."""
-    attendance, here, told = Attendance(), list[Member](), set[Member]()
-    for step, member in [*script, ("tell", MEMBERS[0])]:
+def test_what_the_others_know_is_who_is_here(script: list[tuple[str, Member]]) -> None:
+    """After each telling that succeeds, though those before were refused, half done or lost."""
+    attendance, here, known = Attendance(), list[Member](), set[Member]()
+    for step, member in [*script, ("told", MEMBERS[0])]:
         if step == "enter":
             attendance.enter(member)
             here.append(member)
-        elif step == "leave" and member in here:
-            attendance.leave(member)
-            here.remove(member)
-        elif step == "forget":
-            attendance.forget_told()
-            told.clear()
+        elif step == "leave":
+            if member in here:
+                attendance.leave(member)
+                here.remove(member)
+        elif step == "lost":  # the others say that they know nothing
+            known.clear()
+            attendance.tell_again()
+        else:
+            came, went = attendance.changes()
+            assert not set(came) & set(went)
+            if step == "half done":
+                came, went = came[: len(came) // 2], went[: len(went) // 2]
+            if step != "refused":
+                known = (known | set(came)) - set(went)
+            if step == "told":
+                assert known == set(here)
+            else:
+                attendance.tell_again()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "tell"]), st.sampled_from(MEMBERS))))
+def test_nobody_is_told_twice(script: list[tuple[str, Member]]) -> None:
+    """While all tellings succeed, only those come who were not there, and go who were."""
+    attendance, here, known = Attendance(), list[Member](), set[Member]()
+    for step, member in script:
+        if step == "enter":
+            attendance.enter(member)
+            here.append(member)
         elif step == "tell":
             came, went = attendance.changes()
-            assert told.isdisjoint(came)
-            assert told.issuperset(went)
-            told = (told | set(came)) - set(went)
-            assert told == set(here)
+            assert known.isdisjoint(came)
+            assert known.issuperset(went)
+            known = (known | set(came)) - set(went)
+        elif member in here:
+            attendance.leave(member)
+            here.remove(member)
+
+
+def test_after_an_outage_nobody_is_buried() -> None:
+    """If all leases are over, nobody could tell: all have another, and who is silent then goes."""
+    roster, (ann, bob) = Roster(), MEMBERS[:2]
+    a, b = NodeId("a"), NodeId("b")
+    roster.update(a, [ann], [], now=0.0, until=10.0)
+    roster.update(b, [bob], [], now=1.0, until=11.0)
+    back = roster.update(a, [], [], now=60.0, until=70.0)
+    assert (back.is_known, back.went) == (True, ())
+    assert roster.update(a, [], [], now=69.0, until=79.0).went == ()
+    assert roster.update(a, [], [], now=70.0, until=80.0).went == (bob,)
 
 
 @given(
@@ -54,6 +90,7 @@ def test_a_member_is_there_while_a_living_node_has_it(
     """Each coming and going over all nodes is reported once, whatever nodes do."""
     roster, nodes, known = Roster(), dict[NodeId, set[Member]](), set[Member]()
     now = 0.0
+    roster.update(NodeId("witness"), [], [], now=now, until=1e6)
     for step, node, member in script:
         now += 1.0
         if step == "die":  # its lease is over, and the next who tells finds out

@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from holdfast import Broadcaster, ConfigurationError, MemoryBroker
-from holdfast.runtime.presence import INTERVAL, LEASE, PresenceChange
+from holdfast.core.message import UserId
+from holdfast.core.presence import Member, Movement, NodeId
+from holdfast.errors import BrokerUnavailable, OutcomeUnknown
+from holdfast.runtime import presence
+from holdfast.runtime.memory import MemoryPresence
+from holdfast.runtime.presence import INTERVAL, LAST, LEASE, RETELL, PresenceChange
 from tests.support.virtual import wall_clock
+
+
+class CountedPresence(MemoryPresence):
+    """A roster that knows which nodes have told, and may be away."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.nodes: list[NodeId] = []
+        self.error: Exception | None = None
+        self.is_carried_out = False
+
+    async def update(
+        self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
+    ) -> Movement:
+        self.nodes.append(node)
+        if self.error is None:
+            return await super().update(node, came, went, lease)
+        if self.is_carried_out:
+            await super().update(node, came, went, lease)
+        raise self.error
+
+
+class Counted(MemoryBroker):
+    """A broker with such a roster."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock=clock)
+        self._counted = CountedPresence(clock)
+
+    @property
+    def presence(self) -> CountedPresence:
+        return self._counted
 
 
 async def test_users_over_all_nodes() -> None:
@@ -89,19 +129,128 @@ async def test_node_that_ends_tells_who_went() -> None:
 
 
 async def test_who_was_taken_for_dead_is_there_again() -> None:
-    """A node that was silent for longer than its lease tells of its members again."""
-    broker = MemoryBroker(clock=wall_clock)
-    async with (
-        Broadcaster(broker=broker, presence=True) as one,
-        one.connect(user="ann"),
-    ):
+    """A node that the others know nothing of tells of its members again."""
+    broker = Counted(clock=wall_clock)
+    async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
         await asyncio.sleep(2 * INTERVAL)
-        broker.presence._roster.update(
-            next(iter(broker.presence._roster._nodes)), [], [], now=0.0, until=wall_clock()
-        )
+        await broker.presence.remove(broker.presence.nodes[0])
+        assert await one.online() == frozenset()
         await asyncio.sleep(3 * INTERVAL)
         assert await one.online() == {"ann"}
-        assert INTERVAL * 3 < LEASE
+
+
+async def test_all_is_told_again_now_and_then() -> None:
+    """What the store lost without knowing it is there again after a while."""
+    broker = Counted(clock=wall_clock)
+    async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
+        await asyncio.sleep(2 * INTERVAL)
+        lost = [("$user", UserId("ann"))]
+        await broker.presence.update(broker.presence.nodes[0], [], lost, LEASE)
+        await asyncio.sleep(2 * INTERVAL)
+        assert await one.online() == frozenset()
+        await asyncio.sleep(RETELL)
+        assert await one.online() == {"ann"}
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable, OutcomeUnknown])
+@pytest.mark.parametrize("is_carried_out", [False, True])
+async def test_who_goes_while_the_store_is_away_has_gone(
+    error: type[Exception], is_carried_out: bool
+) -> None:
+    """A departure that could not be told, or nobody knows whether it was, is told later."""
+    told: list[bool] = []
+
+    def hook(change: PresenceChange) -> None:
+        told.append(change.is_present)
+
+    broker = Counted(clock=wall_clock)
+    async with Broadcaster(broker=broker, presence=hook) as one:
+        async with one.connect(user="ann"):
+            await asyncio.sleep(2 * INTERVAL)
+            broker.presence.error = error("away")
+            broker.presence.is_carried_out = is_carried_out
+        await asyncio.sleep(4 * INTERVAL)
+        broker.presence.error = None
+        await asyncio.sleep(2 * INTERVAL)
+        assert await one.online() == frozenset()
+        # What was carried out while nobody heard the answer, nobody hears of.
+        assert told == ([True] if is_carried_out else [True, False])
+
+
+async def test_hook_that_takes_long_delays_no_telling() -> None:
+    """While it works off many arrivals, nobody is taken for dead; it hears of all, in order."""
+    told: list[PresenceChange] = []
+
+    async def hook(change: PresenceChange) -> None:
+        await asyncio.sleep(LEASE / 20)
+        told.append(change)
+
+    broker, users = MemoryBroker(clock=wall_clock), [f"u{n}" for n in range(50)]
+    async with (
+        Broadcaster(broker=broker, presence=hook) as slow,
+        Broadcaster(broker=broker, presence=True) as other,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for user in users:
+            await stack.enter_async_context(slow.connect(user=user))
+        await asyncio.sleep(2 * INTERVAL)
+        while len(told) < len(users):
+            assert await other.online() == set(users)
+            await asyncio.sleep(INTERVAL)
+        async with slow.connect(user="last"):
+            await asyncio.sleep(3 * INTERVAL)
+        await asyncio.sleep(3 * INTERVAL)
+        assert {change.user for change in told[:-2]} == set(users)
+        assert all(change.is_present for change in told[:-1])
+        assert [(each.user, each.is_present) for each in told[-2:]] == [
+            ("last", True),
+            ("last", False),
+        ]
+
+
+async def test_hook_that_falls_behind_misses_the_oldest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The backlog is bounded; it is said once that some were dropped, and the newest are told."""
+    monkeypatch.setattr(presence, "BACKLOG", 3)
+    told, gate = list[str](), asyncio.Event()
+
+    async def hook(change: PresenceChange) -> None:
+        told.append(change.user)
+        await gate.wait()
+
+    async with (
+        Broadcaster(presence=hook, clock=wall_clock) as broadcaster,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for n in range(8):
+            await stack.enter_async_context(broadcaster.connect(user=f"u{n}"))
+            await asyncio.sleep(2 * INTERVAL)
+        gate.set()
+        await asyncio.sleep(INTERVAL)
+        assert told == ["u0", "u5", "u6", "u7"]
+        assert caplog.text.count("ask `present`") == 1
+
+
+async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureFixture) -> None:
+    """It is cancelled with the Broadcaster, and has a moment for what is left."""
+    began, cancelled = list[bool](), list[bool]()
+
+    async def hook(change: PresenceChange) -> None:
+        began.append(change.is_present)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(change.is_present)
+            raise
+
+    async with Broadcaster(presence=hook, clock=wall_clock) as broadcaster:
+        async with broadcaster.connect(user="ann"), broadcaster.connect(user="bob"):
+            await asyncio.sleep(2 * INTERVAL)
+        ending = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - ending <= INTERVAL + LAST
+    assert began == cancelled == [True, True]
+    assert "2 were left" in caplog.text
 
 
 async def test_hook_that_raises_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,13 +22,15 @@ Member = tuple[str, UserId]
 class Attendance:
     """Who is here, on this node, and what of that has not been told to the others.
 
-    Invariant (tests/core/test_presence.py, beside a plain count): what was told, with `changes`
-    carried out, is who is here. Someone who leaves and comes back before that has not changed.
+    Invariant (tests/core/test_presence.py, beside a store that fails): after a telling that was
+    carried out, what the others know is who is here, whatever became of the tellings before it.
+    Someone who leaves and comes back between two tellings has not changed.
     """
 
     def __init__(self) -> None:
         self._here: Counter[Member] = Counter()
         self._told: set[Member] = set()
+        self._doubtful: set[Member] = set()  # the others may know them, or not
         self._changed: set[Member] = set()
 
     def enter(self, member: Member) -> None:
@@ -44,23 +46,34 @@ class Attendance:
         self._changed.add(member)
 
     def changes(self) -> tuple[list[Member], list[Member]]:
-        """Who came and who went since the last call; the caller tells the others."""
+        """Who came and who went since the last call; the caller tells the others.
+
+        Whoever cannot tell them, or does not know whether they heard it, calls `tell_again`.
+        """
         changed, self._changed = self._changed, set[Member]()
+        doubtful, self._doubtful = self._doubtful, set[Member]()
         came = [each for each in changed if each in self._here and each not in self._told]
-        went = [each for each in changed if each not in self._here and each in self._told]
+        gone = [each for each in changed if each not in self._here]
+        went = [each for each in gone if each in self._told or each in doubtful]
         self._told.update(came)
         self._told.difference_update(went)
+        self._doubtful.update(went)  # until the next call: nobody has said yet that it was heard
         return came, went
 
-    def forget_told(self) -> None:
-        """The others know nothing any more: everybody who is here counts as having come."""
+    def tell_again(self) -> None:
+        """Nobody knows what the others know: who is here has come, who may have been has gone."""
+        self._doubtful |= self._told
         self._told.clear()
-        self._changed = set(self._here)
+        self._changed = self._doubtful.union(self._here)
 
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """Who came and who went, over all nodes. `is_known`: the node that asked had a lease."""
+    """Who came and who went, over all nodes.
+
+    Without `is_known`, not all that the node told before is noted: it was taken for dead, or is
+    new, or the store lost something. It tells everything again.
+    """
 
     is_known: bool
     came: tuple[Member, ...] = ()
@@ -75,6 +88,8 @@ class _Node:
 
 class Roster:
     """Who is where, over all nodes. A node without a lease is dead, and its members are gone.
+
+    If nobody has one, it was the roster that could not be reached: all are given another.
 
     Invariant (tests/core/test_presence.py): a member is on the roster while at least one node that
     is alive has it; each coming and going is reported once, to one node.
@@ -95,7 +110,7 @@ class Roster:
     ) -> Movement:
         """Note what changed on `node`, whose lease is until `until`; bury those without one."""
         arrived: list[Member] = []
-        departed = [each for dead in self._expired(now) for each in self.remove(dead)]
+        departed = [each for dead in self._dead(now, until) for each in self.remove(dead)]
         is_known = node in self._nodes
         record = self._nodes.setdefault(node, _Node(until))
         record.until = until
@@ -117,8 +132,13 @@ class Roster:
         """Who is on a topic; costs a search."""
         return (user for name, user in self._count if name == topic)
 
-    def _expired(self, now: float) -> list[NodeId]:
-        return [node for node, record in self._nodes.items() if record.until <= now]
+    def _dead(self, now: float, until: float) -> list[NodeId]:
+        over = [node for node, record in self._nodes.items() if record.until <= now]
+        if len(over) < len(self._nodes):
+            return over
+        for record in self._nodes.values():  # nobody was heard, which says nothing of any of them
+            record.until = until
+        return []
 
     def _drop(self, record: _Node, member: Member) -> bool:
         if member not in record.members:

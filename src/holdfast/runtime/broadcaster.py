@@ -27,7 +27,7 @@ from .opening import Opening
 from .options import Options, OptionsDict
 from .outbox import Outbox
 from .periodic import PeriodicSource, Source
-from .presence import PresenceHook, Watch
+from .presence import PresenceHook, Teller
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
 from .subscribing import MaySubscribe, Subscriber
@@ -72,9 +72,9 @@ class Broadcaster:
         self._subscriber = Subscriber(self._node)
         self._admission = Admission(self._node, self._subscriber)
         self._sources: list[PeriodicSource] = []
-        self._watch: Watch | None = None
+        self._teller: Teller | None = None
         if presence:
-            self._watch = Watch(self._node, None if presence is True else presence)
+            self._teller = Teller(self._node, None if presence is True else presence)
         self._node.on_listeners = self._listeners_changed
 
     # -- life ----------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ class Broadcaster:
             self._life.spawn(task)
         for source in self._sources:
             self._life.spawn(source.run)
-        if self._watch is not None:
-            self._life.spawn(self._watch.run)
+        if self._teller is not None:
+            self._life.spawn(self._teller.run)
         return self
 
     async def __aexit__(
@@ -342,7 +342,7 @@ class Broadcaster:
         for the application to decide.
         """
         self.check_running()
-        if self._watch is None:
+        if self._teller is None:
             raise ConfigurationError("nobody is counted: make the Broadcaster with presence=True")
         return await self._node.broker.presence.users(topic)
 

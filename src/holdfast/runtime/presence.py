@@ -1,16 +1,20 @@
-"""Watch: tells the other nodes who is here, and the application who came and went anywhere."""
+"""Teller: tells the other nodes who is here, and the application who came and went anywhere."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import anyio
+
 from ..core.message import UserId
-from ..core.presence import Attendance, Member, Movement, NodeId
+from ..core.presence import Attendance, Movement, NodeId
 from ..errors import BrokerUnavailable, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -23,6 +27,15 @@ INTERVAL = 1.0
 
 LEASE = 10.0
 """Seconds after which a node that tells nothing is dead."""
+
+RETELL = 600.0
+"""Seconds after which a node tells all again: by then the others know what a store has lost."""
+
+BACKLOG = 10_000
+"""Changes that wait for the hook, at the most."""
+
+LAST = 1.0
+"""Seconds that the hook has for what is left when the node ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +51,21 @@ class PresenceChange:
 
 
 PresenceHook = Callable[[PresenceChange], Awaitable[None] | None]
-"""Called for each change on one node only, in the event loop. What it raises is logged."""
+"""Called for each change on one node only, in the event loop, one after the other.
+
+What it raises is logged. It may take its time: beyond a backlog the oldest changes are dropped.
+"""
 
 
-class Watch:
-    """One per node that keeps presence."""
+class Teller:
+    """One per node that keeps presence.
+
+    Invariant (tests/runtime/test_presence.py): it tells on time, whatever the hook does.
+    """
 
     def __init__(self, node: Node, hook: PresenceHook | None) -> None:
         self._node = node
-        self._hook = hook
+        self._reports = Reports(hook) if hook is not None else None
         self._attendance = node.registry.attendance = Attendance()
         self._id = NodeId("")
 
@@ -54,12 +73,22 @@ class Watch:
         """The task; it belongs to the Broadcaster, and takes its members with it when it ends."""
         self._id = NodeId(secrets.token_urlsafe(9))  # made here, so that no fork inherits it
         try:
-            while True:
-                await self._tell()
-                await asyncio.sleep(INTERVAL)
+            async with anyio.create_task_group() as tasks:
+                if self._reports is not None:
+                    tasks.start_soon(self._reports.run)
+                await self._tell_for_ever()
         finally:
-            self._attendance.forget_told()
+            self._attendance.tell_again()
             self._node.run_to_end(self._leave())
+
+    async def _tell_for_ever(self) -> None:
+        retell_at = self._node.monotonic() + RETELL
+        while True:
+            await self._tell()
+            await asyncio.sleep(INTERVAL)
+            if self._node.monotonic() >= retell_at:
+                self._attendance.tell_again()
+                retell_at += RETELL
 
     async def _tell(self) -> None:
         store = self._node.broker.presence
@@ -67,31 +96,74 @@ class Watch:
         try:
             moved = await store.update(self._id, came, went, LEASE)
         except (BrokerUnavailable, OutcomeUnknown):
-            self._attendance.forget_told()  # whatever it knows: told again, it changes nothing
+            self._attendance.tell_again()  # whatever it knows: told again, it changes nothing
             return
         if not moved.is_known:
-            # Taken for dead, or the roster was lost: who was told before has to be told again.
-            self._attendance.forget_told()
-        await self._report(moved)
+            self._attendance.tell_again()
+        self._report(moved)
 
     async def _leave(self) -> None:
+        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):  # the lease ends by itself
+            self._report(await self._node.broker.presence.remove(self._id))
+        if self._reports is not None:
+            await self._reports.finish()
+
+    def _report(self, moved: Movement) -> None:
+        if self._reports is not None:
+            self._reports.add(moved)
+
+
+class Reports:
+    """What the hook is still to be told, in order."""
+
+    def __init__(self, hook: PresenceHook) -> None:
+        self._hook = hook
+        self._waiting: deque[PresenceChange] = deque()
+        self._added = asyncio.Event()
+        self._is_dropping = False
+
+    def add(self, moved: Movement) -> None:
+        """Report this as well; does not wait."""
+        self._waiting.extend(PresenceChange(*member, is_present=True) for member in moved.came)
+        self._waiting.extend(PresenceChange(*member, is_present=False) for member in moved.went)
+        self._added.set()
+        excess = len(self._waiting) - BACKLOG
+        for _ in range(excess):
+            self._waiting.popleft()
+        if excess > 0 and not self._is_dropping:
+            _warn("it takes too long; until it has caught up, the oldest are dropped")
+            self._is_dropping = True
+
+    async def run(self) -> None:
+        """Call the hook for each, for ever; who cancels it cancels the hook."""
+        self._added = asyncio.Event()  # of this loop
+        while True:
+            await self._call_all()
+            self._added.clear()
+            await self._added.wait()
+
+    async def finish(self) -> None:
+        """Call the hook for what is left, for a moment; then forget the rest."""
+        with anyio.move_on_after(LAST):
+            await self._call_all()
+        if self._waiting:
+            _warn(f"the node has ended, and {len(self._waiting)} were left")
+        self._waiting.clear()
+
+    async def _call_all(self) -> None:
+        while self._waiting:
+            await self._call(self._waiting.popleft())
+            await asyncio.sleep(0)  # a hook that never waits lets others run all the same
+        self._is_dropping = False
+
+    async def _call(self, change: PresenceChange) -> None:
         try:
-            moved = await self._node.broker.presence.remove(self._id)
-        except (BrokerUnavailable, OutcomeUnknown):
-            return  # the lease ends by itself
-        await self._report(moved)
+            answer = self._hook(change)
+            if answer is not None:
+                await answer
+        except Exception:
+            _logger.exception("the presence hook failed on %r", change.topic)
 
-    async def _report(self, moved: Movement) -> None:
-        await self._call(moved.came, is_present=True)
-        await self._call(moved.went, is_present=False)
 
-    async def _call(self, members: Iterable[Member], *, is_present: bool) -> None:
-        if self._hook is None:
-            return
-        for topic, user in members:
-            try:
-                answer = self._hook(PresenceChange(topic, user, is_present))
-                if answer is not None:
-                    await answer
-            except Exception:
-                _logger.exception("the presence hook failed on %r", topic)
+def _warn(why: str) -> None:
+    _logger.warning("the presence hook is not told of all changes (%s): ask `present` instead", why)

@@ -66,3 +66,21 @@ async def test_redis_never_sees_a_token(client: Redis, hub: str, start: Start) -
         seen += key + await client.dump(key)
     for secret in (token, answer.token):
         assert secret.encode() not in seen
+
+
+async def test_a_position_is_good_until_the_session_is_held_again(start: Start) -> None:
+    """What a connection has had since is not known elsewhere, so nobody resumes from before it."""
+    first, second = await start(), await start()
+    epoch = (await first.head()).epoch
+    session = Session(ANN)
+    token: str = await first.tokens.issue(session, ConnectionId("1"))
+    session.position, session.acknowledged = Position(epoch, Cursor.at(1)), True
+    await first.tokens.detach(session, ConnectionId("1"))
+    positions = []
+    for name in ("2", "3"):  # the second one while the first looks alive, on another node
+        answer = await second.tokens.redeem(token, ANN, ConnectionId(name))
+        assert answer.session is not None
+        assert answer.token is not None
+        positions.append(answer.session.position)
+        token = answer.token
+    assert positions == [Position(epoch, Cursor.at(1)), None]

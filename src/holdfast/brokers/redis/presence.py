@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...core.message import UserId
 from ...core.presence import Member, Movement, NodeId
+from ...errors import BrokerUnavailable, OutcomeUnknown
 from . import keys
 from .line import Line
 from .script import Argument, End, Operation, text
@@ -15,34 +17,62 @@ TOLD = 1000
 """Members in one operation, at the most."""
 
 
+@dataclass(slots=True)
+class _Tellings:
+    """The tellings of a node that changed something, counted: Redis may lose what it confirmed."""
+
+    made: int = 0
+    confirmed: int = 0
+
+
 class RedisPresence:
-    """A `PresenceStore` in a hub."""
+    """A `PresenceStore` in a hub.
+
+    Each telling says which of those before it was carried out. If Redis does not know that one (its
+    keys were lost, or another server took over that lacked the end), `Movement.is_known` is false.
+    """
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._tellings: dict[NodeId, _Tellings] = {}
 
     async def update(
         self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
     ) -> Movement:
         """See `PresenceStore.update`."""
         coming, going = [*map(_address, came)], [*map(_address, went)]
-        first: Movement | None = None
-        arrived: list[Member] = []
-        departed: list[Member] = []
-        while first is None or coming or going:
+        is_known, arrived, departed = True, list[Member](), list[Member]()
+        is_first = True
+        while is_first or coming or going:
             now, coming = coming[:TOLD], coming[TOLD:]
             then, going = going[: TOLD - len(now)], going[TOLD - len(now) :]
-            arguments: list[Argument] = [node, lease, len(now), *now, *then]
-            moved: Movement = await self._line.call(
-                Operation("update_presence", arguments), _movement
-            )
-            first = first or moved
+            try:
+                moved = await self._tell(node, lease, now, then)
+            except (BrokerUnavailable, OutcomeUnknown):
+                if is_first:
+                    raise
+                # What has been done is reported, and everything told again.
+                return Movement(is_known=False, came=tuple(arrived), went=tuple(departed))
+            is_first, is_known = False, is_known and moved.is_known
             arrived += moved.came
             departed += moved.went
-        return Movement(first.is_known, tuple(arrived), tuple(departed))
+        return Movement(is_known, tuple(arrived), tuple(departed))
+
+    async def _tell(
+        self, node: NodeId, lease: float, came: Sequence[str], went: Sequence[str]
+    ) -> Movement:
+        tellings = self._tellings.setdefault(node, _Tellings())
+        tellings.made += bool(came or went)
+        number = tellings.made
+        arguments: list[Argument] = [node, lease, number, tellings.confirmed, len(came)]
+        operation = Operation("update_presence", [*arguments, *came, *went])
+        moved: Movement = await self._line.call(operation, _movement)
+        tellings.confirmed = number
+        return moved
 
     async def remove(self, node: NodeId) -> Movement:
         """See `PresenceStore.remove`."""
+        self._tellings.pop(node, None)
         moved: Movement = await self._line.call(Operation("remove_presence", (node,)), _movement)
         return moved
 

@@ -91,7 +91,8 @@ function operations.redeem(hash, user, connection, nonce, successor, new_session
     redis.call('SET', token_key(successor), session)
     current, previous = successor, current
   end
-  redis.call('HSET', session_key(session), 'connection', connection)
+  -- The position is that of the last detach: whoever holds the session now moves on from it.
+  redis.call('HSET', session_key(session), 'connection', connection, 'position', '')
   if holder == '' then reattach(session, owner) end
   touch(session, current, previous)
   return {'accepted', session, data, position, nonce, holder}

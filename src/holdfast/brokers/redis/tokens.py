@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -106,11 +107,8 @@ class RedisTokens:
         if session.connection == connection:
             session.connection = None
         arguments = (known[1], connection, _data(session), _position(session))
-        operation = Operation("detach", arguments)
-        try:
-            await self._line.call(operation)
-        except (BrokerUnavailable, OutcomeUnknown):
-            self._owed.append(operation)
+        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
+            await asyncio.shield(self._owe(Operation("detach", arguments)))
 
     async def abandon(self, connection: ConnectionId) -> None:
         """See `TokenStore.abandon`."""
@@ -125,12 +123,25 @@ class RedisTokens:
         return count
 
     def catch_up(self) -> None:
-        """Redis is back: tell it what happened meanwhile."""
-        while self._owed:
-            self._line.tell(self._owed.popleft())
+        """Redis is back: tell it what happened meanwhile. What fails again stays owed."""
+        for operation in [self._owed.popleft() for _ in range(len(self._owed))]:
+            _ = self._owe(operation)
+
+    def _owe(self, operation: Operation) -> asyncio.Future[Any]:
+        """Ask for what has to be done, now or when it is possible, whoever waits for it."""
+
+        def answered(answer: asyncio.Future[Any]) -> None:
+            if isinstance(answer.exception(), (BrokerUnavailable, OutcomeUnknown)):
+                self._owed.append(operation)
+
+        answer = self._line.ask(operation)
+        answer.add_done_callback(answered)
+        return answer
 
     async def refresh(self) -> None:
-        """Keep the sessions of connections that have lasted from expiring."""
+        """Keep the sessions of connections that last from expiring; try again what failed."""
+        if self._line.is_up:
+            self.catch_up()
         ids = [id for _, id in self._attached.values()]
         for start in range(0, len(ids), REFRESHED):
             await self._line.call(Operation("refresh", ids[start : start + REFRESHED]))

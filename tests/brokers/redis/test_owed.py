@@ -1,0 +1,71 @@
+"""Sessions whose connections went while Redis was away."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from holdfast.brokers.redis import RedisBroker
+from holdfast.core.cursor import Cursor, Epoch
+from holdfast.core.message import Offset, UserId
+from holdfast.core.tokens import ConnectionId, Position, Session
+from tests.support.processes import HOST
+from tests.support.redis_server import RedisServer
+
+ANN = UserId("ann")
+
+
+async def test_detach_that_fails_again_stays_owed() -> None:
+    """Redis hears of it in the end, though it was away once more when it was to be told."""
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        async with Redis(host=HOST, port=server.port) as client:
+            broker = RedisBroker(client, timeout=1.0)
+            changed: asyncio.Queue[bool] = asyncio.Queue()
+            broker.watch(changed.put_nowait)
+            await broker.start()
+            session, here = Session(ANN), ConnectionId("here")
+            token = await broker.tokens.issue(session, here)
+            session.position = Position(Epoch("e"), Cursor.at(Offset(7)))
+            server.kill()
+            await broker.tokens.detach(session, here)
+            for _ in range(3):
+                broker.tokens.catch_up()
+                await broker._line.settled()
+            server.start()
+            async with asyncio.timeout(15):
+                while not await changed.get():
+                    pass
+            await broker._line.settled()
+            back = await broker.tokens.redeem(token, ANN, ConnectionId("there"))
+            assert back.session is not None
+            assert back.session.position == session.position
+            assert back.taken_over is None
+            await broker.close()
+
+
+async def test_detach_that_nobody_waits_for_is_owed() -> None:
+    """A cancelled one is told when Redis is back, as any other."""
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        async with Redis(host=HOST, port=server.port) as client:
+            broker = RedisBroker(client, timeout=1.0)
+            changed: asyncio.Queue[bool] = asyncio.Queue()
+            broker.watch(changed.put_nowait)
+            await broker.start()
+            session, here = Session(ANN), ConnectionId("here")
+            token = await broker.tokens.issue(session, here)
+            server.kill()
+            leaving = asyncio.create_task(broker.tokens.detach(session, here))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            await broker._line.settled()
+            server.start()
+            async with asyncio.timeout(15):
+                while not await changed.get():
+                    pass
+            await broker._line.settled()
+            back = await broker.tokens.redeem(token, ANN, ConnectionId("there"))
+            assert back.session is not None
+            assert back.taken_over is None
+            await broker.close()

@@ -1,0 +1,214 @@
+"""Presence in a real Redis that loses keys, or its last seconds, or is away."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from holdfast import MemoryBroker
+from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.message import UserId
+from holdfast.core.presence import Attendance, Member, NodeId
+from holdfast.errors import BrokerUnavailable, OutcomeUnknown
+from holdfast.runtime.broker import PresenceStore
+from tests.brokers.redis.conftest import Start
+from tests.support.processes import HOST
+from tests.support.redis_server import RedisServer, shared_server
+
+A, B = NodeId("a"), NodeId("b")
+ANN, BOB = ("t", UserId("ann")), ("t", UserId("bob"))
+LEASE = 10.0
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Site:
+    """The presence of one hub, its clock, and its keys."""
+
+    def __init__(self, broker: RedisBroker, clock: Clock, client: Redis, hub: str) -> None:
+        self.presence, self.clock, self.client = broker.presence, clock, client
+        self._prefix = keys.prefix(hub)
+
+    def key(self, name: str) -> str:
+        """A key of the hub."""
+        return f"{self._prefix}:{name}"
+
+    async def lose(self, name: str) -> None:
+        """Delete a key that is there."""
+        assert await self.client.delete(self.key(name)) == 1
+
+    async def left(self) -> set[str]:
+        """The keys that have to do with presence."""
+        found = [each.decode() async for each in self.client.scan_iter(f"{self._prefix}:*")]
+        names = {each.removeprefix(f"{self._prefix}:") for each in found}
+        return {name for name in names if name.startswith(("node", "on:"))}
+
+
+@pytest.fixture
+async def site(start: Start, client: Redis, hub: str) -> Site:
+    """A hub without anybody."""
+    clock = Clock()
+    return Site(await start(clock=clock), clock, client, hub)
+
+
+class TestLostKeys:
+    """Each key may be lost, by eviction or by somebody's DEL."""
+
+    async def test_lost_node_is_found_out_and_told_again(self, site: Site) -> None:
+        """The next telling says that not all is noted; told again, nobody has come or gone."""
+        await site.presence.update(A, [ANN, BOB], [], LEASE)
+        assert (await site.presence.update(A, [], [], LEASE)).is_known
+        await site.lose("node:a")
+        moved = await site.presence.update(A, [], [BOB], LEASE)
+        assert (moved.is_known, moved.came, moved.went) == (False, (), (BOB,))
+        moved = await site.presence.update(A, [ANN], [BOB], LEASE)
+        assert (moved.is_known, moved.came, moved.went) == (True, (), ())
+        assert await site.presence.users("t") == {"ann"}
+        assert (await site.presence.remove(A)).went == (ANN,)
+        assert await site.left() == set()
+
+    async def test_what_a_lost_node_left_counts_for_nothing(self, site: Site) -> None:
+        """A node that ends after its key was lost leaves nobody behind, nor anything for long."""
+        await site.presence.update(A, [ANN], [], LEASE)
+        await site.presence.update(B, [BOB], [], LEASE)
+        await site.lose("node:a")
+        await site.presence.remove(A)
+        assert await site.presence.users("t") == {"bob"}
+        assert await site.client.hkeys(site.key("on:t")) == [keys.owner(BOB[1]).encode()]
+
+    async def test_who_was_there_by_a_lost_node_comes_anew(self, site: Site) -> None:
+        """It does not count beside the nodes that are."""
+        await site.presence.update(A, [ANN], [], LEASE)
+        await site.lose("node:a")
+        await site.presence.remove(A)
+        assert (await site.presence.update(B, [ANN], [], LEASE)).came == (ANN,)
+        assert (await site.presence.update(B, [], [ANN], LEASE)).went == (ANN,)
+        assert await site.left() == {"nodes", "node:b"}
+
+    async def test_lost_topic_is_there_when_all_is_told_again(self, site: Site) -> None:
+        """Whoever is told again is noted again."""
+        await site.presence.update(A, [ANN], [], LEASE)
+        await site.lose("on:t")
+        assert await site.presence.users("t") == frozenset()
+        await site.presence.update(A, [ANN], [], LEASE)
+        assert await site.presence.users("t") == {"ann"}
+
+    async def test_lost_leases_are_known_to_be(self, site: Site) -> None:
+        """Each node learns it with its next telling, and counts from then on."""
+        await site.presence.update(A, [ANN], [], LEASE)
+        await site.presence.update(B, [ANN], [], LEASE)
+        await site.lose("nodes")
+        for node in (A, B):
+            assert not (await site.presence.update(node, [], [], LEASE)).is_known
+            assert (await site.presence.update(node, [ANN], [], LEASE)).is_known
+        assert await site.presence.users("t") == {"ann"}
+        assert (await site.presence.remove(A)).went == ()
+        assert (await site.presence.remove(B)).went == (ANN,)
+
+    async def test_every_key_ends_by_itself(self, site: Site) -> None:
+        """If all nodes die at once, nothing stays for ever; each telling prolongs its own."""
+        await site.presence.update(A, [ANN], [], LEASE)
+        assert await site.left() == {"nodes", "node:a", "on:t"}
+        for name in await site.left():
+            assert 3000 < await site.client.ttl(site.key(name)) <= 7200
+        await site.client.expire(site.key("node:a"), 5)
+        await site.client.expire(site.key("nodes"), 5)
+        await site.presence.update(A, [], [], LEASE)
+        for name in ("nodes", "node:a"):
+            assert await site.client.ttl(site.key(name)) > 3000
+
+
+async def test_server_that_lacks_the_end_is_found_out(site: Site) -> None:
+    """What was confirmed, and is undone by a failover, is told again, departures too."""
+    await site.presence.update(A, [ANN], [], LEASE)
+    kept = {name: await site.client.dump(site.key(name)) for name in ("node:a", "on:t")}
+    assert (await site.presence.update(A, [BOB], [ANN], LEASE)).went == (ANN,)
+    for name, dump in kept.items():
+        assert dump is not None
+        await site.client.restore(site.key(name), 0, dump, replace=True)
+    assert await site.presence.users("t") == {"ann"}
+    assert not (await site.presence.update(A, [], [], LEASE)).is_known
+    assert (await site.presence.update(A, [BOB], [], LEASE)).is_known
+    assert await site.presence.users("t") == {"bob"}
+
+
+@pytest.mark.parametrize("keeps", ["yes", "no"])
+async def test_departure_during_an_outage_is_told_afterwards(keeps: str) -> None:
+    """Over a Redis that is gone for a while, and comes back empty-handed or not, nobody stays."""
+    with RedisServer("--appendonly", keeps, "--appendfsync", "always") as server:
+        async with Redis(host=HOST, port=server.port) as client:
+            broker = RedisBroker(client, timeout=1.0)
+            changed: asyncio.Queue[bool] = asyncio.Queue()
+            broker.watch(changed.put_nowait)
+            await broker.start()
+            attendance = Attendance()
+            attendance.enter(ANN)
+            attendance.enter(BOB)
+            await broker.presence.update(A, *attendance.changes(), LEASE)
+            attendance.leave(ANN)
+            server.kill()
+            for _ in range(2):
+                with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
+                    await broker.presence.update(A, *attendance.changes(), LEASE)
+                attendance.tell_again()
+            server.start()
+            async with asyncio.timeout(15):
+                while not await changed.get():
+                    pass
+            moved = await broker.presence.update(A, *attendance.changes(), LEASE)
+            assert (moved.is_known, moved.came, moved.went) == (
+                (True, (), (ANN,)) if keeps == "yes" else (False, (BOB,), ())
+            )
+            assert await broker.presence.users("t") == {"bob"}
+            await broker.close()
+
+
+MEMBERS: list[Member] = [(topic, UserId(user)) for topic in "tu" for user in ("ann", "bob")]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["come", "come", "go", "end", "wait", "outage"]),
+            st.sampled_from([A, B, NodeId("c")]),
+            st.sampled_from(MEMBERS),
+        ),
+        max_size=30,
+    )
+)
+def test_same_as_in_memory(script: list[tuple[str, NodeId, Member]]) -> None:
+    """Whatever nodes do, end or die, both stores answer the same."""
+
+    async def both() -> None:
+        clock = Clock()
+        async with Redis.from_url(shared_server().url) as client:
+            broker = RedisBroker(client, hub=secrets.token_hex(8), clock=clock)
+            stores: list[PresenceStore] = [broker.presence, MemoryBroker(clock=clock).presence]
+            for step, node, member in script:
+                clock.now += {"wait": 0.6 * LEASE, "outage": 1.1 * LEASE}.get(step, 0.0)
+                answers = list[object]()
+                for store in stores:
+                    if step == "end":
+                        moved = await store.remove(node)
+                    else:
+                        came, went = [member] * (step == "come"), [member] * (step == "go")
+                        moved = await store.update(node, came, went, LEASE)
+                    users = [await store.users(topic) for topic in "tu"]
+                    answers.append((moved.is_known, set(moved.came), sorted(moved.went), users))
+                assert answers[0] == answers[1]
+            await broker.close()
+
+    asyncio.run(both())
