@@ -249,3 +249,85 @@ async def test_an_answer_has_a_limit(app: LiveApp, broadcaster: Broadcaster) -> 
         assert sum(len(str(frame)) for frame in frames) < 400_000
     assert got == list(range(40))
     assert polls > 3
+
+
+async def test_an_answer_is_not_held_back_by_what_keeps_coming(
+    app: LiveApp, broadcaster: Broadcaster
+) -> None:
+    """Where messages follow each other faster than the pause, the answer leaves all the same."""
+    (first,) = await poll(app)
+
+    async def publish() -> None:
+        for n in range(2000):
+            await broadcaster.publish("t", n)
+            await asyncio.sleep(0.005)
+
+    publishing = asyncio.create_task(publish())
+    began, at, got = now(), first["id"], list[int]()
+    for _ in range(20):
+        frames = await poll(app, at)
+        got += [frame["data"] for frame in frames[1:]]
+        at = frames[-1]["id"]
+    assert now() - began < 20 * 0.2
+    assert got == list(range(len(got)))
+    publishing.cancel()
+
+
+async def test_polls_do_not_race_while_the_broker_is_away(
+    app: LiveApp, broadcaster: Broadcaster
+) -> None:
+    """What tells `degraded` each time waits a little, and what tells of its end does not."""
+    (first,) = await poll(app)
+    broadcaster._node._reachable(False)
+    began = now()
+    frames = await poll(app, first["id"])
+    assert [frame["type"] for frame in frames[1:]] == ["degraded"]
+    assert 4.0 < now() - began < 6.0
+    waiting = asyncio.create_task(poll(app, frames[-1]["id"]))
+    await asyncio.sleep(1.0)
+    broadcaster._node._reachable(True)
+    began = now()
+    assert [frame["type"] for frame in (await waiting)[1:]] == ["degraded", "recovered"]
+    assert now() - began < 0.2
+
+
+async def test_the_topics_of_a_poll_are_those_that_it_gets(
+    app: LiveApp, broadcaster: Broadcaster
+) -> None:
+    """No POST reaches the connection of a poll: what was changed by one before, it changes back."""
+    async with Http(app, "/stream?topics=t,u") as call:
+        await call.start()
+        hello = await call.frame()
+        body = {"connectionId": hello["data"]["connectionId"], "topics": ["u"]}
+        assert (await fetch(app, "POST", "/unsubscribe", body=body)).status == 200
+        at = call.decoder.last_event_id
+    (first,) = await poll(app, at, ",u&wait=0")
+    assert sorted(first["data"]["topics"]) == ["t", "u"]
+    assert first["data"]["session"] == "resumed"
+
+
+async def test_an_answer_that_was_lost_an_hour_ago_loses_nothing(
+    broadcaster: Broadcaster,
+) -> None:
+    """A laptop that slept while its poll was answered goes on; a token that is older does not."""
+    async with Broadcaster(
+        clock=wall_clock, heartbeat_interval=None, history_age=86_400.0
+    ) as timed:
+        app = live(timed)
+        (first,) = await poll(app)
+        await timed.publish("t", 1)
+        (_, lost) = await poll(app, first["id"])
+        await asyncio.sleep(3600.0)
+        hello, message = await poll(app, first["id"])
+        assert (hello["data"]["session"], message["data"]) == ("resumed", 1)
+        (hello,) = await poll(app, message["id"], "&wait=0")
+        (hello,) = await poll(app, lost["id"], "&wait=0")
+        assert hello["data"]["session"] == "resumed", "the same token: the same answer again"
+        (hello,) = await poll(app, first["id"], "&wait=0")
+        assert hello["data"]["gap"]["cause"] == "unknown"
+        # A stream has given its token with the first frame, and asks for no such patience.
+        async with Http(app, "/stream?topics=t", headers={"Last-Event-ID": lost["id"]}) as call:
+            await call.start()
+        await asyncio.sleep(61.0)
+        (hello,) = await poll(app, lost["id"], "&wait=0")
+        assert hello["data"]["gap"]["cause"] == "unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,8 @@ def _doors(header: str, field: str) -> list[Door]:
     return [
         Door(transport, path, place)
         for transport, path in (
-            ("http", "/stream"), ("http", "/reconnect"), ("websocket", "/websocket"),
+            ("http", "/stream"), ("http", "/reconnect"), ("http", "/poll"),
+            ("websocket", "/websocket"),
         )
         for place in (f"header {header}", f"query {field}")
     ]  # fmt: skip
@@ -76,6 +78,49 @@ EVENT_ID_DOORS = [
     Door("websocket", "/websocket", "message resume"),
 ]
 TOKEN_DOORS = _doors("x-reconnect-token", "token")
+
+
+class Poll(Http):
+    """Polls, one after the other, as one stream of frames."""
+
+    def __init__(self, app: App, path: str, **options: Any) -> None:
+        super().__init__(app, path, **options)
+        self._app, self._options = app, options
+        self._frames: list[dict[str, Any]] = []
+        self._id = ""
+
+    async def frame(self) -> Any:
+        """The next frame of this answer, or of those of the next polls but their first."""
+        while not self._frames:
+            if not self._id:
+                body = b""
+                while not self.over:
+                    body += await self.chunk()
+                self._frames = json.loads(body)["frames"]
+            else:
+                kept = [
+                    (name, value)
+                    for name, value in self._options.get("headers", ())
+                    if name in ("x-user", "origin", "host")
+                ]
+                headers = [*kept, ("last-event-id", self._id)]
+                answer = await fetch_poll(self._app, headers)
+                self._frames = answer[1:]
+                self._id = str(answer[-1]["id"])
+        frame = self._frames.pop(0)
+        self._id = str(frame["id"])
+        return frame
+
+
+async def fetch_poll(app: App, headers: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The frames of one poll of a session."""
+    async with Http(app, "/poll", headers=headers) as call:
+        return list((await call.whole()).json()["frames"])
+
+
+def maker_of(path: str) -> type[Http | Socket]:
+    """What opens a connection at this path."""
+    return Socket if path == "/websocket" else Poll if path == "/poll" else Http
 
 
 @dataclass
@@ -95,8 +140,8 @@ class Client:
         return await self.call.frame()
 
     async def id(self) -> str:
-        """The id of the last frame that was read from a stream, of the first from a socket."""
-        if isinstance(self.call, Http):
+        """The id of the last frame that was read from a stream, of the first from others."""
+        if isinstance(self.call, Http) and not isinstance(self.call, Poll):
             return self.call.decoder.last_event_id
         return str(self.first["id"])
 
@@ -118,7 +163,7 @@ def request_of(
         sent.append((name, in_header(text)))
     elif kind == "query":
         query += b"&" + name.encode() + b"=" + in_query(text)
-    make = Http if door.transport == "http" else Socket
+    make = maker_of(door.path)
     return make(app, door.path, headers=sent, query_string=query)
 
 

@@ -26,7 +26,7 @@ ALGORITHMS: list[Any] = [
     "none", "None", "NONE", "nOnE", "", None, 5, [], {}, "HS512", "RS256", "hs256", "../x",
 ]  # fmt: skip
 ENDPOINTS = [
-    *(("GET", path) for path in ("/stream", "/reconnect")),
+    *(("GET", path) for path in ("/stream", "/reconnect", "/poll")),
     *(("GET", path) for path in ("/connection-stats", "/websocket-stats", "/websocket-info")),
     *(("POST", path) for path in ("/subscribe", "/unsubscribe", "/ack", "/test-connection")),
 ]

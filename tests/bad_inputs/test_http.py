@@ -48,7 +48,7 @@ FOREIGN_ORIGINS = [
 # -- methods and headers ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [*STREAMS, "/health", *REPORTS, *POSTS])
+@pytest.mark.parametrize("path", [*STREAMS, "/poll", "/health", *REPORTS, *POSTS])
 async def test_other_methods(app: LiveApp, broadcaster: Broadcaster, path: str) -> None:
     """405 with what is allowed, no echo of the method, and nothing is opened."""
     async with bystander(app, broadcaster) as other:

@@ -17,10 +17,11 @@ from tests.bad_inputs.entries import (
     enter,
     in_header,
     is_too_long,
+    maker_of,
     refusal,
 )
 from tests.bad_inputs.inputs import CURSORS, MEGABYTE, TEXTS, mangled, well_formed
-from tests.support.asgi import Http, Socket
+from tests.support.asgi import Http
 from tests.support.virtual import settle
 
 every_door = pytest.mark.parametrize("door", EVENT_ID_DOORS, ids=str)
@@ -148,12 +149,12 @@ async def test_position_older_than_the_log(door: Door) -> None:
             assert [f["data"] for f in frames[1:]] == [5, 6]
 
 
-@pytest.mark.parametrize("path", ["/stream", "/reconnect", "/websocket"])
+@pytest.mark.parametrize("path", ["/stream", "/reconnect", "/poll", "/websocket"])
 async def test_header_wins_over_the_query(
     app: LiveApp, broadcaster: Broadcaster, path: str
 ) -> None:
     """Where header and query disagree the header counts, whichever of them is the bad one."""
-    make = Socket if path == "/websocket" else Http
+    make = maker_of(path)
     for bad in ["-1", "x" * 500, f"{'A' * 12}~0~{'A' * 22}", "é", "%00"]:
         at = await begin(app)
         for header, query, session in ((at, bad, "resumed"), (bad, at, "gap")):
@@ -167,12 +168,12 @@ async def test_header_wins_over_the_query(
     await settle()
 
 
-@pytest.mark.parametrize("path", ["/stream", "/reconnect", "/websocket"])
+@pytest.mark.parametrize("path", ["/stream", "/reconnect", "/poll", "/websocket"])
 async def test_bytes_as_no_client_would_write_them(
     app: LiveApp, broadcaster: Broadcaster, path: str
 ) -> None:
     """Raw bytes in header and query, percent escapes that are none, the same field many times."""
-    make = Socket if path == "/websocket" else Http
+    make = maker_of(path)
     pieces = [bytes([n]) for n in range(256) if n not in b"&#"] + [
         b"\xff\xfe", b"\xc3\x28", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"%", b"%%",
         b"%0", b"%ZZ", b"%u0041", b"%00%0d%0a", b"%ED%A0%80", b"+", b"=",

@@ -12,7 +12,7 @@ import pytest
 from holdfast import Broadcaster, InvalidTopic, Refused
 from holdfast.asgi import LiveApp
 from holdfast.core.topics import TopicIndex, check_expression, matches
-from tests.bad_inputs.entries import Door, by_name, bystander, enter, refusal
+from tests.bad_inputs.entries import Door, by_name, bystander, enter, maker_of, refusal
 from tests.bad_inputs.inputs import MEGABYTE, NO_TOPICS, ODD_TOPICS, SURROGATES, WRONG_TYPES
 from tests.support.asgi import Http, Socket, fetch
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tests.bad_inputs.entries import Client
 
 STREAM, RECONNECT = Door("http", "/stream", "none"), Door("http", "/reconnect", "none")
-SOCKET = Door("websocket", "/websocket", "none")
-every_handshake = pytest.mark.parametrize("door", [STREAM, RECONNECT, SOCKET], ids=str)
+POLL, SOCKET = Door("http", "/poll", "none"), Door("websocket", "/websocket", "none")
+every_handshake = pytest.mark.parametrize("door", [STREAM, RECONNECT, POLL, SOCKET], ids=str)
 POSTS = ["/subscribe", "/unsubscribe"]
 
 
@@ -167,7 +167,7 @@ async def test_odd_names_are_names_and_no_two_are_one(
 @every_handshake
 async def test_query_is_read_as_utf_8_escaped_or_not(app: LiveApp, door: Door) -> None:
     """The same bytes name the same topic, percent-encoded or raw (WHATWG URL, section 5.1)."""
-    make = Http if door.transport == "http" else Socket
+    make = maker_of(door.path)
     for query in (b"topics=%C3%A9", "topics=é".encode()):
         async with make(app, door.path, query_string=query) as call:
             await (call.start() if isinstance(call, Http) else call.accepted())

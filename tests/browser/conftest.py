@@ -31,9 +31,9 @@ PAGES = "tests.apps.pages:app"
 _numbers = itertools.count()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dashboard() -> Iterator[int]:
-    """The port of a running dashboard."""
+    """The port of a running dashboard, the same for all of its tests."""
     port = free_port()
     environment = os.environ | {"DASHBOARD_PASSWORD": PASSWORD}
     command = [sys.executable, "-m", "examples.dashboard", "--port", str(port)]

@@ -57,6 +57,7 @@ async def test_each_transport_delivers_the_same(transport, site, user, open_tab)
     await tab.received(len(values))
     for number, priority in enumerate(PRIORITIES):
         await site.publish(number, topic=f"{user}.{priority}", priority=priority)
+    await tab.received(len(values) + len(PRIORITIES))  # or what comes next overtakes the LOW one
     await site.publish("nobody's", topic=f"{user}.values.deeper")
     await site.publish("mine", topic="$user", to_user=user)
     got = await tab.received(len(values) + len(PRIORITIES) + 1)
@@ -207,6 +208,12 @@ async def test_a_closed_client_stays_closed(site, user, open_tab):
         tab = await open_tab(site.port)
         await tab.start([user], transports=[transport])
         await tab.open()
+
+        async def waits() -> bool:
+            return [each["path"] for each in await site.requests(user)].count("/poll") > 1
+
+        if transport == "poll":
+            await eventually(waits)  # or what is under way would be noted after the end
         await tab.run("live.close()")
 
         async def gone() -> bool:

@@ -22,7 +22,7 @@ from tests.support.nginx import (
 from tests.support.proxy import Proxy
 
 pytestmark = [
-    pytest.mark.xdist_group("browser"),
+    pytest.mark.xdist_group("fallback"),
     pytest.mark.timeout(60),
     needs(executable=EXECUTABLES, reason="a real nginx stands in front"),
 ]

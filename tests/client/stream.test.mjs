@@ -273,4 +273,135 @@ test("names and data cannot reach a prototype", async (t) => {
   assert.equal({}.bad, undefined);
   assert.equal(seen.bad, undefined);
 });
+
+test("a gap of personal messages is told", async (t) => {
+  const gap = { type: "gap", timestamp: 1, data: { cause: "trimmed", count: 2, topics: ["$user"], priority: "low" } };
+  const { url } = await serve(t, (_, response) => stream(response, [hello(), "e~0~a"], [gap, "e~2~a"]));
+  const { live, events } = listen(t, url);
+  await until(() => live.position === "e~2~a");
+  assert.deepEqual(events.filter(({ type }) => type === "gap").map(({ count, topics }) => [count, topics]), [[2, ["$user"]]]);
+});
+
+test("a server that has not seen the position that it was shown, is a gap", async (t) => {
+  const { url } = await serve(t, (_, response, count) => {
+    stream(response, [hello({ topics: ["t"] }), `e~${count}~a`]);
+    if (count === 1) response.end();
+  });
+  const { live, events } = listen(t, url);
+  await until(() => live.position === "e~2~a");
+  assert.deepEqual(events.filter(({ type }) => type === "gap").map(({ cause, count }) => [cause, count]), [["unknown", null]]);
+});
+
+test("without topics, those of the position stay, and one that is asked for meanwhile joins them", async (t) => {
+  let begin;
+  const begun = new Promise((done) => (begin = done));
+  const { url, requests } = await serve(t, async ({ path, body }, response) => {
+    if (path === "subscribe") return response.end(JSON.stringify({ topics: body.topics, rejected: [] }));
+    await begun;
+    stream(response, [hello({ session: "resumed", replay: 0, topics: ["old"] }), "e~1~b"]);
+  });
+  const { live } = listen(t, url, { topics: undefined, position: "e~1~a" });
+  await until(() => requests.length === 1);
+  const answered = live.subscribe("new");
+  begin();
+  assert.deepEqual(await answered, { accepted: ["new"], rejected: [] });
+  assert.equal(requests[0].query.get("topics"), null);
+  assert.deepEqual([live.topics.sort(), requests[1].body.topics], [["new", "old"], ["new"]]);
+});
+
+test("a subscription that is taken back before it is answered does not wait for ever", async (t) => {
+  const { url } = await serve(t, ({ path }, response) => path === "stream" && response.writeHead(503).end());
+  const { live } = listen(t, url);
+  const waiting = live.subscribe("u");
+  await live.unsubscribe("u");
+  assert.deepEqual(await waiting, { accepted: [], rejected: ["u"] });
+});
+
+test("a topic that the answer leaves out is not asked for again and again", async (t) => {
+  const { url, requests } = await serve(t, ({ path }, response) => {
+    if (path === "stream") stream(response, [hello(), "e~0~a"]);
+    else response.end('{"topics":[],"rejected":[]}');
+  });
+  const { live, open } = listen(t, url);
+  await open();
+  assert.deepEqual(await live.subscribe("u"), { accepted: [], rejected: ["u"] });
+  assert.equal(requests.length, 2);
+});
+
+test("an answer that is no stream, and does not end, is left", async (t) => {
+  let left = 0;
+  const { url } = await serve(t, (_, response) => {
+    response.on("close", () => (left += 1));
+    response.writeHead(200, { "content-type": "text/html" }).write("<html>");
+  });
+  listen(t, url, { transports: ["sse"] });
+  await until(() => left === 1, "the connection to be given back");
+});
+
+test("a token function that fails in its own way is no reason for another transport", async (t) => {
+  class Refused extends Error { name = "Refused"; }
+  const { url, requests } = await serve(t, (_, response) => stream(response, [hello(), "e~0~a"]));
+  let asked = 0;
+  const { live } = listen(t, url, { transports: ["sse", "poll"], token: () => { if (!asked++) throw new Refused("offline"); return "a"; } });
+  await until(() => live.status === "open");
+  assert.deepEqual(requests.map(({ path }) => path), ["stream"]);
+});
+
+test("one lost acknowledgement does not cost the window", async (t) => {
+  const { url, requests } = await serve(t, ({ path }, response, count) => {
+    if (path === "ack") response.writeHead(count === 1 ? 404 : 200).end("{}");
+    else stream(response, [hello({ window: 4096, session: count === 1 ? "fresh" : "resumed" }), `e~${count - 1}~a`], [message(count), `e~${count}~a`]);
+  });
+  listen(t, url);
+  await until(() => requests.filter(({ path }) => path === "ack").length === 2);
+  assert.deepEqual(requests.filter(({ path }) => path === "stream").map(({ query }) => query.get("ack")), ["true", "true"]);
+});
+
+test("where a token is good for the stream and not for what is posted, it is no loop", async (t) => {
+  const { url, requests } = await serve(t, ({ path }, response, count) => {
+    if (path === "ack") response.writeHead(401).end("{}");
+    else stream(response, [hello({ window: 4096, session: count === 1 ? "fresh" : "resumed" }), `e~${count - 1}~a`], [message(count), `e~${count}~a`]);
+  });
+  let asked = 0;
+  const { statuses } = listen(t, url, { token: () => `${++asked}` });
+  await until(() => statuses().some(({ status }) => status === "waiting"));
+  assert.deepEqual([asked, requests.filter(({ path }) => path === "stream").length], [2, 2]);
+});
+
+test("rights that are withdrawn between two polls are told", async (t) => {
+  const { url } = await serve(t, (_, response, count) => {
+    response.setHeader("content-type", "application/json");
+    const rights = count < 3 ? {} : { topics: [], rejected: ["t"] };
+    const frames = [{ ...hello({ session: count === 1 ? "fresh" : "resumed", replay: 0, ...rights }), id: `e~${count}~a` }];
+    if (count < 5) response.end(JSON.stringify({ frames }));
+  });
+  const { events, statuses } = listen(t, url, { transports: ["poll"] });
+  await until(() => events.some(({ type }) => type === "rejected"));
+  assert.deepEqual(events.filter(({ type }) => type === "rejected").map(({ topics }) => topics), [["t"]]);
+  assert.ok(statuses().filter(({ status }) => status === "open").length <= 2);
+});
+
+test("degraded is told once, and its end also where the server could not say it", async (t) => {
+  const degraded = { type: "degraded", timestamp: 1 };
+  const { url } = await serve(t, (_, response, count) => {
+    const first = [hello({ session: count === 1 ? "fresh" : "resumed", replay: 0 }), `e~${count}~a`];
+    stream(response, first, [count < 3 ? degraded : { type: "heartbeat", timestamp: 1 }, `e~${count}~a`]);
+    if (count < 3) response.end();
+  });
+  const { live } = listen(t, url);
+  const told = [];
+  for (const type of ["degraded", "recovered"]) live.addEventListener(type, () => told.push(type));
+  await until(() => told.includes("recovered"));
+  assert.deepEqual(told, ["degraded", "recovered"]);
+});
+
+test("a heartbeat interval of weeks is no reason to reconnect at once", async (t) => {
+  const { url, requests } = await serve(t, (_, response) => {
+    stream(response, [hello({ heartbeatInterval: 1e6 }), "e~0~a"]);
+    setTimeout(() => send(response, [message(1), "e~1~a"]), 300);
+  });
+  const { got } = listen(t, url);
+  await until(() => got.length === 1);
+  assert.equal(requests.length, 1);
+});
 });

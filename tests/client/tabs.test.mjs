@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { LockManager } from "./locks.mjs";
-import { holdfast, link, until } from "./support.mjs";
+import { holdfast, link, serve, until } from "./support.mjs";
 
 const server = await holdfast({ after });
 
@@ -191,6 +191,79 @@ test("the first tab begins at its position, too", async (t) => {
   const { id } = await (await fetch(`${url}/position?topics=t`)).json();
   await publish("t", 1, 2);
   const only = await (await browser(t, url))({ position: id });
+  await until(() => only.got.length === 2);
+  assert.deepEqual([only.got, only.gap], [[1, 2], []]);
+});
+
+test("a tab that begins at a position catches up while more is published all the time", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const first = await open();
+  const { id } = await (await fetch(`${url}/position?topics=t`)).json();
+  let sent = 0;
+  let on = true;
+  const publishing = (async () => {
+    while (on) await publish("t", { connectionId: sent++ });
+  })();
+  await until(() => first.got.length > 100, "messages", 20);
+  const second = await open({ position: id });
+  // As data that looks like a first frame ends nothing, so does a replay that is never empty.
+  await until(async () => (await connections(url)) === 1 && second.got.length > 500, "it to join", 30);
+  let polls = 0;
+  for (let n = 0; n < 20; n += 1) {
+    const { transports } = (await (await fetch(`${url}/connection-stats`)).json()).statistics;
+    polls += transports.poll ?? 0;
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  on = false;
+  await publishing;
+  await until(() => second.got.length >= sent, "all", 20);
+  assert.deepEqual(second.got.map(({ connectionId }) => connectionId), range(0, sent));
+  assert.deepEqual([polls, second.gap], [0, []]);
+});
+
+test("a tab that may not catch up is told so", async (t) => {
+  const { url, publish } = server;
+  const { url: scripted } = await serve(t, async ({ path, headers }, response) => {
+    if (path === "poll") return response.writeHead(403).end();
+    const answer = await fetch(`${url}/${path}?topics=t`, { headers: { accept: "text/event-stream" } });
+    response.writeHead(answer.status, { "content-type": "text/event-stream" });
+    try {
+      for await (const part of answer.body) response.write(part);
+    } catch {} // at the end of the test
+  });
+  const open = await browser(t, scripted, { transports: ["sse"] });
+  await open();
+  const second = await open({ position: "e~0~x" });
+  await until(() => second.gap.length);
+  assert.equal(second.gap[0].cause, "unknown");
+  await publish("t", 1);
+  await until(() => second.got.length);
+  assert.deepEqual(second.got, [1]);
+});
+
+test("a tab that missed who leads goes on with the next that is told", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const [first, second] = [await open(), await open()];
+  const channel = new BroadcastChannel(`holdfast ${url}/ true`);
+  t.after(() => channel.close());
+  // As if this tab alone had heard of another leader, and not of the one that there is.
+  channel.postMessage({ type: "term", term: "somebody", seq: 0, id: undefined });
+  await publish("t", 1);
+  await until(() => first.got.length === 1);
+  await first.call("subscribe", "u");
+  await publish("t", 2);
+  await until(() => second.got.includes(2));
+  assert.ok(second.got.includes(1) || second.gap.length, "what it missed is told");
+});
+
+test("shared, too, the topics are those of the position where none are named", async (t) => {
+  const { url, publish } = server;
+  const { id } = await (await fetch(`${url}/position?topics=t`)).json();
+  await publish("t", 1);
+  const only = await (await browser(t, url))({ topics: undefined, position: id });
+  await publish("t", 2);
   await until(() => only.got.length === 2);
   assert.deepEqual([only.got, only.gap], [[1, 2], []]);
 });

@@ -522,6 +522,26 @@ async def test_posts_that_reach_another_process(port: int) -> None:
             assert [number for number, _ in got] == numbers
 
 
+class Forbidding(httpx.AsyncHTTPTransport):
+    """Lets no POST through, as a firewall may."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(403, stream=httpx.ByteStream(b""), request=request)
+        return await super().handle_async_request(request)
+
+
+async def test_posts_that_are_forbidden_on_the_way(port: int) -> None:
+    """A stream whose acknowledgements arrive nowhere is not held back by its window for ever."""
+    async with (
+        httpx.AsyncClient(transport=Forbidding()) as http,
+        live(port, "f.a", http=http) as stream,
+    ):
+        numbers = list(range(300))
+        await publish(port, "f.a", *[[number, "x" * 1000] for number in numbers])
+        assert [number for number, _ in await take(stream, 300)] == numbers
+
+
 # -- slow consumers ------------------------------------------------------------------------------
 
 

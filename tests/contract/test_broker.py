@@ -614,6 +614,24 @@ class TestTokens:
         assert (await broker.tokens.redeem(token, ANN, TWO)).verdict is Presented.SPENT
         assert (await broker.tokens.redeem(answer.token, ANN, TWO)).session is not None
 
+    async def test_after_a_poll_the_predecessor_is_good_for_the_lifetime(self, make: Make) -> None:
+        """A client that has its token only from an answer may learn late that this was lost."""
+        broker = make(tokens=TokenLimits(grace=10.0, lifetime=1000.0))
+        await broker.start()
+        token = await broker.tokens.issue(Session(ANN), None)
+        answer = await broker.tokens.redeem(token, ANN, ONE)
+        assert answer.session is not None
+        answer.session.is_answered = True
+        await broker.tokens.detach(answer.session, ONE)
+        CLOCK.skip(900.0)
+        again = await broker.tokens.redeem(token, ANN, TWO)
+        assert (again.verdict, again.token) == (Presented.ACCEPTED, answer.token)
+        assert again.session is not None
+        again.session.is_answered = False
+        await broker.tokens.detach(again.session, TWO)
+        CLOCK.skip(11.0)
+        assert (await broker.tokens.redeem(token, ANN, THREE)).verdict is Presented.SPENT
+
     async def test_two_generations_ago_is_unknown(self, broker: Broker) -> None:
         """Only the immediate predecessor is known."""
         token = await broker.tokens.issue(Session(ANN), None)

@@ -68,7 +68,8 @@ class Chaos:
             client.inbox.last_event_id is not None
             and client.account.epoch == self.site.ledger.epoch
         )
-        if client.kind not in ("sse", "websocket") or not ready or client.account.asked:
+        streams = client.kind in ("sse", "websocket") and not client.polls
+        if not streams or not ready or client.account.asked:
             return
         self.site.ledger.happened["duplicated tabs"] += 1
         twin = client.twin(f"{client.name}-{self.site.ledger.happened['duplicated tabs']}")

@@ -40,6 +40,8 @@ class Client:
     extra: tuple[str, ...] = ()
     """Topics that it subscribes to and unsubscribes from."""
     acknowledges: bool = False
+    polls: bool = False
+    """It polls, and now and then streams: one position for both."""
     proxy: Proxy | None = None
     receive_buffer: int | None = None
     link: Link | None = None
@@ -75,6 +77,7 @@ class Client:
     def is_well(self) -> bool:
         """Whether it is connected, to the log of now, and nothing is done to its link."""
         connected = self.link is not None and self.inbox.good_since is not None
+        connected = connected or self.kind == "poll"  # which knows only when it is answered
         return connected and not self.held and self.account.epoch == self.site.ledger.epoch
 
     # -- the life of a client --------------------------------------------------------------------
@@ -95,7 +98,7 @@ class Client:
             self.link = self.inbox.connection_id = None
             if self.inbox.acknowledger is not None:
                 self.inbox.acknowledger.stop()
-            if not self.stopped:
+            if not self.stopped and not self._was_answered:
                 await asyncio.sleep(self._pause())
         self.account.leave()
 
@@ -116,7 +119,14 @@ class Client:
         # Now and then long enough for the history to move on.
         return self.rng.uniform(3, 8) if self.rng.random() < 0.04 else self.rng.uniform(0, 0.4)
 
+    @property
+    def _was_answered(self) -> bool:
+        """Whether a poll has ended as it should, so that the next one follows."""
+        return self.kind == "poll" and self.was_cut is None and self.inbox.good_since is not None
+
     async def _connect(self) -> None:
+        if self.polls:
+            self.kind = "sse" if self.rng.random() < 0.05 else "poll"
         headers, last = dict(self.headers), self.inbox.last_event_id
         by_message = self.kind == "websocket" and last is not None and self.rng.random() < 0.2
         if last is not None and not by_message:
@@ -198,6 +208,8 @@ class Client:
             self.site.ledger.breach("corrupted", f"{self.name}: {why}")
         elif closing in EXPECTED_CLOSINGS or self.was_cut not in (None, "stalled"):
             pass
+        elif self.kind == "poll" and why == "closed":
+            self.site.ledger.happened["polls answered"] += 1
         elif not self.site.up.is_set():
             cuts[self.site.down] += self.link is not None
         elif why == "cut" and isinstance(self.link, RawLink):

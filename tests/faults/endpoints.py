@@ -77,6 +77,7 @@ class Wire:
         self._decoder = EventStreamDecoder()
         socket = path.startswith("/websocket?")
         self._kind = "websocket" if socket else "http"
+        self._polls = path.startswith("/poll")
         self._scope = scope(self._kind, path, headers, method=method)
         self._inbox: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
         if socket:
@@ -118,7 +119,10 @@ class Wire:
             case "http.response.body":
                 self.body += event.get("body", b"")
                 self.ended = not event.get("more_body", False)
-                for each in self._decoder.feed(event.get("body", b"")):
+                if self._polls and self.ended and self.body and self.status == 200:
+                    for frame in json.loads(self.body)["frames"]:
+                        self.client.see(frame, frame["id"])
+                for each in self._decoder.feed(b"" if self._polls else event.get("body", b"")):
                     self.client.see(each.json(), each.last_event_id)
             case "websocket.send":
                 self._frame(json.loads(event["text"]))
@@ -167,6 +171,29 @@ async def stream_that_the_server_ends(world: World) -> Script:
             serving.cancel()
 
     yield ended_meanwhile()
+
+
+async def poll_fresh(world: World) -> Script:
+    """A first poll."""
+    eve = Client(world, "eve")
+    yield Wire(world, "/poll?topics=t", eve).run(live(world))
+    assert eve.sessions in ([], ["fresh"])
+
+
+async def poll_resumed(world: World) -> Script:
+    """The replay goes on after what the client has, and is there as a whole or not at all."""
+    ada = world.ada
+    before, wire = len(ada.got), Wire(world, "/poll?topics=t", ada)
+    yield wire.run(live(world))
+    assert len(ada.got) in (before, len(world.owed))
+
+
+async def poll_that_waits(world: World) -> Script:
+    """With nothing to tell it waits, and is answered at the end of its time."""
+    ada = world.ada
+    await ada.visit(lambda: len(ada.got) >= len(world.owed))
+    yield Wire(world, "/poll?topics=t&wait=2", ada).run(live(world))
+    assert len(ada.got) == len(world.owed)
 
 
 async def socket_fresh(world: World) -> Script:

@@ -1,4 +1,4 @@
-"""Links: one connection of a client each, over four ways to read an event stream or a WebSocket.
+"""Links: one connection of a client each, over five ways to read what the server sends.
 
 A raw link can cut itself at any byte of what it receives, so that no proxy is needed for that.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import struct
 from collections.abc import Callable
@@ -23,7 +24,8 @@ HOST = "127.0.0.1"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 How = Literal["fin", "rst"]
-Kind = Literal["sse", "websocket", "httpx-sse", "websockets"]
+Kind = Literal["sse", "websocket", "poll", "httpx-sse", "websockets"]
+POLL_WAIT = 2.0
 
 Arrived = Callable[[bytes, str | None], None]
 """Takes a frame: its JSON, and its event id (`None`: inside the JSON)."""
@@ -50,7 +52,10 @@ class Link(Protocol):
 
 def path_of(kind: Kind, topics: tuple[str, ...]) -> str:
     """The path that a client of this kind asks for, the same each time, as a browser does."""
-    return f"/{'stream' if 'sse' in kind else 'websocket'}?topics={','.join(topics)}"
+    named = f"?topics={','.join(topics)}"
+    if kind == "poll":
+        return f"/poll{named}&wait={POLL_WAIT}"
+    return f"/{'stream' if 'sse' in kind else 'websocket'}{named}"
 
 
 class RawLink(asyncio.Protocol):
@@ -70,6 +75,8 @@ class RawLink(asyncio.Protocol):
         self.received = 0
         self._request, self._arrived, self._on_open = request, arrived, on_open
         self._is_socket = kind == "websocket"
+        self._is_poll = kind == "poll"
+        self._body, self._length = b"", 0  # of a poll's answer
         self._head: bytes | None = b""
         self._chunks, self._events = decoders.ChunkedBody(), decoders.EventStreamBody()
         self._frames = decoders.SocketBody()
@@ -109,7 +116,9 @@ class RawLink(asyncio.Protocol):
                     return
                 self._head = None
                 self._check(head)
-            if self._is_socket:
+            if self._is_poll:
+                self._read_answer(data)
+            elif self._is_socket:
                 self._read_frames(data)
             else:
                 for piece in self._chunks.feed(data) if self._is_chunked else (data,):
@@ -122,9 +131,24 @@ class RawLink(asyncio.Protocol):
 
     def _check(self, head: bytes) -> None:
         status, *fields = head.lower().split(b"\r\n")
-        if status.split()[1] != (b"101" if self._is_socket else b"200"):
+        expected = [b"101"] if self._is_socket else [b"200", b"503"][: 1 + self._is_poll]
+        if status.split()[1] not in expected:
             raise ValueError(f"{head!r}")
         self._is_chunked = b"transfer-encoding: chunked" in fields
+        self._length = sum(
+            int(field.partition(b":")[2]) for field in fields if field.startswith(b"content-length")
+        )
+
+    def _read_answer(self, data: bytes) -> None:
+        """All of it or nothing: whoever lost a part of an answer has lost the answer."""
+        self._body += data
+        if len(self._body) < self._length:
+            return
+        answer = json.loads(self._body)
+        refusal = {"type": "error", "data": answer.get("error")}
+        for frame in answer.get("frames", [refusal]):
+            self._arrived(json.dumps(frame, separators=(",", ":")).encode(), None)
+        self.cut("fin", "closed")
 
     def _read_frames(self, data: bytes) -> None:
         for opcode, payload in self._frames.feed(data):

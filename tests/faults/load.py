@@ -196,7 +196,10 @@ def make_clients(site: Site, count: int) -> list[Client]:
         kind: Kind = "sse" if rng.random() < 0.6 else "websocket"
         if number < 4:
             kind = "websockets" if number % 2 else "httpx-sse"
+        elif number % 20 == 10:
+            kind = "poll"
         client = Client(site, f"client-{number}", kind, topics_of(rng), user)
+        client.polls = kind == "poll"
         if kind in ("sse", "websocket"):
             roll = rng.random()
             if roll < 0.1:

@@ -47,6 +47,9 @@ OPERATIONS: dict[Any, tuple[int, int]] = {
     endpoints.stream_fresh: (16, 12),
     endpoints.stream_resumed: (40, 24),
     endpoints.stream_that_the_server_ends: (40, 24),
+    endpoints.poll_fresh: (16, 12),
+    endpoints.poll_resumed: (36, 22),
+    endpoints.poll_that_waits: (34, 22),
     endpoints.socket_fresh: (16, 12),
     endpoints.socket_resumed_by_header: (40, 24),
     endpoints.socket_resumed_by_message: (60, 36),
@@ -61,6 +64,7 @@ OPERATIONS: dict[Any, tuple[int, int]] = {
     endpoints.request("GET", "/websocket-stats"): (5, 6),
     endpoints.request("GET", "/websocket-info"): (5, 5),
     endpoints.request("HEAD", "/stream"): (5, 5),
+    endpoints.request("HEAD", "/poll"): (5, 5),
     endpoints.refused_requests: (20, 15),
     endpoints.lifespan: (9, 4),
 }

@@ -24,4 +24,5 @@ def test_random_faults_break_no_promise() -> None:
     assert report.cuts_in_all > 330, report.table()
     assert report.happened["deliveries"] > 13_000, report.table()
     assert report.happened["session: resumed"] > 200, report.table()
+    assert report.happened["polls answered"] > 50, report.table()
     assert report.happened["session: gap, restart"] >= plan.clients, report.table()

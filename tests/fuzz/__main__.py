@@ -33,8 +33,10 @@ SEEDS = {
     "matching": ["a.b|a.*|**", "*.*.a|a.a.a|a.**", "|".join(ODD_TOPICS)],
     "message": [*COMMANDS, *NOT_JSON[:30], *NOT_TYPED],
     "query": ["topics=a,b&token=x", "a=%C3%A9+%ff&&=&a=b", "%", "a=\xe9"],
+    "subprotocols": ["holdfast, bearer.a%20b", "bearer.a,holdfast", "holdfast,bearer.%ff,bearer.b"],
     "token": ["abcdefghijklmnopqrst_-", "A" * 22],
     "topic": [*NO_TOPICS, *ODD_TOPICS],
+    "wait": ["0", "25", "1.5", "1e9", "-1", "%2b1", "nan", "\u0665", "00001", "1."],
 }
 
 

@@ -109,6 +109,17 @@ def query(raw: bytes) -> dict[str, str] | None:
     return found
 
 
+def is_decimal(text: str) -> bool:
+    """Up to four digits, and up to six more after a point."""
+    whole, point, rest = text.partition(".")
+    digits = set("0123456789")
+    return (
+        0 < len(whole) < 5
+        and set(whole) <= digits
+        and (0 < len(rest) < 7 and set(rest) <= digits if point else True)
+    )
+
+
 def _form_decoded(raw: bytes) -> str:
     out, at = bytearray(), 0
     while at < len(raw):

@@ -9,10 +9,13 @@ import contextlib
 import json
 import math
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from holdfast import Broadcaster, InvalidPayload, InvalidTopic, Priority, Refused, sse, websocket
 from holdfast.asgi import LiveApp
 from holdfast.asgi.http import MAX_BODY_BYTES, read_json
+from holdfast.asgi.poll import _wait as poll_wait
+from holdfast.asgi.socket import _subprotocol as choose_subprotocol
 from holdfast.auth import Action, Request, User
 from holdfast.core.cursor import MAX_EVENT_ID, Cursor, EventId
 from holdfast.core.message import UserId
@@ -141,6 +144,35 @@ def query(data: bytes) -> None:
         refused = error.code == "invalid_query"
     assert refused is (wanted is None)
     assert made.query == (wanted or {})
+
+
+def wait(data: bytes) -> None:
+    """The field `wait` of a poll: a plain decimal number, up to the limit, or the one error."""
+    made, seconds, refusal = Request({"query_string": b"wait=" + data}), None, None
+    try:
+        seconds = poll_wait(made)
+    except Refused as error:
+        refusal = (error.code, error.status)
+    text = made.query.get("wait")
+    if text is None:
+        assert seconds == 25.0
+    elif reference.is_decimal(text):
+        assert seconds == min(25.0, float(text))
+    else:
+        assert refusal == ("invalid_query", 400), ascii(text)
+
+
+def subprotocols(data: bytes) -> None:
+    """What a handshake offers: `holdfast` is chosen or nothing, and only then is a token read."""
+    given = Request({"headers": [(b"sec-websocket-protocol", data)]})
+    offered = [each.strip() for each in data.decode("latin-1").split(",")]
+    chosen = choose_subprotocol(given)
+    assert chosen == ({"subprotocol": "holdfast"} if "holdfast" in offered else {})
+    bearers = [each for each in offered if each.startswith("bearer.")]
+    found = given.headers.get("authorization")
+    assert (found is not None) is bool(chosen and bearers)
+    if found is not None:
+        assert found == f"Bearer {unquote(bearers[0][len('bearer.') :])}"
 
 
 def message(data: bytes) -> None:
@@ -283,6 +315,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "matching": matching,
     "message": message,
     "query": query,
+    "subprotocols": subprotocols,
     "token": token,
     "topic": topic,
+    "wait": wait,
 }

@@ -121,6 +121,20 @@ def test_query(data: bytes) -> None:
     targets.query(data)
 
 
+@given(st.binary(max_size=20) | mutated(st.sampled_from(["25", "0.5", "1e9", "%31", "-1"])))
+@example("\u0665".encode())
+def test_wait(data: bytes) -> None:
+    """How long a poll waits is read by a strict grammar."""
+    targets.wait(data)
+
+
+@given(st.binary(max_size=80) | mutated(st.sampled_from(["holdfast, bearer.a%20b,bearer.b"])))
+@example(b"bearer.x, holdfast")
+def test_subprotocols(data: bytes) -> None:
+    """What a handshake offers is read as a list, and a token only of who offers `holdfast`."""
+    targets.subprotocols(data)
+
+
 @settings(max_examples=300)
 @given(st.binary() | mutated(documents))
 def test_message(data: bytes) -> None:

@@ -24,6 +24,13 @@ LONGEST_WAIT = 25.0
 PAUSE = 0.01
 """Seconds without another frame after which what has been gathered is answered."""
 
+LINGER = 0.1
+"""Seconds after which it is answered though more keeps coming."""
+
+DEGRADED_WAIT = 5.0
+"""Seconds that a poll waits at least that can but say `degraded`: or polls would follow each other
+as fast as the network allows, of all clients, while the store behind the server is in trouble."""
+
 ANSWER_BYTES = 256 * 1024
 """About so much goes into one answer; the rest is for the next poll."""
 
@@ -92,21 +99,26 @@ async def _gather(outbox: Outbox, wait: float, frames: list[Frame]) -> None:
         return
     frames += first
     outbox.sent()
-    session = json.loads(first[0].body).get("data", {}).get("session")
-    patience = wait if session == "resumed" and len(first) == 1 else 0.0
-    size = 0
+    hello, *others = [json.loads(frame.body) for frame in first]
+    patience = wait if hello.get("data", {}).get("session") == "resumed" else 0.0
+    if others:
+        is_degraded = all(other["type"] == "degraded" for other in others)
+        patience = min(patience, DEGRADED_WAIT) if is_degraded else 0.0
+    clock = asyncio.get_running_loop().time
+    size, until = 0, clock() + max(patience, PAUSE)
     while size < ANSWER_BYTES:
         try:
-            async with asyncio.timeout(max(patience, PAUSE)):
+            async with asyncio.timeout_at(until if not size else min(until, clock() + PAUSE)):
                 more = await outbox.next()
         except TimeoutError:
             return
         if more is None:
             return
+        if not size:
+            until = clock() + LINGER
         frames += more
         outbox.sent()
         size += sum(len(frame.body) for frame in more)
-        patience = 0.0
 
 
 async def _watch(receive: Receive, outbox: Outbox) -> None:

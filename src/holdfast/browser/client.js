@@ -1,5 +1,4 @@
 // See docs/client.md, docs/protocol.md. Times are in seconds.
-// A frame goes from a transport through a Stream (and tabs.js) to Live.
 
 const SHORTEST = 0.5; // between two tries
 const LONGEST = 20;
@@ -44,7 +43,6 @@ export function covers(pattern, topic) {
 
 const NAME = /^(?!\$)(?=.{1,200}$)(([^.,*\p{C}\p{Z}]+|\*)\.){0,7}([^.,*\p{C}\p{Z}]+|\*\*?)$/u;
 
-// One bad name would spoil the request.
 export function check(name) {
   if (!NAME.test(name)) throw new TypeError(`not a topic: ${name}`);
 }
@@ -74,27 +72,22 @@ export class EventParser {
   }
 }
 
-// The transports yield [frame, bytes]. fetch, unlike EventSource, has headers and statuses.
+// The transports yield [frame, bytes].
 
 async function* sse(stream, signal) {
   const answer = await stream.ask("stream", "text/event-stream", signal, stream.ack);
   const reader = answer.body.getReader();
   const decoder = new TextDecoder();
   const parser = new EventParser();
-  try {
-    for (let part; !(part = await reader.read()).done; ) {
-      const events = parser.feed(decoder.decode(part.value, { stream: true }));
-      stream.retry = parser.retry;
-      for (const { data, id } of events) yield [{ ...JSON.parse(data), id }, size(data + id)];
-    }
-  } finally {
-    reader.cancel().catch(() => {});
+  for (let part; !(part = await reader.read()).done; ) {
+    const events = parser.feed(decoder.decode(part.value, { stream: true }));
+    stream.retry = parser.retry;
+    for (const { data, id } of events) yield [{ ...JSON.parse(data), id }, size(data + id)];
   }
 }
 
 async function* websocket(stream, signal) {
   const { id, bearer, link } = stream;
-  // Until the resume is answered, frames are of another session.
   let early = id ? 2 : 1;
   let socket;
   const frames = new ReadableStream({
@@ -105,34 +98,37 @@ async function* websocket(stream, signal) {
       socket = new WebSocket(url, offered);
       link.send = (message) => socket.send(JSON.stringify(message));
       socket.onopen = () => id && link.send({ type: "resume", id });
-      socket.onmessage = ({ data }) => {
-        const frame = JSON.parse(data);
-        if (early && frame.type === "connection_established") early -= 1;
-        if (!early) queue.enqueue([frame, size(data)]);
-      };
+      socket.onmessage = ({ data }) => queue.enqueue(data);
       // Whatever fails a handshake, the code is 1006.
       socket.onclose = ({ code, reason }) =>
-        queue.error(new Failure(reason || `code ${code}`, early && code === 1006 ? "next" : ofCode(code)));
+        queue.error(new Failure(reason || `code ${code}`, early > !!id && code === 1006 ? "next" : ofCode(code)));
       signal.onabort = () => queue.error(signal.reason);
     },
   }).getReader();
   try {
-    for (;;) yield (await frames.read()).value;
+    for (;;) {
+      const { value } = await frames.read();
+      const frame = JSON.parse(value);
+      if (early && frame.type === "connection_established") early -= 1;
+      if (!early) yield [frame, size(value)];
+    }
   } finally {
     socket.close();
   }
 }
 
 async function* poll(stream, signal) {
-  const { link, options } = stream;
-  // Then, the others are due for another try.
+  const { link, options, known } = stream;
+  // Then, others get a try.
   for (let wait = 0, end = now() + REMEMBERED; now() < end; ) {
     const answer = await stream.ask("poll", "application/json", signal, { wait });
     for (const frame of (await answer.json()).frames) {
       if (frame.type === "connection_established") {
         wait = Math.min(options.pollWait, (frame.data.heartbeatInterval ??= options.pollWait));
-        // To the page it is one connection.
-        if (link.heard && !frame.data.gap) frame.type = "heartbeat";
+        // One connection to the page.
+        const { session, rejected } = frame.data;
+        const news = session !== "resumed" || rejected.some((name) => known.get(name));
+        if (link.heard && !news) frame.type = "heartbeat";
       }
       yield [frame, 0];
     }
@@ -148,12 +144,13 @@ class Stream {
   known = new Map(); // topic -> accepted
   #tried = new Set();
   #failures = 0;
+  #refused = 0;
 
   /** `on`: topics(), tell(status), learn(known), await hear(frame). */
   constructor(base, options, id, on) {
     Object.assign(this, { base, options, id, on });
     this.key = `${base} ${options.transports}`;
-    this.winner = JSON.parse(stored(this.key) ?? "{}");
+    [this.winner, this.until] = (stored(this.key) ?? "").split(" ");
   }
 
   url(path, query) {
@@ -194,8 +191,8 @@ class Stream {
       const [transport] = this.#untried();
       const error = await this.#follow(transport).catch((error) => error);
       const reason = error?.message ?? "ended";
-      // A TypeError: nobody answers, which says nothing of the transport.
-      const unfit = !this.link.heard && !/^(Type)?Error/.test(error?.name);
+      // A TypeError: nobody answers.
+      const unfit = this.link.sent && !this.link.heard && !/^(Type)?Error/.test(error?.name);
       const then = error?.then ?? (unfit ? "next" : "again");
       const retryIn = this.#pause(transport, then, error?.wait ?? 0, reason);
       if (this.closed || !retryIn) continue;
@@ -207,8 +204,7 @@ class Stream {
 
   #untried() {
     const { transports } = this.options;
-    const { name, until } = this.winner;
-    const all = until > now() ? [name, ...transports] : transports;
+    const all = this.until > now() ? [this.winner, ...transports] : transports;
     return all.filter((each) => !this.#tried.has(each));
   }
 
@@ -217,14 +213,15 @@ class Stream {
     if (then === "now") return 0;
     if (then === "renew") {
       this.bearer = undefined;
-      if (this.options.token && !this.renewed) return (this.renewed = true) && 0;
+      // At once, but no loop of refused POSTs.
+      if (this.options.token && !(now() - this.renewed < LONGEST)) return (this.renewed = now()) && 0;
     }
     if (then === "next" && this.#tried.add(transport) && this.#untried().length) return 0;
     this.#tried.clear();
     return backoff(this.link.heard ? 0 : this.#failures++, Math.max(this.retry, wait));
   }
 
-  /** The transport works if a first frame comes in time; buffering proxies open, too. */
+  /** The first frame has to come in time; buffering proxies open, too. */
   async #follow(transport) {
     const { options, on } = this;
     const control = new AbortController();
@@ -235,10 +232,11 @@ class Stream {
     let timer;
     const expect = (seconds, ...failure) => {
       clearTimeout(timer);
-      if (seconds) timer = setTimeout(fail, seconds * 1000, ...failure);
+      if (seconds) timer = setTimeout(fail, Math.min(seconds * 1000, 2e9), ...failure);
     };
     try {
       this.bearer ??= await options.token?.();
+      link.sent = true;
       expect(options.firstFrameTimeout, "no first frame", "next");
       for await (const [frame, bytes] of TRANSPORTS[transport](this, control.signal)) {
         expect(); // handlers may take their time
@@ -262,6 +260,7 @@ class Stream {
       expect();
       clearTimeout(link.timer);
       link.ended = true;
+      control.abort();
     }
   }
 
@@ -269,12 +268,12 @@ class Stream {
     const { transport, connectionId } = Object.assign(link, data, { heard: true });
     this.#tried.clear();
     this.#failures = 0;
-    this.renewed = false;
-    const { name, until } = this.winner;
-    if (name !== transport || until < now()) {
-      this.winner = { name: transport, until: now() + REMEMBERED };
-      store(this.key, JSON.stringify(this.winner));
+    if (this.winner !== transport || !(this.until > now())) {
+      Object.assign(this, { winner: transport, until: now() + REMEMBERED });
+      store(this.key, `${transport} ${this.until}`);
     }
+    // It has not seen the position.
+    if (this.id && data.session === "fresh") data.gap = { cause: "unknown", count: null };
     this.known.clear();
     for (const name of data.rejected) this.known.set(name, false);
     this.#learn(data.topics, true);
@@ -304,11 +303,11 @@ class Stream {
     const { status } = await this.#post(link, "ack", { id: this.id });
     link.busy = false;
     if (link.bytes) this.#handled(link, 0);
-    // Another process, or a proxy hides the host: the window would stay shut.
-    if (status === 403 || status === 404) {
-      this.ack = {};
-      link.fail("no ack", "now");
-    }
+    if (status === 200) this.#refused = 0;
+    if ((status !== 403 && status !== 404) || link.ended) return;
+    // Another process, or a proxy: the window would stay shut.
+    if (status === 403 || this.#refused++) this.ack = {};
+    link.fail("no ack", "now");
   }
 
   async #post(link, path, body) {
@@ -323,7 +322,6 @@ class Stream {
     }
   }
 
-  /** Bring the server's topics to what is wanted. */
   async sync() {
     const { link, known } = this;
     if (this.syncing || !link?.heard) return;
@@ -338,8 +336,8 @@ class Stream {
       if (link.ended) break;
       if (!missing[0]) topics.forEach((name) => known.delete(name));
       else if (status === 200 || status === 400) {
-        this.#learn(data.rejected ?? topics, false);
-        this.#learn(data.topics ?? [], true);
+        for (const name of topics) known.set(name, false);
+        this.#learn(data?.topics ?? [], true);
       } else {
         link.fail("other topics", this.moved ? "again" : "now");
         this.moved = true;
@@ -351,7 +349,7 @@ class Stream {
     this.on.learn(known);
   }
 
-  /** Try again at once, `hard`: even if all seems well. */
+  /** `hard`: even if all seems well. */
   wake(hard) {
     this.woken?.();
     if (hard) this.link?.fail("woken", "now");
@@ -372,6 +370,7 @@ class Live extends EventTarget {
   #handlers = new Set();
   #known = new Map();
   #ended = new AbortController();
+  #degraded = 0;
 
   constructor(url, given) {
     super();
@@ -380,10 +379,9 @@ class Live extends EventTarget {
     for (const name in DEFAULTS) options[name] ??= DEFAULTS[name];
     this.wanted = new Set(options.topics);
     this.wanted.forEach(check);
-    // The page's own belongs to its state.
     this.position = options.position ?? (options.persist && stored(options.persist));
     this.way = new Stream(base, options, this.position, {
-      topics: () => this.wanted,
+      topics: () => (options.topics ? this.wanted : []),
       hear: (frame) => this.#hear(frame),
       learn: (known) => this.#learn(known),
       tell: (detail) => this.#tell(detail),
@@ -420,7 +418,7 @@ class Live extends EventTarget {
       if (!this.#known.get(name)) this.#known.delete(name);
     }
     this.way.sync();
-    while (!names.every((name) => this.#known.has(name))) {
+    while (!names.every((name) => this.#known.has(name) || !this.wanted.has(name))) {
       if (this.#ended.signal.aborted) throw new Error("closed");
       await new Promise((done) => this.addEventListener("topics", done, { once: true }));
     }
@@ -433,6 +431,7 @@ class Live extends EventTarget {
 
   async unsubscribe(...names) {
     const removed = names.filter((name) => this.wanted.delete(name));
+    this.#emit("topics");
     await this.way.sync();
     return { removed };
   }
@@ -448,7 +447,7 @@ class Live extends EventTarget {
 
   #learn(known) {
     this.#known = known;
-    if (!this.options.topics) this.wanted = new Set(known.keys());
+    if (!this.options.topics) for (const name of known.keys()) this.wanted.add(name);
     this.options.topics ??= [];
     this.#emit("topics");
   }
@@ -466,21 +465,28 @@ class Live extends EventTarget {
   }
 
   #wants(topic) {
-    return this.wanted.has(topic) || this.topics.some((each) => covers(each, topic));
+    return topic === "$user" || this.wanted.has(topic) || this.topics.some((each) => covers(each, topic));
   }
 
   /** The position moves on when all handlers are done. */
   async #hear({ type, ...message }) {
     const { id, topic, data } = message;
     if (type === "unsubscribed") this.#reject(data.topics);
-    if (["degraded", "recovered"].includes(type)) this.#emit(type);
+    if (type === "degraded") {
+      if (!this.#degraded) this.#emit(type);
+      this.#degraded = 2;
+    } else if (!topic && data?.connectionId) this.#degraded &&= 1;
+    else if (this.#degraded === 1 || type === "recovered") {
+      this.#degraded = 0;
+      this.#emit("recovered");
+    }
     if (type === "connection_established") {
       this.#reject(data.rejected);
       if (data.gap) this.#emit("gap", data.gap);
       else if (data.replay >= 0) this.#emit("resumed", { replay: data.replay });
     } else if (type === "gap") {
       if (!data.topics[0] || data.topics.some((each) => this.#wants(each))) this.#emit("gap", data);
-    } else if (type === "message" && (topic === "$user" || this.#wants(topic))) {
+    } else if (type === "message" && this.#wants(topic)) {
       const fit = [...this.#handlers].filter(({ pattern }) => pattern === "*" || covers(pattern, topic));
       const run = async ({ handler }) => {
         try {

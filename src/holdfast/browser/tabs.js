@@ -4,6 +4,8 @@
 // Frames that a tab knows again.
 const RECENT = 256;
 
+const LOST = { type: "gap", data: { cause: "unknown", count: null, topics: [] } };
+
 const now = () => Date.now() / 1000;
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
@@ -51,7 +53,7 @@ export class Tabs {
 
   #hello() {
     const { tab, joined, id } = this;
-    return { type: "hello", tab, topics: [...this.on.topics()], seq: joined && this.#seq, id };
+    return { type: "hello", tab, topics: [...this.on.topics()], seq: joined ? this.#seq : -1, id };
   }
 
   #receive(message) {
@@ -117,12 +119,15 @@ export class Tabs {
     this.#follow(message);
   }
 
-  #follow({ term, seq, detail, known = [], id }) {
+  #follow({ term, seq, detail, known, id }) {
     if (JSON.stringify(detail) !== this.told) this.on.tell(detail);
     this.told = JSON.stringify(detail);
+    if (!known) return;
     const topics = new Map(known);
     this.known = known;
     this.on.learn(topics);
+    // A page that slept may have missed who leads.
+    if (this.joined && term !== this.term) this.#begin({ term, seq, id });
     if (this.joined) return;
     this.#seq = seq;
     Object.assign(this, { term, id });
@@ -159,23 +164,38 @@ export class Tabs {
   }
 
   #lose() {
-    this.#hear({ type: "gap", data: { cause: "unknown", count: null, topics: [] } });
+    this.#hear(LOST);
   }
 
   /** What came since a position of this tab's own, before what it hears with the others. */
   #catchUp() {
     return new Promise((done) => {
       const options = { ...this.options, transports: ["poll"], pollWait: 0 };
+      let left; // of what was to come with the last answer
+      let bytes;
       const own = new this.Stream(this.base, options, this.own, {
         ...this.on,
         learn() {},
-        tell: ({ status }) => status === "closed" && done(),
+        tell: async ({ status, reason }) => {
+          if (status !== "closed") return;
+          if (reason) await this.on.hear(LOST);
+          done();
+        },
         hear: async (frame) => {
+          const { topic, data } = frame;
           this.#again.add(print(frame));
           await this.on.hear(frame);
-          if (frame.data?.connectionId && !frame.data.replay) own.close();
+          bytes += JSON.stringify(frame).length;
+          if (topic) left -= 1;
+          else if (data?.connectionId) {
+            // More is published all the time; a whole answer has what was there when it was joined.
+            if (!data.replay || (left <= 0 && bytes < 1e5)) own.close();
+            left = data.replay;
+            bytes = 0;
+          }
         },
       });
+      this.#stop.signal.addEventListener("abort", () => own.close());
       own.run();
     });
   }

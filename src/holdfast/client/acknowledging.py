@@ -26,7 +26,10 @@ SIGN_OF_LIFE = 300.0
 streams of clients that give no sign for 30 minutes."""
 
 MOST_REFUSALS = 3
-"""In a row, of a connection that is there: the POSTs reach another process of the server."""
+"""In a row, of a connection that is there: the POSTs reach another process of the server, or
+something on the way lets none through."""
+
+REFUSED = {403, 404, 405}
 
 
 class Acknowledging:
@@ -40,6 +43,7 @@ class Acknowledging:
         self._link = link
         self._reader = reader
         self._refusals = 0
+        self._failures = 0
 
     async def run(self) -> None:
         """Acknowledge, connection by connection."""
@@ -75,14 +79,16 @@ class Acknowledging:
             answer = await self._endpoint.post("/ack", {"connectionId": connection_id, "id": id})
         except (httpx.RequestError, TimeoutError) as error:
             _logger.info("an acknowledgement was lost: %s", type(error).__name__)
-            await anyio.sleep(PAUSE)
+            self._failures += 1
+            await anyio.sleep(min(MOST_PAUSE, PAUSE * self._failures))
             return False
+        self._failures = 0
         if answer.status == 200:
             self._refusals = 0
             return True
         self._refusals += 1
         await anyio.sleep(min(MOST_PAUSE, PAUSE * self._refusals))
-        if answer.status == 404 and self._refusals >= MOST_REFUSALS:
+        if answer.status in REFUSED and self._refusals >= MOST_REFUSALS:
             # Without acknowledgements that arrive, a window stays full for ever.
             _logger.warning("acknowledgements do not reach the stream's process: going on without")
             self._reader.acknowledges = False

@@ -12,7 +12,7 @@ so that neither the store nor an old token gives it away.
     current              still looks alive             the same, and that connection is taken over
     previous, in grace   gone                          the session; the same successor again
     previous             alive                         a copy of the session, and a token for it
-    previous, later      gone                          SPENT
+    previous, later      gone                          SPENT  (of a poll: as in grace)
     another user's       -                             FOREIGN
     anything else        -                             UNKNOWN  (never issued, expired, too old)
 """
@@ -78,7 +78,9 @@ class Session:
     first request named: one that names the same again means "go on", whatever was subscribed
     since; `refused` are topics that it may not have at present, to be asked for again.
     `position` is the stored resume point (the last acknowledged, or else what was handed
-    over), used when a token comes without an event id; `acknowledged` tells which.
+    over), used when a token comes without an event id; `acknowledged` tells which. `is_answered`:
+    its client gets a token only with the answer that ends the connection (long polling), and may
+    notice late that this was lost: the grace time is as long as the lifetime.
     """
 
     user: UserId | None
@@ -87,6 +89,7 @@ class Session:
     refused: frozenset[str] = NONE_REFUSED
     position: Position | None = None
     acknowledged: bool = False
+    is_answered: bool = False
     connection: ConnectionId | None = None
 
 
@@ -259,7 +262,8 @@ class TokenRegistry:
     def _detach(self, entry: _Entry, now: float) -> None:
         session = entry.session
         entry.expires_at = now + self.limits.lifetime
-        entry.grace_until = now + self.limits.grace
+        grace = self.limits.lifetime if session.is_answered else self.limits.grace
+        entry.grace_until = now + grace
         detached = self._strangers if session.user is None else self._detached
         detached[session] = entry
         if session.user is not None:

@@ -206,8 +206,8 @@ class Admission:
         node, session = self._node, start.session
         wanted: Iterable[str] = topics
         if start.returns:
-            requested = frozenset(topics)
-            if not topics or requested == session.requested:
+            requested, polls = frozenset(topics), hello.transport == "poll"
+            if not topics or (requested == session.requested and not polls):
                 # The same request again, as a browser repeats it: whatever was subscribed since.
                 wanted = [*session.subscriptions, *session.refused]
             else:
@@ -223,7 +223,7 @@ class Admission:
             raise Refused("unauthorized", "logged out", status=401, close_code=4401)
         if session.connection != id:
             raise Refused("taken_over", "another has the session", status=503, close_code=4003)
-        session.acknowledged = False
+        session.acknowledged, session.is_answered = False, hello.transport == "poll"
         cursor = start.cursor or Cursor.at(node.ingested)
         buffer = PriorityBuffer(node.options.buffer_capacity, max_bytes=node.options.buffer_bytes)
         connection = Connection(

@@ -39,9 +39,10 @@ local function limit_detached(name, limit, user)
   end
 end
 
-local function detach_session(session, user)
+local function detach_session(session, user, grace)
+  local until_then = now + (grace == 'long' and settings.lifetime or settings.grace)
   redis.call('HSET', session_key(session), 'connection', '',
-    'grace', tostring(now + settings.grace), 'expires', tostring(now + settings.lifetime))
+    'grace', tostring(until_then), 'expires', tostring(now + settings.lifetime))
   redis.call('ZADD', detached_key(user), tostring(now), session)
   if present(user) then
     redis.call('ZADD', user_key(user), tostring(now), session)
@@ -104,12 +105,13 @@ function operations.record(session, connection, data)
   return 1
 end
 
-function operations.detach(session, connection, data, position)
+-- `grace`: 'long' after a poll, whose client may learn late that its answer was lost.
+function operations.detach(session, connection, data, position, grace)
   local found = redis.call('HMGET', session_key(session), 'connection', 'user', 'current', 'previous')
   if found[1] ~= connection then return 0 end
   redis.call('HSET', session_key(session), 'data', data, 'position', position)
   touch(session, found[3], found[4])
-  detach_session(session, found[2])
+  detach_session(session, found[2], grace)
   return 1
 end
 

@@ -106,7 +106,8 @@ class RedisTokens:
             return
         if session.connection == connection:
             session.connection = None
-        arguments = (known[1], connection, _data(session), _position(session))
+        grace = "long" if session.is_answered else ""
+        arguments = (known[1], connection, _data(session), _position(session), grace)
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
             await asyncio.shield(self._owe(Operation("detach", arguments)))
 
