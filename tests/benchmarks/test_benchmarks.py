@@ -12,6 +12,7 @@ from tests.benchmarks.contestants import FAMILIES
 from tests.benchmarks.fanout import FanOut
 from tests.benchmarks.micro.cases import CLASSES
 from tests.benchmarks.micro.timing import Case, measure
+from tests.benchmarks.redis import returning
 from tests.benchmarks.session import Failed, Place, Session
 from tests.support.needs import require
 
@@ -109,6 +110,15 @@ def test_contestant_has_its_face(name: str) -> None:
     assert callable(module.publish)
     assert callable(module.decode)
     assert module.subscribers() == 0
+
+
+def test_redis_is_measured() -> None:
+    """Clients come, go and come back one after the other: two calls to come, and to come back."""
+    rows = list(returning.alone(1, quick=True))
+    assert [row["case"] for row in rows] == ["open", "resume"]
+    # Beside these, the feed is read, and the end of the log asked for, once a second.
+    assert all(2 <= row["round_trips"] < 4 for row in rows)
+    assert all(row["redis_us"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from holdfast import Broadcaster
@@ -13,18 +15,44 @@ from holdfast.core.cursor import EventId
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from holdfast.runtime.broker import Broker
+
 __all__ = ["app"]
 
 TOPIC = "t"
 ENVELOPE = 91
 """Bytes around the data: type, topic, priority, time stamp."""
 
-broadcaster = Broadcaster()
+REDIS = "HOLDFAST_BENCHMARK_REDIS"
+"""An environment variable: the Redis that keeps the log, instead of memory."""
+
+
+def _broker() -> Broker | None:
+    if REDIS not in os.environ:
+        return None
+    from redis.asyncio import Redis
+
+    from holdfast.brokers.redis import RedisBroker
+
+    return RedisBroker(Redis.from_url(os.environ[REDIS]))
+
+
+broadcaster = Broadcaster(broker=_broker())
 app = LiveApp(broadcaster, authenticate=anonymous)
+
+
+_publishing = set[asyncio.Task[None]]()
 
 
 async def publish(message: dict[str, Any], topic: str = TOPIC) -> None:
     await broadcaster.publish(topic, message)
+
+
+def publish_soon(message: dict[str, Any]) -> None:
+    """As those do who publish concurrently: nobody waits for the way to Redis and back."""
+    task = asyncio.create_task(publish(message))
+    _publishing.add(task)
+    task.add_done_callback(_publishing.discard)
 
 
 def subscribers() -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.benchmarks.contestants import holdfast_app
-from tests.benchmarks.contestants.holdfast_app import app, publish, subscribers
+from tests.benchmarks.contestants.holdfast_app import app, subscribers
 from tests.benchmarks.wire import events
 
 __all__ = ["app", "publish", "subscribers"]
+
+publish = holdfast_app.publish_soon if holdfast_app.REDIS in os.environ else holdfast_app.publish
 
 KIND = "sse"
 PATH = f"/stream?topics={holdfast_app.TOPIC}"

@@ -1,0 +1,248 @@
+"""A process that publishes, in all ways there are: holdfast's, and what redis-py alone does.
+
+Started with a JSON object as its argument; commands come over an inherited socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import redis
+from redis.asyncio import Redis
+
+from holdfast import Retention
+from holdfast.brokers.redis import Publisher, RedisBroker, SyncPublisher
+from holdfast.brokers.redis.bounded import stop
+from tests.benchmarks.contestants.holdfast_app import ENVELOPE
+from tests.benchmarks.redis.channel import answer
+from tests.benchmarks.wire import make_message, to_json
+
+TASKS = 50
+AT_ONCE = 1000
+PIPELINE = 100
+KEYS = 100
+
+One = Callable[[int], Awaitable[Any]]
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which `share` of them are."""
+    ordered = sorted(values) or [0.0]
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def each(one: One, number: int) -> None:
+    """One caller that awaits each."""
+    for place in range(number):
+        await one(place)
+
+
+async def tasks(one: One, number: int) -> None:
+    """50 callers, each awaiting its own."""
+    places = iter(range(number))
+
+    async def run() -> None:
+        for place in places:
+            await one(place)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(TASKS):
+            group.create_task(run())
+
+
+async def burst(one: One, number: int) -> None:
+    """1,000 at once, and when they are all there, the next."""
+    for start in range(0, number, AT_ONCE):
+        await asyncio.gather(*map(one, range(start, min(number, start + AT_ONCE))))
+
+
+WAYS = {"each": each, "tasks": tasks, "burst": burst}
+
+
+class Worker:
+    """The commands."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = Redis.from_url(url)
+        self._sync = redis.Redis.from_url(url)
+        self._publishers: dict[str, Publisher] = {}
+        self._numbers = count(1)
+
+    async def configure(self, hub: str, **retention: Any) -> dict[str, Any]:
+        """Give a hub its limits."""
+        broker = RedisBroker(self._client, hub=hub, retention=Retention(**retention))
+        await broker.start()
+        await broker.close()
+        return {}
+
+    async def publish(
+        self,
+        hub: str,
+        way: str,
+        number: int,
+        *,
+        size: int = 200,
+        topics: int = 1,
+        name: str = "t",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Publish with holdfast."""
+        publisher = self._publishers.setdefault(hub, Publisher(self._client, hub=hub))
+        keyed, once = options.get("keyed"), options.get("once")
+
+        async def one(place: int) -> None:
+            topic = name if topics == 1 else f"{name}.{place % topics}"
+            if options.get("areas"):
+                topic = f"area.{place % 100}.{place % 1000}"
+            key = f"k{place % KEYS}" if keyed else None
+            idempotency = f"{time.monotonic_ns()}" if once else None
+            message = make_message(next(self._numbers), size - ENVELOPE)
+            await publisher.publish(topic, message, key=key, idempotency_key=idempotency)
+
+        return await self._timed(WAYS[way](one, number), number)
+
+    async def sync(self, hub: str, number: int, *, size: int = 200) -> dict[str, Any]:
+        """Publish with `SyncPublisher`; nothing else runs meanwhile."""
+        publisher = SyncPublisher(self._sync, hub=hub)
+
+        async def run() -> None:
+            for place in range(number):
+                publisher.publish("t", make_message(place, size - ENVELOPE))
+
+        return await self._timed(run(), number)
+
+    async def paced(self, hub: str, number: int, rate: float, topic: str) -> dict[str, Any]:
+        """Publish by the clock."""
+        publisher = Publisher(self._client, hub=hub)
+        start = time.monotonic()
+        for place in range(1, number + 1):
+            await publisher.publish(topic, make_message(next(self._numbers), 200 - ENVELOPE))
+            await asyncio.sleep(max(0.0, start + place / rate - time.monotonic()))
+        return {}
+
+    async def start_live(self, hub: str, rate: float, topic: str) -> dict[str, Any]:
+        """Publish by the clock from now on."""
+        self._taken = list[float]()
+        self._live = asyncio.create_task(self._publish_for_ever(hub, rate, topic))
+        return {}
+
+    async def stop_live(self) -> dict[str, Any]:
+        """End that; how long each took until it could be read, in milliseconds."""
+        await stop(self._live)
+        return {"p50": percentile(self._taken, 0.5), "p99": percentile(self._taken, 0.99)}
+
+    async def _publish_for_ever(self, hub: str, rate: float, topic: str) -> None:
+        publisher = Publisher(self._client, hub=hub, timeout=30.0)
+        start = time.monotonic()
+        for place in count(1):
+            began = time.monotonic()
+            await publisher.publish(topic, make_message(next(self._numbers), 200 - ENVELOPE))
+            self._taken.append((time.monotonic() - began) * 1e3)
+            await asyncio.sleep(max(0.0, start + place / rate - time.monotonic()))
+
+    async def xadd(self, key: str, way: str, number: int, *, size: int = 200) -> dict[str, Any]:
+        """What redis-py does: the same bytes into one capped stream."""
+
+        async def one(place: int) -> None:
+            body = to_json(make_message(place, size))
+            await self._client.xadd(key, {"b": body}, maxlen=1000, approximate=True)
+
+        async def pipelined() -> None:
+            for start in range(0, number, PIPELINE):
+                pipe = self._client.pipeline(transaction=False)
+                for place in range(start, start + PIPELINE):
+                    body = to_json(make_message(place, size))
+                    _ = pipe.xadd(key, {"b": body}, maxlen=1000, approximate=True)
+                await pipe.execute()
+
+        work = pipelined() if way == "pipeline" else WAYS[way](one, number)
+        return await self._timed(work, number)
+
+    async def pubsub(self, channel: str, way: str, number: int) -> dict[str, Any]:
+        """`PUBLISH`; nothing is kept."""
+
+        async def one(place: int) -> None:
+            await self._client.publish(channel, to_json(make_message(place, 200)))
+
+        return await self._timed(WAYS[way](one, number), number)
+
+    async def listen(self, channel: str, number: int) -> dict[str, Any]:
+        """Subscribe, and take so many messages that this process publishes meanwhile."""
+        pubsub = self._client.pubsub()
+        await pubsub.subscribe(channel)
+
+        async def run() -> None:
+            sending = asyncio.create_task(tasks(self._publish_to(channel), number))
+            received = 0
+            async for message in pubsub.listen():
+                received += message["type"] == "message"
+                if received == number:
+                    break
+            await sending
+
+        return await self._timed(run(), number)
+
+    def _publish_to(self, channel: str) -> One:
+        async def one(place: int) -> None:
+            await self._client.publish(channel, to_json(make_message(place, 200)))
+
+        return one
+
+    async def xread(self, key: str, number: int) -> dict[str, Any]:
+        """Read a stream from its beginning as redis-py gives it, 256 at a time."""
+
+        async def run() -> None:
+            last, left = "0-0", number
+            while left > 0:
+                answered: Any = await self._client.xread({key: last}, count=256)
+                found = answered[0][1]
+                last, left = found[-1][0], left - len(found)
+
+        return await self._timed(run(), number)
+
+    async def readers(self, key: str, number: int) -> dict[str, Any]:
+        """So many follow a stream as nodes do, each over a connection of its own, from now on."""
+        self._readers = [asyncio.create_task(self._follow(key)) for _ in range(number)]
+        await asyncio.sleep(0.5)
+        return {}
+
+    async def stop_readers(self) -> dict[str, Any]:
+        """End that."""
+        await asyncio.gather(*map(stop, self._readers))
+        return {}
+
+    async def _follow(self, key: str) -> None:
+        async with Redis.from_url(self._url) as client:
+            last: Any = "$"
+            while True:
+                answered: Any = await client.xread({key: last}, count=256, block=1000)
+                if answered:
+                    last = answered[0][1][-1][0]
+
+    async def _timed(self, work: Awaitable[None], number: int) -> dict[str, Any]:
+        start, used = time.monotonic(), time.process_time()
+        await work
+        taken, used = time.monotonic() - start, time.process_time() - used
+        return {"seconds": taken, "rate": number / taken, "client_us": used / number * 1e6}
+
+
+async def main() -> None:
+    """Until the channel is closed."""
+    spec = json.loads(sys.argv[1])
+    made = Worker(spec["url"])
+    names = "configure publish sync paced start_live stop_live readers stop_readers"
+    names += " xadd pubsub listen xread"
+    await answer(spec["channel"], {name: getattr(made, name) for name in names.split()}, {})
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(main())
