@@ -80,7 +80,7 @@ test("a stream whose first frame does not come in time gives way to polling, and
       : [{ ...hello({ session: "resumed", replay: 1 }), id: `e~${count - 2}~b` }, { ...message(count), id: `e~${count - 1}~b` }];
     if (count < 4) response.end(JSON.stringify({ frames }));
   });
-  const { live, got, statuses, events } = listen(t, url, { transports: ["sse", "poll"], firstFrameTimeout: 0.2 });
+  const { live, got, statuses, events } = listen(t, url, { transports: ["sse", "poll"], firstFrameTimeout: 1 });
   await until(() => got.length === 2);
   assert.deepEqual(statuses().map(({ status, transport }) => `${status} ${transport}`), ["connecting sse", "connecting poll", "open poll"]);
   const polls = requests.filter(({ path }) => path === "poll");
