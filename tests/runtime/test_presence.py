@@ -16,6 +16,7 @@ from holdfast.errors import BrokerUnavailable, OutcomeUnknown
 from holdfast.runtime import presence
 from holdfast.runtime.memory import MemoryPresence
 from holdfast.runtime.presence import INTERVAL, LAST, LEASE, RETELL, PresenceChange
+from tests.support.reading import Reader
 from tests.support.virtual import wall_clock
 
 
@@ -274,3 +275,22 @@ async def test_without_presence_it_is_an_error_to_ask() -> None:
     async with Broadcaster() as broadcaster:
         with pytest.raises(ConfigurationError, match="presence=True"):
             await broadcaster.online()
+
+
+async def test_departures_of_the_end_can_be_published(caplog: pytest.LogCaptureFixture) -> None:
+    """A hook that publishes what it is told still can when its own node ends."""
+    broker = MemoryBroker(clock=wall_clock)
+
+    async def told(change: PresenceChange) -> None:
+        await goes.publish(f"presence.{change.topic}", change.is_present)
+
+    async with Broadcaster(broker=broker) as stays, stays.connect(topics=["presence.*"]) as outbox:
+        reader = Reader(outbox)
+        await reader.hello()
+        goes = Broadcaster(broker=broker, presence=told)
+        async with goes, goes.connect(user="ann", topics=["t"]):
+            await asyncio.sleep(2 * INTERVAL)
+        got = await reader.take(3)
+        assert got[0] is True
+        assert False in got
+    assert "failed" not in caplog.text

@@ -10,6 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
+import anyio
 from typing_extensions import Unpack
 
 from ..core.connection import CloseReason
@@ -100,6 +101,10 @@ class Broadcaster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with anyio.CancelScope(shield=True):
+            if self._teller is not None:
+                await self._life.drain()
+                await self._teller.leave()  # while its hook can still publish
         await self._life.stop()
 
     def begin_drain(self) -> None:

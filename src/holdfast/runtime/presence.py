@@ -68,22 +68,29 @@ class Teller:
         self._reports = Reports(hook) if hook is not None else None
         self._attendance = node.registry.attendance = Attendance()
         self._id = NodeId("")
+        self._has_left = False
 
     async def run(self) -> None:
-        """The task; it belongs to the Broadcaster, and takes its members with it when it ends."""
+        """The task; it belongs to the Broadcaster."""
         self._id = NodeId(secrets.token_urlsafe(9))  # made here, so that no fork inherits it
-        try:
-            async with anyio.create_task_group() as tasks:
-                if self._reports is not None:
-                    tasks.start_soon(self._reports.run)
-                await self._tell_for_ever()
-        finally:
-            self._attendance.tell_again()
-            self._node.run_to_end(self._leave())
+        self._has_left = False
+        async with anyio.create_task_group() as tasks:
+            if self._reports is not None:
+                tasks.start_soon(self._reports.run)
+            await self._tell_for_ever()
+
+    async def leave(self) -> None:
+        """The node ends: take its members along, and let the hook hear of it, for a moment."""
+        self._has_left = True
+        self._attendance.tell_again()
+        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):  # the lease ends by itself
+            self._report(await self._node.broker.presence.remove(self._id))
+        if self._reports is not None:
+            await self._reports.finish()
 
     async def _tell_for_ever(self) -> None:
         retell_at = self._node.monotonic() + RETELL
-        while True:
+        while not self._has_left:
             await self._tell()
             await asyncio.sleep(INTERVAL)
             if self._node.monotonic() >= retell_at:
@@ -101,12 +108,6 @@ class Teller:
         if not moved.is_known:
             self._attendance.tell_again()
         self._report(moved)
-
-    async def _leave(self) -> None:
-        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):  # the lease ends by itself
-            self._report(await self._node.broker.presence.remove(self._id))
-        if self._reports is not None:
-            await self._reports.finish()
 
     def _report(self, moved: Movement) -> None:
         if self._reports is not None:
