@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from redis.asyncio import Redis
 
 from holdfast import Cursor, Priority, Retention
 from holdfast.brokers.redis import RedisBroker
-from holdfast.core.message import Offset
+from holdfast.core.delivery import PageRequest
+from holdfast.core.message import Gap, Message, Offset, UserId
 from holdfast.runtime.broker import Draft, Head
 from tests.brokers.redis.conftest import Start
 from tests.brokers.redis.test_reader import key_of
@@ -65,3 +67,26 @@ async def test_a_lost_address_gives_its_bytes_back(client: Redis, hub: str, star
     begin = Head((await broker.head()).epoch, Offset((await broker.head()).offset - 10))
     await client.delete(await key_of(client, hub, "feed"))
     assert (await survey(await start(retention=Retention(total_bytes=20)), begin, "b"))[0] >= 4
+
+
+async def test_a_pattern_may_cover_thousands_of_topics(
+    client: Redis, hub: str, start: Start
+) -> None:
+    """All that they have is read, page by page, though they do not go into one call."""
+    broker = await start()
+    begin = await broker.head()
+    names = [f"a.{n}" for n in range(3500)]
+    await asyncio.gather(*(publish(broker, name) for name in names))
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start()
+    head = await late.head()
+    assert await survey(late, begin, "a.*") == (len(names), False)
+    found, after, complete = list[str](), begin.offset, False
+    while not complete:
+        request = PageRequest(Priority.HIGH, after, head.offset, 1000, 10**6)
+        page = await late.read(head.epoch, request, {"a.*": Offset(0)}, UserId("ann"))
+        assert page is not None
+        found += [entry.topic for entry in page.entries if isinstance(entry, Message)]
+        assert not any(isinstance(entry, Gap) for entry in page.entries)
+        after, complete = page.through, page.complete
+    assert sorted(found) == sorted(names)

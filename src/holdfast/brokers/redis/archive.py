@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from itertools import chain
 from typing import Any
 
 from ...core.cursor import Cursor
 from ...core.delivery import PageRequest
 from ...core.history import Located, Page, Subscriptions, Survey, page_of
-from ...core.message import Gap, Message, Offset, Priority, UserId
+from ...core.message import BEGINNING, Gap, Message, Offset, Priority, UserId
 from ...core.topic_log import TopicLog
 from ...core.topics import TopicTree, is_pattern
 from . import entries, keys
@@ -21,6 +21,9 @@ from .script import Argument, End, Operation, text
 
 STEP = 4096
 """Clients that ask for nearly the same stretch of a pattern's topics share one answer."""
+
+PART = 3000
+"""Addresses in one operation, at the most: Lua passes no more than 8,000 arguments."""
 
 Address = tuple[str, UserId | None]
 Changed = dict[UserId | None, TopicTree]
@@ -34,60 +37,58 @@ class Archive:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._asked: dict[tuple[str, tuple[Argument, ...]], asyncio.Future[Any]] = {}
+        self._asked: dict[tuple[str, Offset, tuple[Argument, ...]], asyncio.Future[Any]] = {}
 
     async def page(
         self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
     ) -> Page:
         """One page of one lane (see `History.page`)."""
-        lane, after = request.lane, request.after
-        wanted = await self._addresses(after, subscriptions, user)
-        begins = [(address, max(after, since)) for address, since in wanted.items()]
-        arguments = (int(lane), request.up_to, request.limit, request.max_bytes, *_flat(begins))
-        since = list(wanted.items())
-
-        def made(value: list[Any], end: End) -> Page:
-            logs = [*_logs(value, since, lane)]
-            chosen, is_cut = value[2], value[3] == 1
-            up_to = entries.offset_of(chosen[-1][1]) if is_cut else min(request.up_to, end.head)
-            page = page_of(
-                lane,
-                logs,
-                after,
-                up_to=up_to,
-                limit=len(chosen) + 1,
-                max_bytes=sys.maxsize,
-                now=self._line.now(),
+        lane, after, up_to = request.lane, request.after, request.up_to
+        wanted = await self._addresses(after, subscriptions, user, up_to)
+        head = (int(lane), up_to, request.limit, request.max_bytes)
+        asked = [
+            self._shared(
+                Operation("page", (*head, *_flat(part, after))),
+                partial(_excerpt, part, lane),
+                up_to,
             )
-            return replace(page, complete=not is_cut)
-
-        answer: Page = await self._shared(Operation("page", arguments), made)
-        return answer
+            for part in _parts(wanted)
+        ]
+        excerpts: list[Excerpt] = [await each for each in asked]
+        ends = [excerpt.through for excerpt in excerpts]
+        page = page_of(
+            lane,
+            chain.from_iterable(excerpt.logs for excerpt in excerpts),
+            after,
+            up_to=min(up_to, *ends),
+            limit=request.limit,
+            max_bytes=request.max_bytes,
+            now=self._line.now(),
+        )
+        return replace(page, complete=page.complete and not any(each.is_cut for each in excerpts))
 
     async def survey(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
     ) -> Survey:
         """What lies between `cursor` and the head (see `History.survey`)."""
-        wanted = await self._addresses(min(cursor.marks), subscriptions, user)
-        topics = [topic for topic, _ in wanted]
-        arguments = (*cursor.marks, *_flat(wanted.items()))
-
-        def made(value: list[list[int]], _: End) -> Survey:
-            gap: Gap | None = None
-            for number, lane, _count, lost, is_known, first, through in value:
-                if lost or not is_known:
-                    count, where = lost if is_known else None, (topics[number - 1],)
-                    one = Gap(Priority(lane), Offset(first), Offset(through), where, count)
-                    gap = one if gap is None else gap.merged(one)
-            return Survey(sum(each[2] for each in value), gap)
-
-        answer: Survey = await self._shared(Operation("survey", arguments), made)
-        return answer
+        wanted = await self._addresses(min(cursor.marks), subscriptions, user, cursor.highest)
+        replay, lost = 0, list[Gap]()
+        for part in _parts(wanted):
+            operation = Operation("survey", (*cursor.marks, *_flat(part, BEGINNING)))
+            found: list[list[int]] = await self._shared(operation, None, cursor.highest)
+            for number, lane, count, trimmed, is_known, first, through in found:
+                replay += count
+                if trimmed or not is_known:
+                    (topic, _), _since = part[number - 1]
+                    gap = Gap(Priority(lane), Offset(first), Offset(through), (topic,), trimmed)
+                    lost.append(gap if is_known else replace(gap, count=None))
+        lost.sort(key=lambda gap: -gap.priority)
+        return Survey(replay, reduce(Gap.merged, lost) if lost else None)
 
     async def _addresses(
-        self, after: Offset, subscriptions: Subscriptions, user: UserId | None
-    ) -> dict[Address, Offset]:
-        """Each address that the subscriptions cover and that may have something new: its `since`.
+        self, after: Offset, subscriptions: Subscriptions, user: UserId | None, as_of: Offset
+    ) -> list[tuple[Address, Offset]]:
+        """Each address that the subscriptions cover and that may have something new; its `since`.
 
         A pattern is among them by its own name, for what may be lost of topics that are gone.
         """
@@ -97,23 +98,52 @@ class Archive:
             if is_pattern(expression):
                 begin = max(after, since)
                 asking = Operation("changed", (begin - begin % STEP,))
-                changed: Changed = await self._shared(asking, _by_user)
+                changed: Changed = await self._shared(asking, _by_user, as_of)
                 for reader in readers:
                     for topic in changed[reader].match(expression) if reader in changed else ():
                         topics[topic] = min(since, topics.get(topic, since))
-        return {(topic, reader): since for topic, since in topics.items() for reader in readers}
+        return [((topic, reader), since) for topic, since in topics.items() for reader in readers]
 
-    async def _shared(self, operation: Operation, made: Then) -> Any:
-        """Ask, unless the same is asked for at this moment: clients of a storm are much alike."""
-        known = (operation.name, tuple(operation.arguments))
+    def _shared(
+        self, operation: Operation, made: Then | None, as_of: Offset
+    ) -> asyncio.Future[Any]:
+        """Ask, unless the same is asked for at this moment: clients of a storm are much alike.
+
+        `as_of`: how far the log had come for certain when it was asked for.
+        """
+        known = (operation.name, as_of, tuple(operation.arguments))
         if known not in self._asked:
             asked = self._asked[known] = self._line.ask(operation, made)
             asked.add_done_callback(lambda _: self._asked.pop(known, None))
-        return await asyncio.shield(self._asked[known])
+        return asyncio.shield(self._asked[known])
 
 
-def _flat(begins: Iterable[tuple[Address, Offset]]) -> Iterator[str | int]:
-    return chain.from_iterable((keys.address(*address), begin) for address, begin in begins)
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """Some logs of a lane between a position and `through`; `is_cut`: there is more."""
+
+    logs: list[Located]
+    through: Offset
+    is_cut: bool
+
+
+def _parts(wanted: list[tuple[Address, Offset]]) -> Iterator[list[tuple[Address, Offset]]]:
+    for start in range(0, len(wanted), PART):
+        yield wanted[start : start + PART]
+
+
+def _flat(part: list[tuple[Address, Offset]], after: Offset) -> Iterator[str | int]:
+    for address, since in part:
+        yield keys.address(*address)
+        yield max(after, since)
+
+
+def _excerpt(
+    part: list[tuple[Address, Offset]], lane: Priority, value: list[Any], end: End
+) -> Excerpt:
+    chosen, is_cut = value[2], value[3] == 1
+    through = entries.offset_of(chosen[-1][1]) if is_cut else end.head
+    return Excerpt([*_logs(value, part, lane)], through, is_cut)
 
 
 def _logs(

@@ -345,6 +345,22 @@ local function trimmed_after(self, begin)
   return after
 end
 
+-- Add to `found` the next messages that somebody may still want: one more than `limit`, if there are.
+local function read_on(self, begin, up_to, limit, number, found)
+  local count, start = 0, int(begin)
+  while count <= limit do
+    local entries = redis.call('XRANGE', self.messages, '(' .. start, up_to, 'COUNT', limit + 1)
+    for _, entry in ipairs(entries) do
+      start = string.match(entry[1], '%d+')
+      if not is_expired(fields_of(entry)) then
+        count = count + 1
+        found[#found + 1] = {tonumber(start), number, entry}
+      end
+    end
+    if #entries <= limit then return end
+  end
+end
+
 -- One page of a lane, merged from many addresses, each with where its reader begins: the floor, for
 -- each address {forgotten, offsets of what was trimmed} or what is known of one that is not there
 -- (1: something may be lost), the entries as {address, id, fields}, and whether there are more.
@@ -357,12 +373,7 @@ function operations.page(lane, up_to, limit, max_bytes, ...)
     logs[number] = is_any and 1 or 0
     if self and is_any then
       logs[number] = {self.forgotten, trimmed_after(self, begin)}
-      local start = '(' .. int(begin)
-      local entries = redis.call('XRANGE', self.messages, start, up_to, 'COUNT', limit + 1)
-      for _, entry in ipairs(entries) do
-        local offset = tonumber(string.match(entry[1], '%d+'))
-        found[#found + 1] = {offset, number, entry}
-      end
+      read_on(self, begin, up_to, limit, number, found)
     end
   end
   table.sort(found, function(one, other) return one[1] < other[1] end)
