@@ -64,8 +64,8 @@ async def test_a_storm_reads_no_more_than_a_single_client(fetches: bool) -> None
             called = {name.removeprefix("cmdstat_"): s["calls"] for name, s in stats.items()}
             ranges[count] = sum(called.get(name, 0) for name in RANGES)
             calls[count] = called["evalsha"]
-    # Two topics of four lanes each, whose logs are loaded once; and what the sweep looks at.
-    assert ranges[1000] <= ranges[10] + 8, (ranges, calls)
+    # Those who ask for the same at the same moment share the answer; a thousand are some moments.
+    assert ranges[1000] <= ranges[10] + 40, (ranges, calls)
     # Redeem, record, and detach go together: at most 128 operations to a call.
     assert calls[1000] <= 1000, (ranges, calls)
 
