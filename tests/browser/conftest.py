@@ -50,9 +50,13 @@ def dashboard() -> Iterator[int]:
                 process.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def chromium() -> AsyncIterator[Any]:
-    """A real Chromium, the same for all tests."""
+    """A real Chromium, the same for all tests of a file.
+
+    Not of the session: the event loop of an asynchronous fixture is that of every test that runs
+    meanwhile, and those whose time is virtual need another.
+    """
     executable = require(
         module="playwright",
         executable=["chromium", "chromium-browser", "google-chrome"],
