@@ -19,7 +19,7 @@ class Replica(History):
     """A `History` that begins in the middle of the log, at `base`.
 
     Its floor is therefore no loss: it says from where this process knows. Ask it only for what it
-    `covers`; then it answers as the log itself would (tests/brokers/redis/test_replica.py).
+    `covers`; then it answers as the log itself would (tests/brokers/redis/test_retention.py).
     """
 
     def __init__(self, retention: Retention, base: Offset) -> None:
