@@ -90,3 +90,34 @@ async def test_a_pattern_may_cover_thousands_of_topics(
         assert not any(isinstance(entry, Gap) for entry in page.entries)
         after, complete = page.through, page.complete
     assert sorted(found) == sorted(names)
+
+
+async def test_what_has_expired_hides_nothing_behind_it(
+    client: Redis, hub: str, start: Start
+) -> None:
+    """A page goes on past more expired messages than it may hold, to the first that is wanted."""
+    broker = await start()
+    begin = await broker.head()
+    long_ago = time.time() - 60.0
+    for n in range(20):
+        expires = None if n in (10, 19) else long_ago
+        await broker.publish(
+            Draft(
+                topic="t",
+                priority=Priority.HIGH,
+                body=b"%d" % n,
+                timestamp=time.time(),
+                expires_at=expires,
+            )
+        )
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start()
+    head = await late.head()
+    found, after, complete = list[bytes](), begin.offset, False
+    while not complete:
+        request = PageRequest(Priority.HIGH, after, head.offset, 1, 10**6)
+        page = await late.read(head.epoch, request, {"t": Offset(0)}, None)
+        assert page is not None
+        found += [entry.body for entry in page.entries if isinstance(entry, Message)]
+        after, complete = page.through, page.complete
+    assert found == [b"10", b"19"]
