@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.support import SERVERS, ServerKind, ServerProcess, require
+from tests.support.processes import ARGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +78,12 @@ def test_missing_server_skips_at_home_and_fails_in_ci(
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_idle_server_stops_on_sigterm(kind: ServerKind, app_folder: Path) -> None:
-    """Each real server starts, listens, and ends within its time after SIGTERM when idle."""
-    with ServerProcess(kind, "minimal:app", cwd=app_folder) as server:
+    """Each real server starts, listens, and ends within its time after SIGTERM when idle.
+
+    Started as the guide advises: granian 2.8.7 misses, about one time in 60, a signal that comes
+    while its worker starts, and then waits for that worker unless it may kill it.
+    """
+    with ServerProcess(kind, "minimal:app", cwd=app_folder, args=ARGS[kind]) as server:
         assert server.terminate(8.0) < 8.0
 
 
