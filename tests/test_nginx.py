@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import ServerProcess, needs
 from tests.support.clients import open_socket, open_stream, request
+from tests.support.live import publish
 from tests.support.nginx import (
     BUFFERED,
     EXECUTABLES,
@@ -35,11 +36,6 @@ def upstream() -> Iterator[int]:
     app, env = "tests.apps.pages:app", {"HOLDFAST_OPTIONS": OPTIONS}
     with ServerProcess("uvicorn", app, env=env) as server:
         yield server.port
-
-
-async def publish(port: int, *data: object) -> None:
-    """Publish to the topic `t`."""
-    await request(port, "POST", "/publish", {"messages": [{"data": value} for value in data]})
 
 
 async def test_the_default_configuration_lets_streams_through(upstream):

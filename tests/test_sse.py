@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,23 +15,8 @@ from holdfast.runtime import frames
 from holdfast.runtime.outbox import Frame
 from tests.support.asgi import Http
 from tests.support.eventstream import EventStreamDecoder
-from tests.support.virtual import VIRTUAL, settle
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Time is virtual here."""
-    return VIRTUAL
-
-
-@pytest.fixture
-async def broadcaster() -> AsyncIterator[Broadcaster]:
-    """A running broadcaster."""
-    async with Broadcaster() as made:
-        yield made
+from tests.support.virtual import anyio_backend as anyio_backend
+from tests.support.virtual import settle
 
 
 def app(broadcaster: Broadcaster, **hello: Any) -> Any:

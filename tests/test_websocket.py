@@ -5,49 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast import Broadcaster, CloseReason, Refused, websocket
-from holdfast.asgi import LiveApp
-from holdfast.auth import User
+from holdfast.auth import subscribe_only
 from holdfast.runtime.outbox import CONTROL_FRAMES
 from holdfast.websocket import InboundLimits
-from tests.support.asgi import Http, Socket
-from tests.support.virtual import VIRTUAL, run_virtual, settle
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Time is virtual here."""
-    return VIRTUAL
-
-
-@pytest.fixture
-async def broadcaster() -> AsyncIterator[Broadcaster]:
-    """A running broadcaster."""
-    async with Broadcaster() as made:
-        yield made
-
-
-def live(broadcaster: Broadcaster, **options: Any) -> LiveApp:
-    """All endpoints, open to everybody by name."""
-    options = {"authenticate": lambda request: User(id=request.headers.get("x-user")), **options}
-    return LiveApp(broadcaster, drain_at_signal=False, **options)
-
-
-async def hello(socket: Socket) -> dict[str, Any]:
-    """Accept, and the first frame."""
-    await socket.accepted()
-    frame = await socket.frame()
-    assert frame["type"] == "connection_established"
-    return dict(frame)
+from tests.support.asgi import Http, Socket, live
+from tests.support.virtual import anyio_backend as anyio_backend
+from tests.support.virtual import run_virtual, settle
 
 
 class TestFrames:
@@ -57,7 +27,7 @@ class TestFrames:
         """The same JSON goes over both, over WebSocket with the event id as its last member."""
         app = live(broadcaster)
         async with Socket(app, "/websocket?topics=t") as socket, Http(app, "/stream?topics=t") as h:
-            await hello(socket)
+            await socket.first_frame()
             await h.start()
             await h.event()
             await broadcaster.publish("t", {"id": "mine", "é": "\u2028\r\n"}, key="k")
@@ -74,7 +44,7 @@ class TestFrames:
         """Each reason has a close code: 1012 and 4000 to 4399 mean reconnect, 44xx do not."""
         for reason in CloseReason:
             async with Socket(live(broadcaster)) as socket:
-                first = await hello(socket)
+                first = await socket.first_frame()
                 assert broadcaster.disconnect(first["data"]["connectionId"], reason)
                 frame = await socket.frame()
                 assert frame["type"] == "closing"
@@ -88,7 +58,7 @@ class TestFrames:
     async def test_client_that_leaves_is_let_go(self, broadcaster: Broadcaster) -> None:
         """When the client is gone the call returns, and the connection with it."""
         async with Socket(live(broadcaster)) as socket:
-            await hello(socket)
+            await socket.first_frame()
             socket.leave()
             await socket.ended()
         assert broadcaster.statistics().connections == 0
@@ -113,7 +83,7 @@ class TestFrames:
             await app(scope, receive, raising)
 
         async with Socket(faulty, "/websocket?topics=t") as socket:
-            await hello(socket)
+            await socket.first_frame()
             await broadcaster.publish("t", 1)
             await asyncio.wait_for(socket.ended(), 1.0)
         assert broadcaster.statistics().connections == 0
@@ -219,7 +189,7 @@ class TestMessages:
     ) -> None:
         """A message that cannot be carried out is answered, and the connection goes on."""
         async with Socket(live(broadcaster), "/websocket?topics=t") as socket:
-            await hello(socket)
+            await socket.first_frame()
             socket.send(message)
             frame = await socket.frame()
             assert (frame["type"], frame["data"]["code"]) == ("error", code)
@@ -229,8 +199,8 @@ class TestMessages:
 
     async def test_commands(self, broadcaster: Broadcaster) -> None:
         """Ping, subscribe, unsubscribe: each has its answer; extra fields are ignored."""
-        async with Socket(live(broadcaster)) as socket:
-            await hello(socket)
+        async with Socket(live(broadcaster, authorize=subscribe_only)) as socket:
+            await socket.first_frame()
             for message, kind, data in [
                 ({"type": "ping", "extra": [1]}, "pong", None),
                 (
@@ -256,7 +226,7 @@ class TestMessages:
         """A client that cannot send headers resumes by its first message, on the same socket."""
         app = live(broadcaster)
         async with Socket(app, "/websocket?topics=t") as socket:
-            await hello(socket)
+            await socket.first_frame()
             await broadcaster.publish("t", 1)
             at = (await socket.frame())["id"]
             await broadcaster.publish("t", 2)
@@ -280,7 +250,7 @@ class TestMessages:
     async def test_resume_later_is_refused(self, broadcaster: Broadcaster) -> None:
         """After any other message it is too late to resume."""
         async with Socket(live(broadcaster)) as socket:
-            first = await hello(socket)
+            first = await socket.first_frame()
             socket.send({"type": "ping"})
             await socket.frame()
             socket.send({"type": "resume", "id": first["id"]})
@@ -295,7 +265,7 @@ class TestMessages:
             Socket(app, "/websocket?topics=t") as socket,
             Socket(app, "/websocket?topics=t") as other,
         ):
-            first, theirs = await hello(socket), await hello(other)
+            first, theirs = await socket.first_frame(), await other.first_frame()
             ids = []
             for n in range(4):
                 await broadcaster.publish("t", n)
@@ -307,14 +277,14 @@ class TestMessages:
             socket.send({"type": "ping"})
             assert (await socket.frame())["type"] == "pong", "an ack has no answer"
         async with Socket(app, f"/websocket?topics=t&token={token}") as socket:
-            data = (await hello(socket))["data"]
+            data = (await socket.first_frame())["data"]
             assert (data["session"], data["replay"]) == ("resumed", 2)
 
     async def test_flood_is_closed(self, broadcaster: Broadcaster) -> None:
         """More messages than the limit end the connection, with a code that says: stay away."""
         inbound = InboundLimits(rate=10.0, burst=20)
         async with Socket(live(broadcaster, inbound=inbound)) as socket:
-            await hello(socket)
+            await socket.first_frame()
             for _ in range(20):
                 socket.send({"type": "ack", "id": "x"})
             await settle(50)
@@ -331,7 +301,7 @@ class TestMessages:
         """A client may answer every frame, however fast they come; repeating itself is counted."""
         app = live(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
         async with Socket(app, "/websocket?topics=t&ack=true") as socket:
-            id = (await hello(socket))["id"]
+            id = (await socket.first_frame())["id"]
             for number in range(100):
                 await broadcaster.publish("t", number)
                 id = (await socket.frame())["id"]
@@ -349,7 +319,7 @@ class TestMessages:
             await broadcaster.publish("other", number)
         await settle()
         async with Socket(app, "/websocket?topics=t") as socket:
-            epoch, _, token = (await hello(socket))["id"].split("~")
+            epoch, _, token = (await socket.first_frame())["id"].split("~")
             for number in range(1, 50):
                 socket.send({"type": "ack", "id": f"{epoch}~{number}~{token}"})
             assert await socket.closed() == CloseReason.ABUSE.code
@@ -382,120 +352,12 @@ class TestMessages:
             Broadcaster(idle_timeout=100.0, heartbeat_interval=None) as broadcaster,
             Socket(live(broadcaster)) as socket,
         ):
-            await hello(socket)
+            await socket.first_frame()
             for _ in range(10):
                 await asyncio.sleep(60.0)
                 socket.send("not even JSON")
             assert not socket.task.done()
             assert await asyncio.wait_for(socket.closed(), 200.0) == CloseReason.IDLE.code
-
-
-class TestHandshake:
-    """Who gets a connection at all. A refusal is accepted first: 1006 would say nothing."""
-
-    async def refused(self, app: LiveApp, **request: Any) -> tuple[str, int]:
-        """The code of the error frame, and the close code."""
-        async with Socket(app, **{"path": "/websocket?topics=t", **request}) as socket:
-            await socket.accepted()
-            frame = await socket.frame()
-            assert frame["type"] == "error"
-            code = await socket.closed()
-        return frame["data"]["code"], code
-
-    async def test_unauthenticated(self, broadcaster: Broadcaster) -> None:
-        """Without credentials: 4401."""
-        app = live(broadcaster, authenticate=lambda request: None)
-        assert await self.refused(app) == ("unauthorized", 4401)
-
-    @pytest.mark.parametrize(
-        "origin",
-        ["https://evil.test", "null", "", "http://", "https://example.test.evil.test", "http://[",
-         "https://example.test:8443", "https://user@example.test", "file://"],
-    )  # fmt: skip
-    async def test_foreign_origin(self, broadcaster: Broadcaster, origin: str) -> None:
-        """A page of another origin is refused: the browser would have sent its cookies along."""
-        app = live(broadcaster)
-        assert await self.refused(app, headers={"Origin": origin}) == ("foreign_origin", 4403)
-
-    @pytest.mark.parametrize(
-        ("origin", "allowed"),
-        [
-            ("https://example.test", []),
-            ("http://EXAMPLE.test", []),
-            (None, []),
-            ("https://App.test", ["https://app.TEST/"]),
-            ("null", ["null"]),
-            ("https://anything.test", ["*"]),
-        ],
-    )
-    async def test_own_or_allowed_origin(
-        self, broadcaster: Broadcaster, origin: str | None, allowed: list[str]
-    ) -> None:
-        """The page's own host, a listed origin, and whoever is no browser get in."""
-        headers = {} if origin is None else {"Origin": origin}
-        async with Socket(live(broadcaster, allowed_origins=allowed), headers=headers) as socket:
-            await hello(socket)
-
-    async def test_bad_topics(self, broadcaster: Broadcaster) -> None:
-        """A topic that is none is refused with a code that says not to try again."""
-        for path in ("/websocket?topics=a%20b", "/websocket?topics=$user", "/websocket?topics=*b"):
-            code, close = await self.refused(live(broadcaster), path=path)
-            assert code == "invalid_topic"
-            assert close >= 4400
-
-    async def test_draining_and_full(self) -> None:
-        """While there is no room or no future here, clients are told to come back."""
-        async with Broadcaster(max_connections=1) as broadcaster:
-            app = live(broadcaster)
-            async with Socket(app) as socket:
-                await hello(socket)
-                assert await self.refused(app) == ("over_capacity", 4006)
-                broadcaster.begin_drain()
-                assert await self.refused(app) == ("drain", 1012)
-                assert await socket.closed() == 1012
-
-    async def test_other_path(self, broadcaster: Broadcaster) -> None:
-        """Elsewhere, or where WebSocket is off, the handshake is rejected."""
-        for app, path in (
-            (live(broadcaster), "/other"),
-            (live(broadcaster, websocket_path=None), "/websocket"),
-            (live(broadcaster, enabled=False), "/websocket"),
-        ):
-            async with Socket(app, path) as socket:
-                assert (await socket.receive())["type"] == "websocket.close"
-
-    @pytest.mark.parametrize("path", ["/live", "/live/", "/a/b", "/"])
-    async def test_own_path(self, broadcaster: Broadcaster, path: str) -> None:
-        """The path can be chosen, with a slash at its end or without."""
-        for asked in (path, path.rstrip("/") or "/"):
-            async with Socket(live(broadcaster, websocket_path=path), asked) as socket:
-                await hello(socket)
-
-    async def test_client_that_left_during_the_handshake(self, broadcaster: Broadcaster) -> None:
-        """A client that is gone before it was accepted, or refused, causes no error."""
-        app = live(broadcaster)
-        socket = Socket(app)
-        socket.to_app.get_nowait()
-        socket.leave()
-        async with socket:
-            await socket.ended()
-
-    async def test_expired_credentials_end_it(self) -> None:
-        """When the credentials expire in mid-stream the socket is closed with 4401."""
-        now = 1000.0
-
-        def clock() -> float:
-            return now + asyncio.get_running_loop().time()
-
-        async with Broadcaster(clock=clock) as broadcaster:
-            app = live(
-                broadcaster, authenticate=lambda request: User(id="ann", expires_at=now + 60.0)
-            )
-            async with Socket(app) as socket:
-                await hello(socket)
-                assert await asyncio.wait_for(socket.closed(), 70.0) == 4401
-                assert asyncio.get_running_loop().time() <= 61.0
-            assert await self.refused(app) == ("unauthorized", 4401)
 
 
 @settings(max_examples=60)

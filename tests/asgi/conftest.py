@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.virtual import VIRTUAL
+from tests.support.asgi import live
+from tests.support.virtual import anyio_backend as anyio_backend
+
+if TYPE_CHECKING:
+    from holdfast import Broadcaster
+    from holdfast.asgi import LiveApp
 
 
 @pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """asyncio, on a loop whose clock jumps."""
-    return VIRTUAL
+def app(broadcaster: Broadcaster) -> LiveApp:
+    """All endpoints."""
+    return live(broadcaster)

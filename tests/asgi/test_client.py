@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,20 +13,10 @@ from holdfast.asgi import LiveApp
 from holdfast.auth import Request, User, anonymous
 from tests.support.asgi import Socket, fetch
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 TYPES = {
     "/client.js": "text/javascript; charset=utf-8",
     "/client.d.ts": "text/plain; charset=utf-8",
 }
-
-
-@pytest.fixture
-async def broadcaster() -> AsyncIterator[Broadcaster]:
-    """A running broadcaster."""
-    async with Broadcaster() as made:
-        yield made
 
 
 @pytest.fixture

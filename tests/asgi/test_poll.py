@@ -9,29 +9,12 @@ import pytest
 
 from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
-from holdfast.auth import Action, Request, User
-from tests.support.asgi import Http, fetch
+from holdfast.auth import User
+from tests.support.asgi import Http, fetch, live
 from tests.support.virtual import settle, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-def by_name(request: Request) -> User | None:
-    """Whoever says a name has it; "nobody" is refused."""
-    name = request.headers.get("x-user")
-    return None if name == "nobody" else User(id=name)
-
-
-def everything(user: User, action: Action, topic: str | None) -> bool:
-    """Everything, but what is secret."""
-    return topic is None or not topic.startswith("secret")
-
-
-def live(broadcaster: Broadcaster, **options: Any) -> LiveApp:
-    """All endpoints, for everybody who says a name."""
-    options = {"authenticate": by_name, "authorize": everything, **options}
-    return LiveApp(broadcaster, drain_at_signal=False, **options)
 
 
 @pytest.fixture
@@ -39,12 +22,6 @@ async def broadcaster() -> AsyncIterator[Broadcaster]:
     """A running broadcaster, without the heartbeats that would answer a poll early."""
     async with Broadcaster(heartbeat_interval=None) as made:
         yield made
-
-
-@pytest.fixture
-def app(broadcaster: Broadcaster) -> LiveApp:
-    """All endpoints."""
-    return live(broadcaster)
 
 
 async def poll(app: LiveApp, at: str | None = None, query: str = "", **headers: str) -> list[Any]:

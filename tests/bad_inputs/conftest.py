@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.websocket import InboundLimits
-from tests.bad_inputs.entries import by_name
 from tests.bad_inputs.inputs import MARK
-from tests.support.virtual import VIRTUAL, wall_clock
+from tests.support.asgi import live
+from tests.support.virtual import anyio_backend as anyio_backend
+from tests.support.virtual import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """asyncio, on a loop whose clock jumps."""
-    return VIRTUAL
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +39,5 @@ async def broadcaster() -> AsyncIterator[Broadcaster]:
 
 @pytest.fixture
 def app(broadcaster: Broadcaster) -> LiveApp:
-    """All endpoints, for everybody who says a name."""
-    return LiveApp(
-        broadcaster,
-        authenticate=by_name,
-        authorize=lambda user, action, topic: not (topic or "").startswith("secret"),
-        drain_at_signal=False,
-        inbound=InboundLimits(rate=1e6, burst=1_000_000),  # so that a test may say all it has
-    )
+    """All endpoints, and a test may say all it has."""
+    return live(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
-from holdfast.auth import User
 from holdfast.auth.request import MAX_QUERY_BYTES
 from holdfast.websocket import InboundLimits
 from tests.bad_inputs.inputs import as_json
@@ -20,15 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from holdfast import Broadcaster
-    from holdfast.auth import Request
 
     App = Callable[[Any, Any, Any], Any]
-
-
-def by_name(request: Request) -> User | None:
-    """Whoever says a name has it; "nobody" is refused."""
-    name = request.headers.get("x-user")
-    return None if name == "nobody" else User(id=name)
 
 
 def raw(text: str) -> bytes:

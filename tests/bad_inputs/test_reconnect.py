@@ -12,7 +12,6 @@ from holdfast.asgi import LiveApp
 from tests.bad_inputs.entries import (
     EVENT_ID_DOORS,
     Door,
-    by_name,
     bystander,
     enter,
     in_header,
@@ -21,7 +20,7 @@ from tests.bad_inputs.entries import (
     refusal,
 )
 from tests.bad_inputs.inputs import CURSORS, MEGABYTE, TEXTS, mangled, well_formed
-from tests.support.asgi import Http
+from tests.support.asgi import Http, by_name
 from tests.support.virtual import settle
 
 every_door = pytest.mark.parametrize("door", EVENT_ID_DOORS, ids=str)

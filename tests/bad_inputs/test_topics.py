@@ -12,9 +12,9 @@ import pytest
 from holdfast import Broadcaster, InvalidTopic, Refused
 from holdfast.asgi import LiveApp
 from holdfast.core.topics import TopicIndex, check_expression, matches
-from tests.bad_inputs.entries import Door, by_name, bystander, enter, maker_of, refusal
+from tests.bad_inputs.entries import Door, bystander, enter, maker_of, refusal
 from tests.bad_inputs.inputs import MEGABYTE, NO_TOPICS, ODD_TOPICS, SURROGATES, WRONG_TYPES
-from tests.support.asgi import Http, Socket, fetch
+from tests.support.asgi import Http, Socket, by_name, fetch
 
 if TYPE_CHECKING:
     from tests.bad_inputs.entries import Client

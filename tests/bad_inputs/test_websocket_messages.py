@@ -12,7 +12,7 @@ import pytest
 from holdfast import Broadcaster, CloseReason
 from holdfast.asgi import LiveApp
 from holdfast.websocket import InboundLimits
-from tests.bad_inputs.entries import Bystander, by_name, bystander
+from tests.bad_inputs.entries import Bystander, bystander
 from tests.bad_inputs.inputs import (
     CURSORS,
     MARK,
@@ -26,7 +26,7 @@ from tests.bad_inputs.inputs import (
     mangled,
     nested,
 )
-from tests.support.asgi import Http, Socket
+from tests.support.asgi import Http, Socket, by_name
 from tests.support.virtual import settle
 
 if TYPE_CHECKING:

@@ -1,15 +1,21 @@
-"""What the tests of the core build: messages, connections, and texts that nobody should send."""
+"""What the tests of the core build: messages, logs of them, connections, nasty texts."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.connection import Connection
 from holdfast.core.cursor import Cursor
 from holdfast.core.delivery import Delivery
+from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
+from holdfast.core.reading import Page
+from holdfast.core.retention import Retention
 from holdfast.core.tokens import ConnectionId, Session
 
 LOW, NORMAL, HIGH, CRITICAL = Priority
+EVERYTHING = 10**9
 
 
 def message(
@@ -45,6 +51,54 @@ def gap(
 ) -> Gap:
     """A gap from the offset `first` to `through`, or of that one offset."""
     return Gap(lane, Offset(first), Offset(first if through is None else through), topics, count)
+
+
+def page(
+    history: History,
+    lane: Priority = NORMAL,
+    after: int = 0,
+    held: dict[str, int] | None = None,
+    user: UserId | None = None,
+    *,
+    up_to: int = EVERYTHING,
+    limit: int = EVERYTHING,
+    max_bytes: int = EVERYTHING,
+    now: float = 0.0,
+) -> Page:
+    """A page that nothing limits but what the caller names."""
+    return history.page(
+        lane,
+        Offset(after),
+        {name: Offset(since) for name, since in (held or {"a": 0}).items()},
+        user,
+        up_to=Offset(up_to),
+        limit=limit,
+        max_bytes=max_bytes,
+        now=now,
+    )
+
+
+def messages(read: Iterable[Message | Gap]) -> list[Message]:
+    """The messages among what was read."""
+    return [entry for entry in read if isinstance(entry, Message)]
+
+
+def gaps(read: Iterable[Message | Gap]) -> list[Gap]:
+    """The gaps among what was read."""
+    return [entry for entry in read if isinstance(entry, Gap)]
+
+
+def published(*drafts: Message, keep: Retention | None = None) -> History:
+    """A history of these messages, appended at time 0."""
+    history = History(keep)
+    for each in drafts:
+        history.append(each, 0.0)
+    return history
+
+
+def row(*drafts: tuple[str, Priority]) -> list[Message]:
+    """Messages with the offsets 1, 2, 3 … of these topics and lanes."""
+    return [message(offset, topic, lane) for offset, (topic, lane) in enumerate(drafts, 1)]
 
 
 def connection(id: str, session: Session | None = None) -> Connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections import defaultdict
 from math import inf
 
@@ -12,16 +11,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from holdfast.core.cursor import Cursor
-from holdfast.core.history import History, Page
+from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
+from holdfast.core.reading import Page
 from holdfast.core.retention import Retention
-from holdfast.core.topic_log import REMEMBERED
 from holdfast.core.topics import matches
-from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
+from tests.core.builders import (
+    CRITICAL,
+    EVERYTHING,
+    HIGH,
+    LOW,
+    NORMAL,
+    gaps,
+    message,
+    messages,
+    page,
+)
 
 ANN, BOB = UserId("ann"), UserId("bob")
 TOPICS, USERS = ["a", "b", "c.d", "c.e"], [None, ANN, BOB]
-EVERYTHING = 10**9
 
 Log = tuple[str, UserId | None, Priority]
 Read = tuple[Message | Gap, ...]
@@ -43,41 +51,6 @@ drafts: st.SearchStrategy[Draft] = st.tuples(
     st.integers(1, 5) | st.integers(1, 20),
     st.sampled_from([*[None] * 6, 1, 4]),
 )
-
-
-def page(
-    history: History,
-    lane: Priority = NORMAL,
-    after: int = 0,
-    held: dict[str, int] | None = None,
-    user: UserId | None = None,
-    *,
-    up_to: int = EVERYTHING,
-    limit: int = EVERYTHING,
-    max_bytes: int = EVERYTHING,
-    now: float = 0.0,
-) -> Page:
-    """A page that nothing limits but what the caller names."""
-    return history.page(
-        lane,
-        Offset(after),
-        {name: Offset(since) for name, since in (held or {"a": 0}).items()},
-        user,
-        up_to=Offset(up_to),
-        limit=limit,
-        max_bytes=max_bytes,
-        now=now,
-    )
-
-
-def messages(read: Read) -> list[Message]:
-    """The messages among what was read."""
-    return [entry for entry in read if isinstance(entry, Message)]
-
-
-def gaps(read: Read) -> list[Gap]:
-    """The gaps among what was read."""
-    return [entry for entry in read if isinstance(entry, Gap)]
 
 
 class Reader:
@@ -439,242 +412,3 @@ TestHistory = HistoryMachine.TestCase
 TestHistory.settings = settings(stateful_step_count=40)
 TestForgetfulHistory = ForgetfulHistoryMachine.TestCase
 TestForgetfulHistory.settings = settings(stateful_step_count=40)
-
-
-def published(*drafts: Message, keep: Retention | None = None) -> History:
-    """A history of these messages, appended at time 0."""
-    history = History(keep)
-    for each in drafts:
-        history.append(each, 0.0)
-    return history
-
-
-def row(*drafts: tuple[str, Priority]) -> list[Message]:
-    """Messages with the offsets 1, 2, 3 … of these topics and lanes."""
-    return [message(offset, topic, lane) for offset, (topic, lane) in enumerate(drafts, 1)]
-
-
-@pytest.mark.parametrize("offset", [0, 1, 3, -1])
-def test_offset_that_does_not_follow_is_refused(offset: int) -> None:
-    """A log has no holes and no repetitions, and a mistake leaves it as it was."""
-    history = published(message(1))
-    with pytest.raises(ValueError, match="does not follow"):
-        history.append(message(offset), 0.0)
-    assert (history.head, len(history)) == (1, 1)
-
-
-def test_busy_topic_does_not_push_out_a_quiet_one() -> None:
-    """The bounds are those of each topic by itself."""
-    quiet, *busy = row(("quiet", NORMAL), *[("busy", NORMAL)] * 9)
-    history = published(quiet, *busy, keep=Retention(limit=2))
-    assert page(history, held={"quiet": 0}).entries == (quiet,)
-
-
-def test_low_does_not_push_out_critical() -> None:
-    """The bounds are those of each lane by itself."""
-    urgent, *rest = row(("a", CRITICAL), *[("a", LOW)] * 9)
-    history = published(urgent, *rest, keep=Retention(limit=2))
-    assert page(history, CRITICAL).entries == (urgent,)
-
-
-def test_low_pays_first_when_all_together_are_too_large() -> None:
-    """The bound on all of it costs the lowest lane, whatever is older."""
-    history = published(
-        message(1, lane=CRITICAL, size=50),
-        message(2, "b", LOW, size=40),
-        message(3, "c", HIGH, size=50),
-        keep=Retention(total_bytes=120),
-    )
-    assert history.held_bytes == 100
-    assert page(history, LOW, held={"b": 0}).entries == (gap(2, "b", lane=LOW),)
-
-
-def test_newer_value_in_another_lane_supersedes() -> None:
-    """A key has one value in the log, in whichever lane it came."""
-    newer = message(2, lane=LOW, key="k")
-    history = published(message(1, lane=HIGH, key="k"), newer)
-    assert page(history, HIGH).entries == ()
-    assert page(history, LOW).entries == (newer,)
-
-
-def test_superseded_values_are_no_loss() -> None:
-    """However often a key changes, nobody is told of a gap."""
-    values = [message(offset, key="k") for offset in range(1, 100)]
-    history = published(*values, keep=Retention(limit=2))
-    assert page(history).entries == (values[-1],)
-    assert history.survey(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is None
-
-
-def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
-    """What was trimmed while it was the newest of its key is told, even if a newer one came."""
-    history = published(
-        message(1, key="k"), message(2), last := message(3, key="k"), keep=Retention(limit=1)
-    )
-    assert page(history).entries == (gap(1, "a", through=2, count=2), last)
-
-
-def test_expired_message_is_neither_replayed_nor_lost() -> None:
-    """A message whose ttl has passed is left out, before and after it was trimmed."""
-    history = published(message(1, expires_at=5.0), keep=Retention(limit=1))
-    assert page(history, now=5.0).entries == ()
-    history.append(last := message(2), 5.0)
-    assert page(history, now=5.0).entries == (last,)
-
-
-def test_message_trimmed_before_it_expired_is_a_loss() -> None:
-    """What was pushed out while it was good is told, even to those who come later."""
-    history = published(message(1, expires_at=5.0), last := message(2), keep=Retention(limit=1))
-    assert page(history, now=9.0).entries == (gap(1, "a"), last)
-
-
-@pytest.mark.parametrize(("now", "held"), [(9.9, 1), (10.0, 0)])
-def test_bound_by_age(now: float, held: int) -> None:
-    """A message is kept until its age reaches the bound."""
-    history = published(message(1, at=0.0), keep=Retention(age=10.0))
-    history.trim(now)
-    assert len(history) == held
-
-
-def test_no_bound_by_age() -> None:
-    """Without an age nothing is too old."""
-    history = published(message(1, at=0.0), keep=Retention(age=None))
-    history.trim(inf)
-    assert len(history) == 1
-
-
-def test_page_has_at_least_one_message() -> None:
-    """A message larger than the reader's page is read nevertheless, by itself."""
-    history = published(message(1, size=100), message(2))
-    got = page(history, max_bytes=10, limit=5)
-    assert [each.offset for each in messages(got.entries)] == [1]
-    assert not got.complete
-
-
-def test_page_ends_where_the_reader_is() -> None:
-    """What was published after `up_to` is left for the live feed."""
-    history = published(*row(("a", NORMAL), ("a", NORMAL), ("a", NORMAL)))
-    got = page(history, up_to=2)
-    assert [each.offset for each in messages(got.entries)] == [1, 2]
-    assert got.complete
-    assert got.through == 2
-
-
-def test_page_beyond_the_head_does_not_go_back() -> None:
-    """A reader that is ahead of this log is given nothing, and stays where it is."""
-    got = page(published(message(1)), after=7)
-    assert got == Page(NORMAL, (), Offset(7), complete=True)
-
-
-def test_personal_messages_are_for_their_user() -> None:
-    """Everybody gets what is for all, and only its user what is for one."""
-    shared, anns, bobs = message(1), message(2, to_user=ANN), message(3, to_user=BOB)
-    history = published(shared, anns, bobs)
-    for user, expected in ((None, (shared,)), (ANN, (shared, anns)), (BOB, (shared, bobs))):
-        assert page(history, held={"**": 0}, user=user).entries == expected
-
-
-def test_since_hides_what_was_before() -> None:
-    """A subscription discloses nothing up to its since, neither messages nor that any are lost."""
-    history = published(*row(*[("a", NORMAL)] * 4), keep=Retention(limit=2))
-    assert [each.offset for each in messages(page(history, held={"a": 3}).entries)] == [4]
-    assert gaps(page(history, held={"a": 2}).entries) == []
-    assert history.survey(Cursor.at(0), {"a": Offset(3)}, None, 0.0).replay == 1
-
-
-def test_earliest_since_counts() -> None:
-    """A topic that two subscriptions cover is disclosed from the earlier one."""
-    history = published(*row(*[("a", NORMAL)] * 4))
-    read = page(history, held={"a": 3, "*": 1, "**": 2}).entries
-    assert [each.offset for each in messages(read)] == [2, 3, 4]
-
-
-def test_messages_of_several_topics_are_in_order() -> None:
-    """Whatever the topics, a lane is read in the order of publishing, each message once."""
-    drafts = row(*[(topic, NORMAL) for topic in "abcab"])
-    assert page(published(*drafts), held={"a": 0, "*": 0, "**": 0}).entries == tuple(drafts)
-
-
-def test_gap_stands_before_the_message_that_follows_it() -> None:
-    """What is missing is told between its neighbours, so no reader passes it unknowing."""
-    drafts = row(("a", NORMAL), ("b", NORMAL), ("a", NORMAL), ("a", NORMAL))
-    history = published(*drafts, keep=Retention(limit=1))
-    assert page(history, held={"a": 0, "b": 0}).entries == (
-        gap(1, "a"),
-        drafts[1],
-        gap(3, "a"),
-        drafts[3],
-    )
-
-
-def test_count_is_known_for_the_last_thousands() -> None:
-    """The number of lost messages is exact for those that came back in time, else unknown."""
-    history = published(*row(*[("a", NORMAL)] * (2 * REMEMBERED + 2)), keep=Retention(limit=1))
-    late, early = Cursor.at(REMEMBERED + 1), Cursor.at(0)
-    for cursor, count in ((late, REMEMBERED), (early, None)):
-        told = history.survey(cursor, {"a": Offset(0)}, None, 0.0).lost
-        assert told is not None
-        assert told.count == count
-
-
-def test_unknown_gap_reaches_over_no_message() -> None:
-    """Where it is forgotten what was lost, the messages of other topics still stand apart."""
-    quiet = message(2, "b")
-    busy = [message(offset) for offset in range(3, 2 * REMEMBERED + 5)]
-    history = published(message(1), quiet, *busy, keep=Retention(limit=1))
-    before, found, after, last = page(history, held={"a": 0, "b": 0}).entries
-    assert (found, last) == (quiet, busy[-1])
-    assert before == gap(1, "a", count=None)
-    assert after == gap(3, "a", through=busy[-2].offset, count=None)
-
-
-def test_dropped_topic_is_told() -> None:
-    """Who comes back to a topic that was dropped, because of too many, is told of a gap."""
-    history = published(*row(("a", NORMAL), ("b", NORMAL)), keep=Retention(max_logs=1))
-    for held in ({"a": 0}, {"*": 0}, {"**": 0}):
-        (told,) = gaps(page(history, held=held).entries)
-        assert (told.first, told.through, told.count) == (1, 1, None)
-
-
-def test_topic_that_was_dropped_and_came_back_is_told() -> None:
-    """A new message in one lane of a dropped topic does not hide what its other lanes lost."""
-    history = published(*row(("a", LOW), ("b", NORMAL), ("a", HIGH)), keep=Retention(max_logs=1))
-    (told,) = gaps(page(history, LOW).entries)
-    assert told.through == history.trimmed_through("a", LOW) == 1
-    assert history.survey(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is not None
-
-
-def test_dropping_one_topic_is_no_gap_in_another() -> None:
-    """A topic that was there all the time, and lost nothing, has no gap."""
-    history = published(
-        *row(("a", NORMAL), ("b", LOW), ("a", NORMAL), ("c", NORMAL)), keep=Retention(max_logs=2)
-    )
-    assert page(history, LOW).entries == ()
-
-
-def test_gap_does_not_name_what_others_got() -> None:
-    """A topic that exists only as another user's personal one is named to nobody."""
-    history = published(
-        message(1, "z"), message(2, "m.secret", to_user=BOB), keep=Retention(max_logs=1)
-    )
-    for told in gaps(page(history, held={"m.*": 0}, user=ANN).entries):
-        assert "m.secret" not in told.topics
-
-
-def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is that of what is kept, however much was published, superseded or trimmed."""
-    monkeypatch.setattr("holdfast.core.history.REMEMBERED", 16)
-    history = History(Retention(limit=10, max_logs=6))
-
-    def size_after(count: int) -> int:
-        for offset in range(history.head + 1, history.head + 1 + count):
-            topic = f"t{offset % 7}.{offset // 100}"
-            key = f"{offset % 5}" if offset % 2 else None
-            history.append(message(offset, topic, Priority(offset % 3), key=key), 0.0)
-        return tracemalloc.get_traced_memory()[0]
-
-    tracemalloc.start()
-    try:
-        before = size_after(5_000)
-        assert size_after(20_000) - before < 50_000
-    finally:
-        tracemalloc.stop()

@@ -29,7 +29,7 @@ from tests.faults.wire import (
     receive,
 )
 from tests.support import SERVERS, ServerProcess
-from tests.support.processes import ARGS
+from tests.support.live import serve
 from tests.support.proxy import Fault, How, Proxy
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LONG = os.environ.get("HOLDFAST_LONG") == "1"
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """One server of each kind."""
-    with ServerProcess(request.param, "tests.apps.live:app", args=ARGS[request.param]) as server:
+    with serve(request.param) as server:
         yield server
 
 

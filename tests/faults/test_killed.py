@@ -18,6 +18,7 @@ import pytest
 from tests.faults.returning import Returning, Visit, running
 from tests.support import SERVERS, ServerKind, ServerProcess, free_port
 from tests.support.clients import EventStream, open_socket, open_stream, request
+from tests.support.live import publish
 from tests.support.processes import ARGS, HOST
 
 if TYPE_CHECKING:
@@ -36,14 +37,6 @@ async def serving(kind: ServerKind, port: int) -> AsyncIterator[ServerProcess]:
         yield server
     finally:
         await anyio.to_thread.run_sync(server.__exit__, None, None, None)
-
-
-async def publish(port: int, *data: Any, **more: Any) -> list[int]:
-    """Publish each as one message; their offsets."""
-    body = {"messages": [{"data": each, **more} for each in data]}
-    answer = await request(port, "POST", "/publish", body)
-    assert answer.status == 200
-    return list(answer.json()["offsets"])
 
 
 @pytest.mark.parametrize("kind", SERVERS)

@@ -13,9 +13,8 @@ import pytest
 from tests.faults.parsers import Client, MakeClient, Seen, StreamClient, WebsocketsClient
 from tests.faults.returning import Returning, running
 from tests.faults.wire import begin, data, position
-from tests.support import ServerProcess
 from tests.support.clients import request
-from tests.support.processes import ARGS
+from tests.support.live import serve
 from tests.support.proxy import Fault, Link, Proxy
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ LANES = ("LOW", "NORMAL", "HIGH", "CRITICAL")
 @pytest.fixture
 def port() -> Iterator[int]:
     """A server of its own for each test: its memory is looked at."""
-    env = {"HOLDFAST_OPTIONS": '{"heartbeat_interval": 2.0}'}
-    with ServerProcess("uvicorn", "tests.apps.live:app", args=ARGS["uvicorn"], env=env) as server:
+    with serve(heartbeat_interval=2.0) as server:
         yield server.port
 
 

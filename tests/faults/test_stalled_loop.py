@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support import ServerProcess
 from tests.support.clients import HOST, EventStream, open_socket, open_stream, request
+from tests.support.live import publish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,12 +32,6 @@ def serve(kind: ServerKind, **options: Any) -> ServerProcess:
     options = {"heartbeat_interval": 1.0, "send_timeout": 2.0, **options}
     env = {"HOLDFAST_OPTIONS": json.dumps(options)}
     return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind], env=env)
-
-
-async def publish(port: int, *data: Any, **more: Any) -> None:
-    """Publish each as one message."""
-    body = {"messages": [{"data": each, **more} for each in data]}
-    assert (await request(port, "POST", "/publish", body)).status == 200
 
 
 async def stall(port: int) -> None:

@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.faults.returning import Returning, running
-from tests.support import ServerProcess
 from tests.support.clients import open_socket, open_stream, request
-from tests.support.processes import ARGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NEVER_ISSUED = "AAAAAAAAAAAAAAAAAAAAAA"
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """One server for all of these."""
-    env = {"HOLDFAST_OPTIONS": '{"heartbeat_interval": 8.0}'}
-    with ServerProcess("uvicorn", "tests.apps.live:app", args=ARGS["uvicorn"], env=env) as server:
-        yield server.port
 
 
 HOWS: dict[str, Callable[[str], tuple[str, dict[str, str]]]] = {

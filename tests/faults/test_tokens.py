@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -23,26 +23,12 @@ from tests.faults.wire import (
     publish,
     receive,
 )
-from tests.support import ServerProcess
 from tests.support.clients import request
-from tests.support.processes import ARGS
 from tests.support.proxy import Fault, Proxy
 from tests.support.reading import Reader
 from tests.support.virtual import run_virtual, wall_clock
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
 LONG = os.environ.get("HOLDFAST_LONG") == "1"
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """One server for all of these."""
-    env = {"HOLDFAST_OPTIONS": '{"heartbeat_interval": 8.0}'}
-    with ServerProcess("uvicorn", "tests.apps.live:app", args=ARGS["uvicorn"], env=env) as server:
-        yield server.port
 
 
 async def test_answer_is_lost_after_any_byte(port: int) -> None:

@@ -254,6 +254,20 @@ async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureF
     assert "2 were left" in caplog.text
 
 
+async def test_node_that_cannot_say_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the store raises when a node leaves it, no task of the node is left running."""
+
+    async def broken(node: NodeId) -> Movement:
+        raise ValueError("broken")
+
+    broker, before = Counted(clock=wall_clock), len(asyncio.all_tasks())
+    monkeypatch.setattr(broker.presence, "remove", broken)
+    with pytest.raises(ValueError, match="broken"):
+        async with Broadcaster(broker=broker, presence=True):
+            pass
+    assert len(asyncio.all_tasks()) == before
+
+
 async def test_hook_that_raises_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged, and the next change is told."""
     told: list[str] = []

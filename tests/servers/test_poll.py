@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio.to_thread
 import pytest
 
-from tests.support import SERVERS, ServerKind, ServerProcess
+from tests.support import SERVERS, ServerKind
 from tests.support.clients import open_stream, request
-from tests.support.processes import ARGS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """One server of each kind."""
-    with ServerProcess(request.param, "tests.apps.live:app", args=ARGS[request.param]) as server:
-        yield server.port
+from tests.support.live import publish, serve
 
 
 async def poll(port: int, topic: str, at: str | None = None, wait: float = 25.0) -> list[Any]:
@@ -30,12 +20,6 @@ async def poll(port: int, topic: str, at: str | None = None, wait: float = 25.0)
     response = await request(port, "GET", path, headers=headers)
     assert response.status == 200
     return list(response.json()["frames"])
-
-
-async def publish(port: int, topic: str, *data: Any) -> None:
-    """Publish each as one message."""
-    body = {"messages": [{"data": each, "topic": topic} for each in data]}
-    assert (await request(port, "POST", "/publish", body)).status == 200
 
 
 async def polling(port: int) -> int:
@@ -67,7 +51,7 @@ async def test_polls_in_a_row_miss_nothing(port: int) -> None:
 
     consuming = asyncio.create_task(consume())
     for n in range(0, 200, 2):
-        await publish(port, "row", n, n + 1)
+        await publish(port, n, n + 1, topic="row")
     async with asyncio.timeout(20.0):
         await consuming
     assert got == list(range(200))
@@ -78,7 +62,7 @@ async def test_a_waiting_poll_is_answered_promptly(port: int) -> None:
     (first,) = await poll(port, "prompt")
     waiting = asyncio.create_task(poll(port, "prompt", first["id"]))
     await until(port, 1)
-    await publish(port, "prompt", 1)
+    await publish(port, 1, topic="prompt")
     async with asyncio.timeout(2.0):
         hello, message = await waiting
     assert (hello["data"]["session"], message["data"]) == ("resumed", 1)
@@ -98,7 +82,7 @@ async def test_client_that_leaves_is_let_go(port: int, how: Any) -> None:
     else:
         writer.close()
     await until(port, 0)
-    await publish(port, "leave", 1)
+    await publish(port, 1, topic="leave")
     frames = await poll(port, "leave", first["id"])
     assert [frame["data"] for frame in frames[1:]] == [1]
     assert frames[0]["data"]["session"] == "resumed"
@@ -108,12 +92,12 @@ async def test_client_that_leaves_is_let_go(port: int, how: Any) -> None:
 async def test_the_id_of_a_poll_resumes_a_stream(port: int) -> None:
     """One position for all transports, there and back."""
     (first,) = await poll(port, "both")
-    await publish(port, "both", 1)
+    await publish(port, 1, topic="both")
     async with open_stream(port, "/stream?topics=both", last_event_id=first["id"]) as stream:
         assert (await stream.event()).json()["data"]["session"] == "resumed"
         assert await stream.messages(1) == [1]
         at = stream.decoder.last_event_id
-    await publish(port, "both", 2)
+    await publish(port, 2, topic="both")
     frames = await poll(port, "both", at)
     assert [frame["data"] for frame in frames[1:]] == [2]
 
@@ -121,7 +105,7 @@ async def test_the_id_of_a_poll_resumes_a_stream(port: int) -> None:
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_sigterm_answers_whoever_waits(kind: ServerKind) -> None:
     """With a poll waiting, SIGTERM ends the process, and the client is told to come back."""
-    with ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind]) as server:
+    with serve(kind) as server:
         (first,) = await poll(server.port, "t")
         waiting = asyncio.create_task(poll(server.port, "t", first["id"]))
         await until(server.port, 1)

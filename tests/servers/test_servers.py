@@ -8,16 +8,14 @@ the application starts the Broadcaster itself; it ends streams at once on SIGTER
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import anyio.to_thread
 import pytest
 
 from tests.support import SERVERS, ServerKind, ServerProcess
 from tests.support.clients import EventStream, open_socket, open_stream, request
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.live import publish
 
 ARGS: dict[ServerKind, list[str]] = {
     "uvicorn": ["--log-level", "warning"],
@@ -38,19 +36,6 @@ PATIENCE: dict[ServerKind, list[str]] = {
 def serve(kind: ServerKind) -> ServerProcess:
     """A server of the given kind."""
     return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind])
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """One server of each kind, for all tests that leave it running."""
-    with serve(request.param) as server:
-        yield server.port
-
-
-async def publish(port: int, *data: Any, **more: Any) -> None:
-    """Publish each as one message."""
-    body = {"messages": [{"data": each, **more} for each in data]}
-    assert (await request(port, "POST", "/publish", body)).status == 200
 
 
 async def gone(port: int, connection_id: str) -> bool:

@@ -8,12 +8,16 @@ import json
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from holdfast.asgi import LiveApp
+from holdfast.auth import Action, Request, User
 from tests.support.clients import Response
 from tests.support.eventstream import Event, EventStreamDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
+
+    from holdfast import Broadcaster
 
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -47,6 +51,23 @@ def scope(
         "server": ("192.0.2.2", 80),
     }
     return made | more
+
+
+def by_name(request: Request) -> User | None:
+    """Whoever says a name has it; "nobody" is refused."""
+    name = request.headers.get("x-user")
+    return None if name == "nobody" else User(id=name)
+
+
+def everything(user: User, action: Action, topic: str | None) -> bool:
+    """Everything, but what is secret."""
+    return topic is None or not topic.startswith("secret")
+
+
+def live(broadcaster: Broadcaster, **options: Any) -> LiveApp:
+    """All endpoints, for everybody who says a name."""
+    options = {"authenticate": by_name, "authorize": everything, **options}
+    return LiveApp(broadcaster, drain_at_signal=False, **options)
 
 
 class Conversation:
@@ -171,6 +192,13 @@ class Http(Conversation):
         assert event is not None, "the stream ended"
         return event.json()
 
+    async def hello(self) -> dict[str, Any]:
+        """The stream has begun; the data of its first frame."""
+        assert await self.start() == 200
+        frame = await self.frame()
+        assert frame["type"] == "connection_established"
+        return dict(frame["data"])
+
 
 class Socket(Conversation):
     """A WebSocket."""
@@ -196,6 +224,13 @@ class Socket(Conversation):
         message = await self.receive()
         assert message["type"] == "websocket.send", message
         return json.loads(message["text"])
+
+    async def first_frame(self) -> dict[str, Any]:
+        """The handshake is answered; the JSON of the first message."""
+        await self.accepted()
+        frame = await self.frame()
+        assert frame["type"] == "connection_established"
+        return dict(frame)
 
     def send(self, value: Any) -> None:
         """Send a client's message: an object as JSON, text or bytes as they are."""

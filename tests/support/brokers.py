@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
     from holdfast import Cursor
     from holdfast.core.cursor import Epoch
-    from holdfast.core.delivery import PageRequest
-    from holdfast.core.history import Page, Subscriptions, Survey
     from holdfast.core.message import UserId
+    from holdfast.core.reading import Page, PageRequest, Subscriptions, Survey
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
     from holdfast.runtime.broker import Batch, Draft, Head, PresenceStore
 

@@ -7,6 +7,8 @@ import math
 import selectors
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -58,8 +60,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.jumps
 
 
-VIRTUAL: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": VirtualLoop})
-"""For the fixture `anyio_backend`."""
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """asyncio, on a loop whose clock jumps: for a `conftest.py`, or a file of tests, to import."""
+    return "asyncio", {"loop_factory": VirtualLoop}
 
 
 def wall_clock() -> float:

@@ -8,6 +8,7 @@ consistent state to the next and returns what is left to do. `tests/test_rings.p
     cursor      Cursor, EventId: where a client stands, and how that looks on the wire
     history     History: the log, kept per topic and lane
     topic_log   TopicLog: one topic's messages of one lane, within a history
+    reading     PageRequest, Page, Survey: what is asked of the log, and what it answers
     delivery    Delivery: which lane of a connection is live and which is catching up
     tokens      TokenRegistry, Session: what a resume token restores
     topics      names, patterns, TopicIndex: who may have a message

@@ -16,13 +16,12 @@ hole only by being told of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from .buffer import PriorityBuffer, Verdict
 from .cursor import Cursor
-from .history import Page
 from .message import BEGINNING, BEST_FIRST, LANES, Gap, Message, Offset, Priority
+from .reading import Page, PageRequest
 from .run import Passage, Run
 
 PAGE_MESSAGES = 100
@@ -38,20 +37,6 @@ RUN_MESSAGES = 1024
 
 NO_LANE: frozenset[Priority] = frozenset()
 EVERY_LANE: frozenset[Priority] = frozenset(Priority)
-
-
-@dataclass(frozen=True, slots=True)
-class PageRequest:
-    """What to read next from History: in `lane`, after `after`, up to and including `up_to`.
-
-    At most `limit` messages and `max_bytes`, but at least one message if there is any.
-    """
-
-    lane: Priority
-    after: Offset
-    up_to: Offset
-    limit: int
-    max_bytes: int
 
 
 class Delivery:

@@ -7,48 +7,16 @@ What is trimmed otherwise is: each log knows through which offset, and how many 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from heapq import heapify, heappop, heappush, merge
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 
 from .cursor import Cursor
 from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority, UserId
+from .reading import Located, Page, PageRequest, Subscriptions, Survey, page_of
 from .retention import Retention
 from .topic_log import REMEMBERED, TopicLog
 from .topics import TopicTree, is_pattern
-
-Subscriptions = Mapping[str, Offset]
-"""Topic or pattern → `since`: what was published up to that offset is not disclosed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A stretch of one lane: everything after where it began, up to and including `through`.
-
-    `complete`: it ends where the reader wanted, and not because it is full.
-    """
-
-    lane: Priority
-    entries: tuple[Message | Gap, ...]
-    through: Offset
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What lies between a position and the head: messages to replay, and what is lost.
-
-    `lost` is `None` when nothing is; `lost.count` may be unknown. Its lane is not meaningful.
-    """
-
-    replay: int
-    lost: Gap | None
-
-
-Located = tuple[str, TopicLog, Offset]
-"""A topic, its log in one lane, and the `since` of whoever reads it."""
 
 Address = tuple[str, UserId | None]
 Logs = tuple[TopicLog, ...]
@@ -139,8 +107,8 @@ class History:
         Gaps stand among the messages, each for what was trimmed between its neighbours.
         """
         end = min(up_to, self.head)
-        logs = self._read(lane, subscriptions, user)
-        return page_of(lane, logs, after, up_to=end, limit=limit, max_bytes=max_bytes, now=now)
+        request = PageRequest(lane, after, end, limit, max_bytes)
+        return page_of(request, self._read(lane, subscriptions, user), now)
 
     def survey(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None, now: float
@@ -258,49 +226,3 @@ class History:
             del self._subjects[subject]
         if not message.has_expired(now):
             log.note_trimmed(message.offset, max(self.retention.limit, REMEMBERED))
-
-
-def page_of(
-    lane: Priority,
-    logs: Iterable[Located],
-    after: Offset,
-    *,
-    up_to: Offset,
-    limit: int,
-    max_bytes: int,
-    now: float,
-) -> Page:
-    """One page of some logs of a lane: see `History.page`."""
-    wanted = [
-        (topic, log, max(after, since))
-        for topic, log, since in logs
-        if log.last > max(after, since)
-    ]
-    streams = [log.after(begin) for _, log, begin in wanted]
-    messages, size, cut = list[Message](), 0, False
-    for message in streams[0] if len(streams) == 1 else merge(*streams, key=_offset):
-        if message.offset > up_to:
-            break
-        if message.has_expired(now):
-            continue
-        if messages and (len(messages) >= limit or size + message.size > max_bytes):
-            cut = True
-            break
-        messages.append(message)
-        size += message.size
-    through = messages[-1].offset if cut else max(up_to, after)
-    gaps: dict[int, Gap] = {}
-    offsets = [message.offset for message in messages]
-    for topic, log, begin in wanted:
-        for first, last, count in log.runs(begin, through, offsets):
-            gap, place = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
-            gaps[place] = gaps[place].merged(gap) if place in gaps else gap
-    entries: list[Message | Gap] = []
-    for place in range(len(messages) + 1):
-        entries += [gaps[place]] if place in gaps else []
-        entries += messages[place : place + 1]
-    return Page(lane, tuple(entries), through, complete=not cut)
-
-
-def _offset(message: Message) -> Offset:
-    return message.offset

@@ -20,8 +20,8 @@ from ..core.buffer import PriorityBuffer
 from ..core.connection import CloseReason, Connection
 from ..core.cursor import Cursor, Epoch, EventId
 from ..core.delivery import Delivery
-from ..core.history import Survey
 from ..core.message import BEGINNING, Offset, UserId
+from ..core.reading import Survey
 from ..core.tokens import NONE_REFUSED, ConnectionId, Position, Presented, Session, Token
 from ..core.topics import USER_TOPIC
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused

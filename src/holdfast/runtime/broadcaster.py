@@ -1,28 +1,21 @@
-"""Broadcaster: owns the tasks, and fans out what the broker's log says."""
+"""Broadcaster: what an application calls; each kind of work is done by a part of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
-from itertools import islice
-from types import TracebackType
 from typing import Self
 
-import anyio
 from typing_extensions import Unpack
 
 from ..core.connection import CloseReason
 from ..core.message import Offset, Priority, UserId
-from ..core.numbers import check_number
 from ..core.topics import USER_TOPIC
-from ..errors import ConfigurationError, NotRunning, WrongThread
+from ..errors import ConfigurationError
 from .admission import Admission, Hello
 from .audit import AuditAction, AuditHook
-from .broker import Broker, Head
+from .broker import Broker
 from .lifecycle import DRAIN_TIMEOUT, BroadcasterState, Lifecycle
-from .memory import MemoryBroker
 from .node import Node
 from .opening import Opening
 from .options import Options, OptionsDict
@@ -30,7 +23,7 @@ from .outbox import Outbox
 from .periodic import PeriodicSource, Source
 from .presence import PresenceHook, Teller
 from .publishing import PublishOptions, make_draft
-from .statistics import ConnectionStatistics, Statistics, of_connection, of_node
+from .statistics import ConnectionStatistics, Statistics, of_connections, of_node
 from .subscribing import MaySubscribe, Subscriber
 
 
@@ -57,26 +50,11 @@ class Broadcaster:
         **options: Unpack[OptionsDict],
     ) -> None:
         self.options = Options(**options)
-        if broker is not None and self.options.of_memory_broker:
-            names = ", ".join(self.options.of_memory_broker)
-            raise ConfigurationError(f"{names}: give this to the broker, not beside it")
-        self._node = Node(
-            broker
-            or MemoryBroker(
-                retention=self.options.retention(), tokens=self.options.token_limits(), clock=clock
-            ),
-            self.options,
-            clock,
-            audit,
-        )
-        self._life = Lifecycle(self._node)
+        self._node = Node(self.options.broker(broker, clock), self.options, clock, audit)
+        hook = None if isinstance(presence, bool) else presence
+        self._life = Lifecycle(self._node, Teller(self._node, hook) if presence else None)
         self._subscriber = Subscriber(self._node)
         self._admission = Admission(self._node, self._subscriber)
-        self._sources: list[PeriodicSource] = []
-        self._teller: Teller | None = None
-        if presence:
-            self._teller = Teller(self._node, None if presence is True else presence)
-        self._node.on_listeners = self._listeners_changed
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -87,24 +65,9 @@ class Broadcaster:
 
     async def __aenter__(self) -> Self:
         await self._life.start()
-        for task in (self._follow, self._node.upkeep.heartbeats, self._node.upkeep.sweeps):
-            self._life.spawn(task)
-        for source in self._sources:
-            self._life.spawn(source.run)
-        if self._teller is not None:
-            self._life.spawn(self._teller.run)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with anyio.CancelScope(shield=True):
-            if self._teller is not None:
-                await self._life.drain()
-                await self._teller.leave()  # while its hook can still publish
+    async def __aexit__(self, *_: object) -> None:
         await self._life.stop()
 
     def begin_drain(self) -> None:
@@ -121,17 +84,6 @@ class Broadcaster:
     def check_running(self) -> None:
         """Raise unless messages can be published and delivered, from where this is called."""
         self._life.check_running()
-
-    async def _follow(self) -> None:
-        """Read the log and fan it out, for ever; all that is published in one tick at once."""
-        node = self._node
-        while True:
-            node.deliver(await node.broker.follow(Head(node.epoch, node.ingested)))
-            await asyncio.sleep(self.options.flush_interval or 0)
-
-    def _listeners_changed(self) -> None:
-        for source in self._sources:
-            source.listeners_changed()
 
     # -- what the edges ask --------------------------------------------------------------------
 
@@ -214,13 +166,7 @@ class Broadcaster:
 
         After a timeout the message may have been published, as after a cancellation.
         """
-        loop = self._life.loop
-        if loop is None or self.state in (BroadcasterState.NEW, BroadcasterState.CLOSED):
-            raise NotRunning("the Broadcaster is not running")
-        if asyncio._get_running_loop() is not None:
-            raise WrongThread("this would block the event loop: await publish instead")
-        publishing = self.publish(topic, data, to_user=to_user, **options)
-        return asyncio.run_coroutine_threadsafe(publishing, loop).result(timeout)
+        return self._life.block_on(timeout, self.publish, topic, data, to_user=to_user, **options)
 
     def periodic(
         self,
@@ -237,14 +183,9 @@ class Broadcaster:
         A plain function is called in a worker thread; one that looks at this Broadcaster, or at
         anything else of the event loop, must therefore be a coroutine function.
         """
-        check_number("interval", interval)
         options = PublishOptions(priority=priority, key=key, ttl=ttl)
-        make_draft(topic, None, **options, now=0.0, max_bytes=self.options.max_message_bytes)
-        publish = partial(self.publish, topic, **options)
-        made = PeriodicSource(self._node, topic, source, publish, interval=interval)
-        self._sources = [source for source in self._sources if not source.is_cancelled]
-        self._sources.append(made)
-        self._life.spawn(made.run)
+        made = PeriodicSource(self._node, topic, source, self.publish, interval, **options)
+        self._life.add_source(made)
         return made
 
     # -- connections ---------------------------------------------------------------------------
@@ -293,35 +234,27 @@ class Broadcaster:
 
     def outbox(self, connection_id: str, user: str | None = None) -> Outbox | None:
         """The outbox of that connection, if it is here and the user's."""
-        connection = self._node.registry.get(connection_id)
-        if connection is None or connection.user != user:
-            return None
-        return self._node.outboxes.get(connection)
+        outbox = self._node.outbox_of(connection_id)
+        return None if outbox is None or outbox.connection.user != user else outbox
 
     def outboxes_of(self, user: str) -> list[Outbox]:
         """All outboxes of a user."""
-        return [
-            self._node.outboxes[connection]
-            for connection in self._node.registry.of_user(UserId(user))
-        ]
+        outboxes = self._node.outboxes
+        return [outboxes[connection] for connection in self._node.registry.of_user(UserId(user))]
 
     def disconnect(self, connection_id: str, reason: CloseReason = CloseReason.REQUESTED) -> bool:
         """End a connection; `False` if it is not here."""
-        connection = self._node.registry.get(connection_id)
-        if connection is None:
-            return False
-        self._node.outboxes[connection].close(reason)
-        return True
+        outbox = self._node.outbox_of(connection_id)
+        if outbox is not None:
+            outbox.close(reason)
+        return outbox is not None
 
     async def reauthorize(self, user: str | None = None) -> None:
         """Ask again what a user (`None`: everybody) may see; drop what is no longer allowed.
 
         Connections that are just being opened ask again, too.
         """
-        self._node.rights += 1
-        for outbox in list(self._node.outboxes.values()):
-            if user is None or outbox.connection.user == user:
-                await self._subscriber.reauthorize(outbox)
+        await self._subscriber.reauthorize(user)
 
     async def logout(self, user: str) -> None:
         """End all connections of a user, and make the tokens of those that were there useless."""
@@ -347,7 +280,7 @@ class Broadcaster:
         for the application to decide.
         """
         self.check_running()
-        if self._teller is None:
+        if self._node.registry.attendance is None:
             raise ConfigurationError("nobody is counted: make the Broadcaster with presence=True")
         return await self._node.broker.presence.users(topic)
 
@@ -363,10 +296,4 @@ class Broadcaster:
         self, transport: str | None = None, *, limit: int | None = None
     ) -> list[ConnectionStatistics]:
         """A snapshot of every connection (of one transport), the oldest `limit` of them."""
-        now = self._node.monotonic()
-        outboxes = (
-            outbox
-            for connection, outbox in self._node.outboxes.items()
-            if transport is None or connection.transport == transport
-        )
-        return [of_connection(outbox, now) for outbox in islice(outboxes, limit)]
+        return of_connections(self._node, transport, limit)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..core.cursor import Cursor, Epoch
-from ..core.delivery import PageRequest
-from ..core.history import Page, Subscriptions, Survey
 from ..core.message import Message, Offset, Priority, UserId
 from ..core.presence import Member, Movement, NodeId
+from ..core.reading import Page, PageRequest, Subscriptions, Survey
 from ..core.tokens import ConnectionId, Redemption, Session, Token
 
 

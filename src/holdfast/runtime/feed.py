@@ -18,7 +18,7 @@ FEED_BYTES = 4 * 1024 * 1024
 class Feed:
     """What `Broker.follow` answers from; belongs to one event loop.
 
-    Invariant (tests/contract/test_broker.py): a batch is complete up to its head, or says that it
+    Invariant (tests/contract/test_feed.py): a batch is complete up to its head, or says that it
     is not.
     """
 

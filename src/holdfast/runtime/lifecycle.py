@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from ..core.connection import CloseReason
 from ..errors import BroadcasterFailed, NotRunning, WrongThread
+from .broker import Head
 
 if TYPE_CHECKING:
     from .node import Node
+    from .periodic import PeriodicSource
+    from .presence import Teller
 
 _logger = logging.getLogger("holdfast")
 
@@ -23,6 +26,9 @@ DRAIN_TIMEOUT = 1.5
 """Seconds that a drain waits for streams to end."""
 
 Task = Callable[[], Awaitable[None]]
+P = ParamSpec("P")
+T = TypeVar("T")
+Call = Callable[P, Coroutine[Any, Any, T]]
 
 
 class BroadcasterState(Enum):
@@ -38,15 +44,18 @@ class BroadcasterState(Enum):
 class Lifecycle:
     """The task group of a node, and the event loop that it belongs to.
 
-    Invariants (tests/runtime/test_broadcaster.py): every task runs between `start` and `stop`,
+    Invariants (tests/runtime/test_lifecycle.py): every task runs between `start` and `stop`,
     and none outlives it, however often the owner is cancelled; after a task has died, every
     connection ends and `check_running` raises.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, teller: Teller | None) -> None:
         self.state = BroadcasterState.NEW
-        self.loop: asyncio.AbstractEventLoop | None = None
         self._node = node
+        self._teller = teller
+        self._sources: list[PeriodicSource] = []
+        node.on_listeners = self._listeners_changed
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: TaskGroup | None = None
         self._failure: Exception | None = None
         self._started_at = 0.0
@@ -57,11 +66,11 @@ class Lifecycle:
         return self._node.monotonic() - self._started_at if self._tasks is not None else 0.0
 
     async def start(self) -> None:
-        """Start the broker and open the task group; raises `NotRunning` when that is done."""
+        """Start the broker, then the tasks; raises `NotRunning` when that is done."""
         if self._tasks is not None:
             raise NotRunning("this Broadcaster is running already: enter it once, in one lifespan")
-        self.loop = asyncio.get_running_loop()
-        self._node.monotonic = self.loop.time
+        self._loop = asyncio.get_running_loop()
+        self._node.monotonic = self._loop.time
         self._failure = None
         await self._node.broker.start()
         try:
@@ -73,11 +82,20 @@ class Lifecycle:
         self._started_at = self._node.monotonic()
         self._tasks = await anyio.create_task_group().__aenter__()
         self.state = BroadcasterState.RUNNING
-
-    def spawn(self, task: Task) -> None:
-        """Run a task until the stop; nothing happens before the start."""
-        if self._tasks is not None:
+        upkeep = self._node.upkeep
+        tasks: list[Task] = [self._follow, upkeep.heartbeats, upkeep.sweeps]
+        tasks += [source.run for source in self._sources]
+        if self._teller is not None:
+            tasks.append(self._teller.run)
+        for task in tasks:
             self._tasks.start_soon(self._watch, task)
+
+    def add_source(self, source: PeriodicSource) -> None:
+        """Run it from now on, or from the start on, whenever that is."""
+        self._sources = [known for known in self._sources if not known.is_cancelled]
+        self._sources.append(source)
+        if self._tasks is not None:
+            self._tasks.start_soon(self._watch, source.run)
 
     async def stop(self) -> None:
         """Drain, end all tasks, close the broker; a cancellation does not cut it short."""
@@ -86,6 +104,8 @@ class Lifecycle:
         try:
             with anyio.CancelScope(shield=True):
                 await self.drain()
+                if self._teller is not None:
+                    await self._teller.leave()  # while its hook can still publish
                 await self._node.finish()
         finally:
             self._tasks = None
@@ -126,8 +146,29 @@ class Lifecycle:
                 "the Broadcaster is not running: serve LiveApp with lifespan on, or use "
                 "`async with broadcaster:` in the lifespan of your framework"
             )
-        if asyncio._get_running_loop() is not self.loop:
+        if asyncio._get_running_loop() is not self._loop:
             raise WrongThread("call this in the Broadcaster's event loop, or publish_from_thread")
+
+    def block_on(
+        self, timeout: float | None, call: Call[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a coroutine function in the event loop, and block this other thread meanwhile."""
+        if self._loop is None or self.state in (BroadcasterState.NEW, BroadcasterState.CLOSED):
+            raise NotRunning("the Broadcaster is not running")
+        if asyncio._get_running_loop() is not None:
+            raise WrongThread("this would block the event loop: await publish instead")
+        return asyncio.run_coroutine_threadsafe(call(*args, **kwargs), self._loop).result(timeout)
+
+    async def _follow(self) -> None:
+        """Read the log and fan it out, for ever; all that is published in one tick at once."""
+        node = self._node
+        while True:
+            node.deliver(await node.broker.follow(Head(node.epoch, node.ingested)))
+            await asyncio.sleep(node.options.flush_interval or 0)
+
+    def _listeners_changed(self) -> None:
+        for source in self._sources:
+            source.listeners_changed()
 
     async def _watch(self, task: Task) -> None:
         """Run a task of ours; if it dies, fail everyone who waits for it."""

@@ -9,10 +9,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from ..core.cursor import Cursor, Epoch
-from ..core.delivery import PageRequest
-from ..core.history import History, Page, Subscriptions, Survey
+from ..core.history import History
 from ..core.message import Message, Offset, UserId
 from ..core.presence import Member, Movement, NodeId, Roster
+from ..core.reading import Page, PageRequest, Subscriptions, Survey
 from ..core.retention import Retention
 from ..core.tokens import ConnectionId, Redemption, Session, Token, TokenLimits, TokenRegistry
 from .broker import Batch, Draft, Head

@@ -13,8 +13,8 @@ from typing import Any
 
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, Epoch
-from ..core.delivery import PageRequest
 from ..core.message import BEGINNING, Gap, Message, UserId
+from ..core.reading import PageRequest
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
@@ -207,12 +207,17 @@ class Node:
         while self._under_way:
             await asyncio.wait(list(self._under_way))
 
+    def outbox_of(self, id: str) -> Outbox | None:
+        """The outbox of a connection that takes part in the fan-out."""
+        connection = self.registry.get(id)
+        return None if connection is None else self.outboxes[connection]
+
     def take_over(self, id: ConnectionId) -> None:
         """A newcomer has the session of this connection, which the client no longer uses."""
-        connection = self.registry.get(id)
-        if connection is not None:
-            self.note_connection(AuditAction.TAKEN_OVER, connection, "")
-            self.end(self.outboxes[connection], CloseReason.TAKEN_OVER)
+        outbox = self.outbox_of(id)
+        if outbox is not None:
+            self.note_connection(AuditAction.TAKEN_OVER, outbox.connection, "")
+            self.end(outbox, CloseReason.TAKEN_OVER)
 
     def end(self, outbox: Outbox, reason: CloseReason) -> None:
         """Take a connection out of the fan-out at once, and tell it to end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -11,6 +12,8 @@ from ..core.registry import ConnectionLimits
 from ..core.retention import Retention
 from ..core.tokens import TokenLimits
 from ..errors import ConfigurationError
+from .broker import Broker
+from .memory import MemoryBroker
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Bytes of one encoded frame: the least that the ASGI servers take over WebSocket (daphne)."""
@@ -102,14 +105,20 @@ class Options:
                 f"{self.buffer_bytes}: such a message could never be delivered"
             )
 
-    @property
-    def of_memory_broker(self) -> list[str]:
-        """The names of the options given that configure the memory broker."""
+    def broker(self, given: Broker | None, clock: Callable[[], float]) -> Broker:
+        """The broker that was given, or one in memory; raises `ConfigurationError`."""
+        if given is None:
+            return MemoryBroker(
+                retention=self._retention(), tokens=self._token_limits(), clock=clock
+            )
         names = ("history_limit", "history_age", "history_bytes", "token_lifetime", "token_grace")
-        return [name for name in names if getattr(self, name) is not None]
+        misplaced = [name for name in names if getattr(self, name) is not None]
+        if misplaced:
+            what = ", ".join(misplaced)
+            raise ConfigurationError(f"{what}: give this to the broker, not beside it")
+        return given
 
-    def retention(self) -> Retention:
-        """For the memory broker."""
+    def _retention(self) -> Retention:
         default = Retention()
         return Retention(
             limit=default.limit if self.history_limit is None else self.history_limit,
@@ -117,8 +126,7 @@ class Options:
             max_bytes=default.max_bytes if self.history_bytes is None else self.history_bytes,
         )
 
-    def token_limits(self) -> TokenLimits:
-        """For the memory broker."""
+    def _token_limits(self) -> TokenLimits:
         default = TokenLimits()
         return TokenLimits(
             lifetime=default.lifetime if self.token_lifetime is None else self.token_lifetime,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, EventId
-from ..core.delivery import CHUNK_BYTES, PageRequest
+from ..core.delivery import CHUNK_BYTES
 from ..core.message import Gap
+from ..core.reading import PageRequest
 from ..core.run import Run
 from ..core.tokens import Position, Token
 from ..core.window import Window

@@ -6,9 +6,14 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import anyio.to_thread
+from typing_extensions import Unpack
+
+from ..core.numbers import check_number
+from .publishing import PublishOptions, make_draft
 
 if TYPE_CHECKING:
     from .node import Node
@@ -33,14 +38,18 @@ class PeriodicSource:
         node: Node,
         topic: str,
         source: Source,
-        publish: Callable[[object], Awaitable[object]],
-        *,
+        publish: Callable[..., Awaitable[object]],
         interval: float,
+        **options: Unpack[PublishOptions],
     ) -> None:
+        """Raises `ConfigurationError` and `PublishError` for what could never be published."""
+        check_number("interval", interval)
+        max_bytes = node.options.max_message_bytes
+        make_draft(topic, None, **options, now=0.0, max_bytes=max_bytes)
         self.topic = topic
         self._node = node
         self._source = source
-        self._publish = publish
+        self._publish = partial(publish, topic, **options)
         self._interval = interval
         self._changed = asyncio.Event()
         self._cancelled = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..core.buffer import BufferStatistics
@@ -115,6 +116,19 @@ def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
         unacknowledged=None if outbox.window is None else outbox.window.unacknowledged,
         buffer=connection.delivery.buffer.statistics(),
     )
+
+
+def of_connections(
+    node: Node, transport: str | None, limit: int | None
+) -> list[ConnectionStatistics]:
+    """A snapshot of every connection (of one transport), the oldest `limit` of them."""
+    now = node.monotonic()
+    outboxes = (
+        outbox
+        for connection, outbox in node.outboxes.items()
+        if transport is None or connection.transport == transport
+    )
+    return [of_connection(outbox, now) for outbox in islice(outboxes, limit)]
 
 
 def of_node(node: Node, state: str, uptime: float) -> Statistics:

@@ -117,8 +117,15 @@ class Subscriber:
             session.subscriptions = connection.subscriptions
             await self._node.broker.tokens.record(session)
 
-    async def reauthorize(self, outbox: Outbox) -> list[str]:
-        """Ask again for every subscription, and drop what is no longer allowed; return that."""
+    async def reauthorize(self, user: str | None) -> None:
+        """See `Broadcaster.reauthorize`."""
+        self._node.rights += 1
+        for outbox in list(self._node.outboxes.values()):
+            if user is None or outbox.connection.user == user:
+                await self._ask_again(outbox)
+
+    async def _ask_again(self, outbox: Outbox) -> None:
+        """Ask again for every subscription, and drop what is no longer allowed."""
         connection = outbox.connection
         held = list(connection.subscriptions)
         try:
@@ -128,10 +135,9 @@ class Subscriber:
         except Exception:
             _logger.exception("nobody could say what a client may have; it is to come back")
             self._node.end(outbox, CloseReason.FAILED)
-            return []
+            return
         if rejected:
             connection.session.refused |= frozenset(rejected)
             await self._drop(connection, rejected)
             data = {"topics": rejected}
             outbox.put(frames.control("unsubscribed", self._node.clock(), data))
-        return rejected

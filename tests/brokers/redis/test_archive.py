@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from holdfast import Cursor, Priority, Retention
 from holdfast.brokers.redis import RedisBroker
-from holdfast.core.delivery import PageRequest
 from holdfast.core.message import Gap, Message, Offset, UserId
+from holdfast.core.reading import PageRequest
 from holdfast.runtime.broker import Draft, Head
 from tests.brokers.redis.conftest import Start
 from tests.brokers.redis.test_reader import key_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import threading
 from typing import TYPE_CHECKING
 
@@ -21,19 +20,6 @@ from tests.support.redis_server import shared_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-def hub() -> str:
-    """The name of a hub that nobody else has."""
-    return secrets.token_hex(8)
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[Redis]:
-    """A client, as an application makes it."""
-    async with Redis.from_url(shared_server().url) as made:
-        yield made
 
 
 @pytest.fixture

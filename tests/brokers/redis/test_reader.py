@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from holdfast import Priority
 from holdfast.brokers.redis import RedisBroker, keys
-from holdfast.core.delivery import PageRequest
 from holdfast.core.message import Gap, Message, Offset
+from holdfast.core.reading import PageRequest
 from holdfast.runtime.broker import Draft, Head
 from tests.brokers.redis.conftest import Start
 from tests.faults.hub import feed_links

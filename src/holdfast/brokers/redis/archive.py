@@ -10,9 +10,8 @@ from itertools import chain
 from typing import Any
 
 from ...core.cursor import Cursor
-from ...core.delivery import PageRequest
-from ...core.history import Located, Page, Subscriptions, Survey, page_of
 from ...core.message import BEGINNING, Gap, Message, Offset, Priority, UserId
+from ...core.reading import Located, Page, PageRequest, Subscriptions, Survey, page_of
 from ...core.topic_log import TopicLog
 from ...core.topics import TopicTree, is_pattern
 from . import entries, keys
@@ -56,15 +55,8 @@ class Archive:
         ]
         excerpts: list[Excerpt] = [await each for each in asked]
         ends = [excerpt.through for excerpt in excerpts]
-        page = page_of(
-            lane,
-            chain.from_iterable(excerpt.logs for excerpt in excerpts),
-            after,
-            up_to=min(up_to, *ends),
-            limit=request.limit,
-            max_bytes=request.max_bytes,
-            now=self._line.now(),
-        )
+        logs = chain.from_iterable(excerpt.logs for excerpt in excerpts)
+        page = page_of(replace(request, up_to=min(up_to, *ends)), logs, self._line.now())
         return replace(page, complete=page.complete and not any(each.is_cut for each in excerpts))
 
     async def survey(

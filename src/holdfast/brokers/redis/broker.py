@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.cursor import MAX_OFFSET, Cursor, Epoch
-from ...core.delivery import PageRequest
-from ...core.history import Page, Subscriptions, Survey
 from ...core.message import Offset, UserId
 from ...core.numbers import check_number
+from ...core.reading import Page, PageRequest, Subscriptions, Survey
 from ...core.retention import Retention
 from ...core.tokens import TokenLimits
 from ...errors import BrokerUnavailable, ConfigurationError

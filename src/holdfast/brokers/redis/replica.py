@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from itertools import product
 
 from ...core.cursor import Cursor
-from ...core.history import History, Subscriptions
+from ...core.history import History
 from ...core.message import LANES, Offset, Priority
+from ...core.reading import Subscriptions
 from ...core.retention import Retention
 
 

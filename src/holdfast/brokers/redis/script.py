@@ -14,7 +14,17 @@ from typing import Any
 from ...core.cursor import Epoch
 from ...core.message import Offset
 
-PARTS = ("hub.lua", "log.lua", "reading.lua", "sessions.lua", "presence.lua", "run.lua")
+PARTS = (
+    "hub.lua",
+    "log.lua",
+    "address.lua",
+    "publishing.lua",
+    "reading.lua",
+    "sessions.lua",
+    "presence.lua",
+    "run.lua",
+)
+"""In this order: each uses what is written before it."""
 
 TEXT = "\n".join(
     files("holdfast.brokers.redis").joinpath(part).read_text("utf-8") for part in PARTS

@@ -1,0 +1,194 @@
+"""GET /stream and /reconnect: what is presented, and what each refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast import Broadcaster
+from holdfast.asgi import LiveApp
+from holdfast.auth import User
+from tests.asgi.paths import STREAMS
+from tests.support.asgi import Http, fetch, live
+from tests.support.brokers import LateBroker
+from tests.support.virtual import settle, wall_clock
+
+
+class TestStreams:
+    """GET /stream and /reconnect."""
+
+    @pytest.mark.parametrize("path", STREAMS)
+    @pytest.mark.parametrize(
+        ("query", "topics"),
+        [
+            ("topics=a,b", ["a", "b"]),
+            ("metrics=a,b", ["a", "b"]),
+            ("topics=a&metrics=b", ["a"]),
+            ("topics=,a,,b,", ["a", "b"]),
+            ("topics=%61", ["a"]),
+            ("topics=%C3%A9", ["é"]),
+            ("topics=a.*", ["a.*"]),
+            ("topics=", []),
+            ("", []),
+        ],
+    )
+    async def test_topics(self, app: LiveApp, path: str, query: str, topics: list[str]) -> None:
+        """The topics of the query are subscribed; `metrics` is an alias."""
+        async with Http(app, f"{path}?{query}") as call:
+            assert (await call.hello())["topics"] == topics
+
+    async def test_where_a_position_may_come_from(
+        self, app: LiveApp, broadcaster: Broadcaster
+    ) -> None:
+        """The header counts before the query; header token before query token."""
+        async with Http(app, "/stream?topics=t") as call:
+            await call.hello()
+            at = call.decoder.last_event_id
+        await broadcaster.publish("t", 1)
+        epoch, _, token = at.split("~")
+        bad = f"{epoch}~0~{'A' * 22}"
+        for path, headers, session in [
+            (f"/stream?topics=t&last_event_id={bad}", {"Last-Event-ID": at}, "resumed"),
+            (f"/reconnect?last_event_id={at}", {}, "resumed"),
+            (f"/reconnect?token={token}", {}, "gap"),
+            ("/reconnect", {"X-Reconnect-Token": token}, "gap"),
+            (f"/reconnect?last_event_id={at}", {"Last-Event-ID": bad}, "gap"),
+            (f"/reconnect?token={'A' * 22}", {"X-Reconnect-Token": token}, "gap"),
+            (f"/stream?topics=t&token={'A' * 22}", {"Last-Event-ID": at}, "resumed"),
+            ("/reconnect", {"Last-Event-ID": ""}, "fresh"),
+            ("/stream?topics=t&last_event_id=&token=", {}, "fresh"),
+        ]:
+            async with Http(app, path, headers=headers) as call:
+                data = await call.hello()
+                assert data["session"] == session, (path, headers)
+                if session == "resumed":
+                    assert (await call.frame())["data"] == 1
+                    at = f"{call.decoder.last_event_id.split('~')[0]}~0~{data['reconnectToken']}"
+                    token = data["reconnectToken"]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["0", "-1", "+5", "1_000", "x" * 500, "%00", "../../etc", "é", "\xff\xfe", "~~", "null",
+         "٥".encode().decode("latin-1"), "A" * 60_000],
+        ids=lambda text: ascii(text)[:20],
+    )  # fmt: skip
+    async def test_bad_cursor_is_never_an_http_error(self, app: LiveApp, text: str) -> None:
+        """A browser's EventSource would give up for good: so it is 200, and declared."""
+        for headers in ({"Last-Event-ID": text}, {"X-Reconnect-Token": text}):
+            async with Http(app, "/stream?topics=t", headers=headers) as call:
+                data = await call.hello()
+                assert data["session"] == "gap"
+                assert data["gap"]["cause"] == "unknown"
+
+    @pytest.mark.parametrize("path", STREAMS)
+    async def test_head_consumes_nothing(self, app: LiveApp, path: str) -> None:
+        """HEAD answers the headers and ends, and leaves connection and token alone."""
+        async with Http(app, "/stream?topics=t") as call:
+            await call.hello()
+            at = call.decoder.last_event_id
+            answer = await fetch(app, "HEAD", f"{path}?topics=t", headers={"Last-Event-ID": at})
+            assert (answer.status, answer.body) == (200, b"")
+            assert answer.headers["content-type"] == "text/event-stream"
+            assert "x-reconnect-token" not in answer.headers
+            await settle()
+            assert not call.task.done(), "the connection was not taken over"
+
+    @pytest.mark.parametrize(
+        "header", [{"Sec-Purpose": "prefetch"}, {"Purpose": "prefetch"}, {"X-Moz": "prefetch"}]
+    )
+    async def test_prefetch_consumes_nothing(self, app: LiveApp, header: dict[str, str]) -> None:
+        """A browser that only looks ahead does not use up a token."""
+        async with Http(app, "/stream?topics=t") as call:
+            await call.hello()
+            at = call.decoder.last_event_id
+        await fetch(app, "GET", "/stream?topics=t", headers={"Last-Event-ID": at, **header})
+        async with Http(app, "/stream?topics=t", headers={"Last-Event-ID": at}) as call:
+            assert (await call.hello())["session"] == "resumed"
+
+    @pytest.mark.parametrize(
+        ("accept", "status"),
+        [
+            ("text/event-stream", 200), ("*/*", 200), ("text/*", 200), ("", 200),
+            ("TEXT/Event-Stream; q=0.5", 200), ("text/html, text/event-stream", 200),
+            ("application/json", 406), ("text/html,application/xml;q=0.9", 406),
+            ("text/plain", 406), ("nonsense", 406),
+        ],
+    )  # fmt: skip
+    async def test_accept(self, app: LiveApp, accept: str, status: int) -> None:
+        """Whoever takes no event stream is told so."""
+        async with Http(app, "/stream?topics=t", headers={"Accept": accept}) as call:
+            assert await call.start() == status
+
+    async def test_refusals(self, broadcaster: Broadcaster, app: LiveApp) -> None:
+        """Bad topics are 400, unknown clients 401, foreign pages 403; all as JSON errors."""
+        for path, headers, status, code in [
+            ("/stream?topics=a%20b", {}, 400, "invalid_topic"),
+            ("/stream?topics=$user", {}, 400, "invalid_topic"),
+            ("/stream?topics=" + ",".join(f"t{n}" for n in range(201)), {}, 400, "too_many_topics"),
+            ("/stream?topics=" + "x" * 70_000, {}, 400, "invalid_query"),
+            ("/stream?topics=%00", {}, 400, "invalid_topic"),
+            ("/stream?topics=t", {"X-User": "nobody"}, 401, "unauthorized"),
+            ("/stream?topics=t", {"Origin": "https://evil.test"}, 403, "foreign_origin"),
+            ("/stream?topics=t", {"Origin": "null"}, 403, "foreign_origin"),
+        ]:
+            answer = await fetch(app, "GET", path, headers=headers)
+            assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+            assert answer.headers["content-type"] == "application/json"
+        assert broadcaster.statistics().opened == 0
+
+    async def test_rejected_topic_is_no_error(self, app: LiveApp) -> None:
+        """Topics that the hook refuses are named, the others work."""
+        async with Http(app, "/stream?topics=secret,open") as call:
+            data = await call.hello()
+            assert (data["topics"], data["rejected"]) == (["open"], ["secret"])
+
+    async def test_no_room_and_no_future_mean_come_back_later(self) -> None:
+        """A 503 would end an EventSource for good: a stream that ends at once, with a delay."""
+        async with Broadcaster(max_connections=1) as broadcaster:
+            app = live(broadcaster)
+            async with Http(app, "/stream?topics=t") as first:
+                await first.hello()
+                for reason in ("over capacity", "drain"):
+                    async with Http(app, "/stream?topics=t") as call:
+                        assert await call.start() == 200
+                        assert call.headers["content-type"] == "text/event-stream"
+                        frame = await call.frame()
+                        assert frame["data"] == {"reason": reason, "reconnect": True}
+                        assert await call.event() is None
+                        assert 2000 <= (call.decoder.retry or 0) <= 10_000
+                        assert call.decoder.last_event_id == "", "no id: the client keeps its own"
+                    broadcaster.begin_drain()
+
+    async def test_failed_broadcaster_means_come_back_later(self) -> None:
+        """When a task has died, streams are answered the same way, and health says so."""
+        broker = LateBroker()
+        async with Broadcaster(broker=broker) as broadcaster:
+            app = live(broadcaster)
+            await broker.die(ConnectionError())
+            await settle()
+            assert (await fetch(app, "GET", "/health")).status == 503
+            async with Http(app, "/stream?topics=t") as call:
+                assert await call.start() == 200
+                assert (await call.frame())["data"] == {"reason": "failed", "reconnect": True}
+
+    async def test_disabled(self, broadcaster: Broadcaster) -> None:
+        """When switched off, 204: an EventSource does not come back."""
+        app = live(broadcaster, enabled=False)
+        for path in STREAMS:
+            for method in ("GET", "HEAD"):
+                answer = await fetch(app, method, f"{path}?topics=t")
+                assert (answer.status, answer.body) == (204, b"")
+                assert "content-length" not in answer.headers
+
+    async def test_credentials_that_expire_end_the_stream(self) -> None:
+        """A stream does not outlive the credentials that opened it."""
+        until = wall_clock() + 60.0
+        async with Broadcaster(clock=wall_clock) as broadcaster:
+            app = live(broadcaster, authenticate=lambda request: User(id="ann", expires_at=until))
+            async with Http(app, "/stream?topics=t") as call:
+                await call.hello()
+                while (frame := await call.frame())["type"] != "closing":
+                    pass
+                assert frame["data"] == {"reason": "credentials expired", "reconnect": False}
+                assert await call.event() is None
+                assert until <= wall_clock() <= until + 1.0
+            assert (await fetch(app, "GET", "/stream?topics=t")).status == 401

@@ -1,0 +1,26 @@
+"""Every test is run with each implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from holdfast.runtime.broker import Broker
+from tests.contract.implementations import FACTORIES, Make
+
+
+@pytest.fixture(params=FACTORIES)
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """The factory of each implementation."""
+    async with FACTORIES[request.param]() as factory:
+        yield factory
+
+
+@pytest.fixture
+async def broker(make: Make) -> AsyncIterator[Broker]:
+    """A started broker with an empty log."""
+    made = make()
+    await made.start()
+    yield made
+    await made.close()

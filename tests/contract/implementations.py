@@ -1,0 +1,85 @@
+"""Every Broker there is. To hold another one to the contract, add its factory to `FACTORIES`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from redis._parsers import _AsyncRESP2Parser
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
+
+from holdfast import MemoryBroker
+from holdfast.brokers.redis import RedisBroker
+from holdfast.runtime.broker import Broker
+from tests.support.processes import HOST
+from tests.support.redis_server import shared_cluster, shared_server
+
+
+class Clock:
+    """Seconds since the Unix epoch, with a lever."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self._skipped
+
+    def skip(self, seconds: float) -> None:
+        """Let time pass at once."""
+        self._skipped += seconds
+
+
+CLOCK = Clock()
+
+
+Make = Callable[..., Broker]
+"""Makes a broker with an empty log of its own, from `retention` and `tokens`."""
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[Make]:
+    """The default broker."""
+    yield lambda **limits: MemoryBroker(clock=CLOCK, **limits)
+
+
+@asynccontextmanager
+async def redis(connect: Callable[[], Redis | RedisCluster]) -> AsyncIterator[Make]:
+    """The broker on Redis, each in a hub of its own."""
+    made: list[RedisBroker] = []
+    async with connect() as client:
+
+        def make(**limits: Any) -> Broker:
+            made.append(RedisBroker(client, hub=secrets.token_hex(8), clock=CLOCK, **limits))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            await broker.close()
+
+
+def plain(**options: Any) -> Redis:
+    """A client of one server."""
+    return Redis.from_url(shared_server().url, **options)
+
+
+def without_hiredis() -> Redis:
+    """A client with the parser that is written in Python."""
+    pool = ConnectionPool.from_url(shared_server().url, parser_class=_AsyncRESP2Parser, protocol=2)
+    return Redis.from_pool(pool)
+
+
+def cluster() -> RedisCluster:
+    """A client of a Redis Cluster."""
+    return RedisCluster(HOST, shared_cluster().port)
+
+
+FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Make]]] = {
+    "memory": memory,
+    "redis": lambda: redis(lambda: plain(protocol=2)),
+    "redis, RESP3": lambda: redis(lambda: plain(protocol=3)),
+    "redis, without hiredis": lambda: redis(without_hiredis),
+    "redis, cluster": lambda: redis(cluster),
+}

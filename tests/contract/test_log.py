@@ -1,0 +1,295 @@
+"""What every Broker must do: what is published can be read, as far as it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import Priority, Retention
+from holdfast.core.message import Message, Offset, UserId
+from holdfast.runtime.broker import Broker
+from tests.contract.implementations import CLOCK, FACTORIES, Make
+from tests.contract.reading import bodies, draft, gaps, read, survey_of
+
+
+class TestLog:
+    """Publishing, and reading what was published."""
+
+    async def test_published_is_readable_at_once(self, broker: Broker) -> None:
+        """What publish returned for can be read, without waiting for anything."""
+        head = await broker.publish(draft(1))
+        page = await read(broker)
+        assert bodies(page) == [b"1"]
+        assert page.through == head.offset
+        assert await broker.head() == head
+
+    async def test_order_is_that_of_publishing(self, broker: Broker) -> None:
+        """Offsets ascend by one, and a lane is read in their order."""
+        offsets = [(await broker.publish(draft(n))).offset for n in range(10)]
+        assert offsets == list(range(offsets[0], offsets[0] + 10))
+        page = await read(broker)
+        assert bodies(page) == [b"%d" % n for n in range(10)]
+        assert page.complete
+
+    async def test_concurrent_publishers_get_offsets_of_their_own(self, broker: Broker) -> None:
+        """Publishing at the same time gives each message its own place."""
+        heads = await asyncio.gather(*(broker.publish(draft(n)) for n in range(20)))
+        offsets = [head.offset for head in heads]
+        assert sorted(offsets) == list(range(min(offsets), min(offsets) + 20))
+        by_offset = [n for _, n in sorted(zip(offsets, range(20), strict=True))]
+        assert bodies(await read(broker)) == [b"%d" % n for n in by_offset]
+
+    async def test_message_comes_back_as_it_was(self, broker: Broker) -> None:
+        """Every field of a draft is kept."""
+        body = '{"data":"é\u2028\\u0000"}'.encode()
+        given_ = draft(
+            body=body, priority=Priority.CRITICAL, key="", expires_at=CLOCK() + 60.0,
+            to_user=UserId("ann"),
+        )  # fmt: skip
+        head = await broker.publish(given_)
+        (entry,) = (await read(broker, Priority.CRITICAL, user="ann")).entries
+        assert isinstance(entry, Message)
+        for name in ("topic", "priority", "body", "timestamp", "key", "expires_at", "to_user"):
+            assert getattr(entry, name) == getattr(given_, name), name
+        assert entry.offset == head.offset
+
+    async def test_lanes_are_read_one_by_one(self, broker: Broker) -> None:
+        """A page holds its own lane only."""
+        for lane in Priority:
+            await broker.publish(draft(lane.label, priority=lane))
+        for lane in Priority:
+            assert bodies(await read(broker, lane)) == [lane.label.encode()]
+
+    async def test_pages_join_without_hole_or_overlap(self, broker: Broker) -> None:
+        """Reading on from `through`, page by page, gives everything once, in order."""
+        for n in range(25):
+            await broker.publish(draft(n, topic="tu"[n % 2]))
+        found: list[bytes] = []
+        after, complete = 0, False
+        while not complete:
+            page = await read(broker, after=after, topics={"t": 0, "u": 0}, limit=4)
+            assert len(page.entries) <= 4
+            assert page.complete or page.through > after
+            found += bodies(page)
+            after, complete = page.through, page.complete
+        assert found == [b"%d" % n for n in range(25)]
+
+    async def test_page_is_bounded_in_bytes_but_not_empty(self, broker: Broker) -> None:
+        """A page stops before its bytes are exceeded, and yet a large message gets through."""
+        for n in range(3):
+            await broker.publish(draft(body=b"%d" % n * 100))
+        page = await read(broker, max_bytes=10)
+        assert len(page.entries) == 1
+        assert not page.complete
+        assert len((await read(broker, max_bytes=250)).entries) == 2
+
+    async def test_page_ends_where_it_is_asked_to(self, broker: Broker) -> None:
+        """Nothing beyond `up_to` is read, and such a page is complete there."""
+        for n in range(10):
+            await broker.publish(draft(n))
+        page = await read(broker, after=2, up_to=6)
+        assert bodies(page) == [b"2", b"3", b"4", b"5"]
+        assert (page.through, page.complete) == (6, True)
+
+    async def test_since_hides_what_was_before(self, broker: Broker) -> None:
+        """What was published up to `since` is neither read nor counted nor declared lost."""
+        await broker.publish(draft(1))
+        head = await broker.publish(draft(2))
+        await broker.publish(draft(3))
+        topics: dict[str, int] = {"t": head.offset}
+        assert bodies(await read(broker, topics=topics)) == [b"3"]
+        survey = await survey_of(broker, 0, {"t": head.offset})
+        assert (survey.replay, survey.lost) == (1, None)
+
+    async def test_patterns_are_read(self, broker: Broker) -> None:
+        """A pattern reads each topic that it covers once, and no other."""
+        for topic in ("a.b", "a.c", "b.c", "a"):
+            await broker.publish(draft(topic, topic=topic))
+        found = bodies(await read(broker, topics={"a.*": 0, "a.b": 0, "**": 10**9}))
+        assert found == [b"a.b", b"a.c"]
+
+    async def test_personal_messages_are_for_their_user(self, broker: Broker) -> None:
+        """A message to a user is read by that user only, beside what is for all."""
+        await broker.publish(draft("all"))
+        await broker.publish(draft("ann", to_user=UserId("ann")))
+        await broker.publish(draft("bob", to_user=UserId("bob")))
+        assert bodies(await read(broker)) == [b"all"]
+        assert bodies(await read(broker, user="ann")) == [b"all", b"ann"]
+        assert bodies(await read(broker, user="carl")) == [b"all"]
+
+    async def test_superseded_is_not_replayed(self, broker: Broker) -> None:
+        """Of a key only the newest value is read, also across lanes, and nothing is lost by it."""
+        await broker.publish(draft(1, key="k"))
+        await broker.publish(draft(2, key="k", priority=Priority.LOW))
+        await broker.publish(draft(3, key="other"))
+        await broker.publish(draft(4, key="k", topic="u"))
+        await broker.publish(draft(5, key="k", to_user=UserId("ann")))
+        topics = {"t": 0, "u": 0}
+        found = [e for lane in Priority for e in (await read(broker, lane, topics=topics)).entries]
+        assert [e.body for e in found if isinstance(e, Message)] == [b"2", b"3", b"4"]
+        survey = await survey_of(broker, 0, {"t": Offset(0), "u": Offset(0)})
+        assert (survey.replay, survey.lost) == (3, None)
+
+    async def test_empty_key_is_a_key(self, broker: Broker) -> None:
+        """An empty key conflates; no key does not."""
+        for n, key in enumerate(["", "", None, None]):
+            await broker.publish(draft(n, key=key))
+        assert bodies(await read(broker)) == [b"1", b"2", b"3"]
+
+    async def test_expired_is_not_replayed_and_not_lost(self, broker: Broker) -> None:
+        """A message whose ttl has passed is not read, and no gap stands for it."""
+        await broker.publish(draft(1, expires_at=CLOCK() + 5.0))
+        await broker.publish(draft(2))
+        assert bodies(await read(broker)) == [b"1", b"2"]
+        CLOCK.skip(6.0)
+        page = await read(broker)
+        assert (bodies(page), gaps(page)) == ([b"2"], [])
+
+    async def test_idempotency_key_publishes_once(self, broker: Broker) -> None:
+        """Publishing again with the key appends nothing and returns the first position."""
+        first = await broker.publish(draft(1, idempotency_key="x"))
+        await broker.publish(draft(2))
+        again = await broker.publish(draft(3, idempotency_key="x"))
+        other = await broker.publish(draft(4, idempotency_key="y"))
+        assert again.offset == first.offset
+        assert other.offset > first.offset
+        assert bodies(await read(broker)) == [b"1", b"2", b"4"]
+
+    async def test_idempotency_holds_for_concurrent_publishers(self, broker: Broker) -> None:
+        """Of several at once with one key, one publishes, and all get its position."""
+        heads = await asyncio.gather(
+            *(broker.publish(draft(n, idempotency_key="x")) for n in range(8))
+        )
+        assert len({head.offset for head in heads}) == 1
+        assert len(bodies(await read(broker))) == 1
+
+
+class TestRetention:
+    """What is kept, for how long, and how the rest is declared."""
+
+    async def test_kept_per_topic_and_lane(self, make: Make) -> None:
+        """A busy topic pushes out no quiet one, nor LOW the others of its own topic."""
+        broker = make(retention=Retention(limit=5))
+        await broker.start()
+        await broker.publish(draft("quiet", topic="q"))
+        await broker.publish(draft("critical", priority=Priority.CRITICAL))
+        for n in range(20):
+            await broker.publish(draft(n, priority=Priority.LOW))
+        topics = {"t": 0, "q": 0}
+        assert bodies(await read(broker, topics=topics)) == [b"quiet"]
+        assert bodies(await read(broker, Priority.CRITICAL, topics=topics)) == [b"critical"]
+        low = await read(broker, Priority.LOW, topics=topics)
+        assert bodies(low) == [b"%d" % n for n in range(15, 20)]
+        (gap,) = gaps(low)
+        assert (gap.count, gap.topics, gap.priority) == (15, ("t",), Priority.LOW)
+        assert low.entries[0] is gap
+
+    async def test_gap_only_for_who_missed_something(self, make: Make) -> None:
+        """A reader behind the trimmed part gets a gap with the exact count; one beyond it none."""
+        broker = make(retention=Retention(limit=3))
+        await broker.start()
+        offsets = [(await broker.publish(draft(n))).offset for n in range(10)]
+        for position, lost in [(offsets[3], 3), (offsets[5], 1), (offsets[6], 0), (offsets[8], 0)]:
+            survey = await survey_of(broker, position, {"t": Offset(0)})
+            assert (survey.lost.count if survey.lost else 0) == lost
+            page = await read(broker, after=position)
+            assert sum(gap.count or 0 for gap in gaps(page)) == lost
+
+    async def test_age_is_kept_by_the_sweep(self, make: Make) -> None:
+        """What is older than its age is gone after a sweep, and declared."""
+        broker = make(retention=Retention(age=10.0))
+        assert broker.history_age == 10.0
+        await broker.start()
+        await broker.publish(draft(1))
+        CLOCK.skip(6.0)
+        await broker.publish(draft(2))
+        CLOCK.skip(6.0)
+        await broker.sweep()
+        page = await read(broker)
+        assert bodies(page) == [b"2"]
+        assert [gap.count for gap in gaps(page)] == [1]
+
+    async def test_nothing_kept_is_declared(self, make: Make) -> None:
+        """With a limit of 0 the live feed has everything, and a reader of the past a gap."""
+        broker = make(retention=Retention(limit=0))
+        await broker.start()
+        begin = await broker.head()
+        await broker.publish(draft(1))
+        batch = await broker.follow(begin)
+        assert [m.body for m in batch.messages] == [b"1"]
+        page = await read(broker)
+        assert (bodies(page), [gap.count for gap in gaps(page)]) == ([], [1])
+
+    async def test_a_wider_gap_than_is_remembered_has_no_count(self, make: Make) -> None:
+        """A reader from very far back is told of the gap, if not of its size."""
+        broker = make(retention=Retention(limit=16))
+        await broker.start()
+        for n in range(200):
+            await broker.publish(draft(n))
+        survey = await survey_of(broker, 1, {"t": Offset(0)})
+        assert survey.lost is not None
+        assert survey.lost.count in (None, 183)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(
+                st.just("publish"),
+                st.sampled_from("tu"),
+                st.sampled_from(list(Priority)),
+                st.sampled_from([None, None, "k", "l"]),
+            ),
+            st.tuples(st.just("read"), st.integers(0, 40)),
+        ),
+        max_size=40,
+    ),
+    limit=st.integers(0, 6),
+)
+def test_everything_is_read_superseded_or_in_a_gap(
+    name: str, steps: list[tuple[Any, ...]], limit: int
+) -> None:
+    """From any position, each later message is in a page, superseded by one there, or in a gap."""
+
+    async def script() -> None:
+        async with FACTORIES[name]() as make:
+            await check(make(retention=Retention(limit=limit)))
+
+    async def check(broker: Broker) -> None:
+        await broker.start()
+        published: list[tuple[int, str, Priority, str | None]] = []
+        for step in [*steps, ("read", 0)]:
+            if step[0] == "publish":
+                _, topic, lane, key = step
+                head = await broker.publish(
+                    draft(secrets.token_hex(4), topic=topic, priority=lane, key=key)
+                )
+                published.append((head.offset, topic, lane, key))
+                continue
+            topics = {"t": 0, "u": 0}
+            for lane in Priority:
+                page = await read(broker, lane, after=step[1], topics=topics)
+                here = [e.offset for e in page.entries if isinstance(e, Message)]
+                assert here == sorted(here)
+                holes = gaps(page)
+                for offset, topic, its_lane, key in published:
+                    if its_lane is not lane or offset <= step[1]:
+                        assert offset not in here
+                        continue
+                    superseded = key is not None and any(
+                        o > offset and (t, k) == (topic, key) for o, t, _, k in published
+                    )
+                    covered = any(offset <= g.through and topic in g.topics for g in holes)
+                    assert (offset in here) != (superseded or covered) or superseded
+                lost = sum(g.count or 0 for g in holes)
+                assert lost <= sum(
+                    1 for o, _, where, _ in published if where is lane and o > step[1]
+                )
+
+    asyncio.run(script())

@@ -1,0 +1,104 @@
+"""What every Broker must do: count who is there."""
+
+from __future__ import annotations
+
+from holdfast.core.message import UserId
+from holdfast.core.presence import NodeId
+from holdfast.runtime.broker import Broker
+from tests.contract.implementations import CLOCK
+
+A, B = NodeId("a"), NodeId("b")
+ANN_ON_T, BOB_ON_T = ("t", UserId("ann")), ("t", UserId("bob: +%é"))
+
+
+class TestPresence:
+    """Who is where, over all nodes."""
+
+    async def test_counted_once_over_all_nodes(self, broker: Broker) -> None:
+        """A user on two nodes came with the first and goes with the last."""
+        here = broker.presence
+        first = await here.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
+        assert (set(first.came), first.went) == ({ANN_ON_T, BOB_ON_T}, ())
+        again = await here.update(B, [ANN_ON_T], [], 10.0)
+        assert (again.came, again.went) == ((), ())
+        assert await here.users("t") == {ANN_ON_T[1], BOB_ON_T[1]}
+        assert (await here.update(A, [], [ANN_ON_T, BOB_ON_T], 10.0)).went == (BOB_ON_T,)
+        assert await here.users("t") == {"ann"}
+        assert (await here.update(B, [], [ANN_ON_T], 10.0)).went == (ANN_ON_T,)
+        assert await here.users("t") == frozenset()
+
+    async def test_topics_are_apart(self, broker: Broker) -> None:
+        """Who is on one topic is not on another, whatever their names."""
+        names = ["t", "t.u", "*", "$user", "t:u", "u"]
+        for name in names:
+            await broker.presence.update(A, [(name, UserId(f"of {name}"))], [], 10.0)
+        for name in names:
+            assert await broker.presence.users(name) == {f"of {name}"}
+
+    async def test_telling_again_changes_nothing(self, broker: Broker) -> None:
+        """Coming twice and going twice are reported, and counted, once."""
+        for n in range(2):
+            moved = await broker.presence.update(A, [ANN_ON_T], [], 10.0)
+            assert moved.came == ((ANN_ON_T,) if n == 0 else ())
+        for n in range(2):
+            moved = await broker.presence.update(A, [], [ANN_ON_T], 10.0)
+            assert moved.went == ((ANN_ON_T,) if n == 0 else ())
+        assert await broker.presence.users("t") == frozenset()
+
+    async def test_node_that_dies_takes_its_members_along(self, broker: Broker) -> None:
+        """Whoever tells next after its lease is over reports who went with it."""
+        await broker.presence.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
+        await broker.presence.update(B, [BOB_ON_T], [], 100.0)
+        CLOCK.skip(11.0)
+        moved = await broker.presence.update(B, [], [], 100.0)
+        assert (moved.is_known, moved.went) == (True, (ANN_ON_T,))
+        assert await broker.presence.users("t") == {BOB_ON_T[1]}
+        assert (await broker.presence.update(B, [], [], 100.0)).went == ()
+
+    async def test_node_taken_for_dead_is_told(self, broker: Broker) -> None:
+        """A node that comes back after its lease learns that nobody knows its members."""
+        await broker.presence.update(A, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(B, [], [], 100.0)
+        CLOCK.skip(11.0)
+        moved = await broker.presence.update(A, [], [], 10.0)
+        assert (moved.is_known, moved.went) == (False, (ANN_ON_T,))
+        assert (await broker.presence.update(A, [], [], 10.0)).is_known
+
+    async def test_after_an_outage_nobody_is_buried(self, broker: Broker) -> None:
+        """If nobody has told for a lease's length, all get another; who is silent then goes."""
+        await broker.presence.update(A, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(B, [BOB_ON_T], [], 10.0)
+        CLOCK.skip(60.0)
+        moved = await broker.presence.update(B, [], [], 10.0)
+        assert (moved.is_known, moved.went) == (True, ())
+        CLOCK.skip(9.0)
+        assert (await broker.presence.update(B, [], [], 10.0)).went == ()
+        assert await broker.presence.users("t") == {ANN_ON_T[1], BOB_ON_T[1]}
+        CLOCK.skip(2.0)
+        assert (await broker.presence.update(B, [], [], 10.0)).went == (ANN_ON_T,)
+        assert await broker.presence.users("t") == {BOB_ON_T[1]}
+
+    async def test_nodes_that_die_together_are_buried_together(self, broker: Broker) -> None:
+        """A user who was on two of them goes once."""
+        await broker.presence.update(A, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(B, [ANN_ON_T], [], 10.0)
+        await broker.presence.update(NodeId("c"), [], [], 100.0)
+        CLOCK.skip(11.0)
+        moved = await broker.presence.update(NodeId("c"), [], [], 100.0)
+        assert (moved.came, moved.went) == ((), (ANN_ON_T,))
+        assert await broker.presence.users("t") == frozenset()
+
+    async def test_node_that_ends_takes_its_members_along(self, broker: Broker) -> None:
+        """Whoever was nowhere else is reported at once."""
+        await broker.presence.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
+        await broker.presence.update(B, [BOB_ON_T], [], 10.0)
+        assert (await broker.presence.remove(A)).went == (ANN_ON_T,)
+        assert (await broker.presence.remove(A)).went == ()
+
+    async def test_many_members_at_once(self, broker: Broker) -> None:
+        """Thousands come and go in one telling."""
+        many = [("t", UserId(f"u{n}")) for n in range(2500)]
+        assert set((await broker.presence.update(A, many, [], 10.0)).came) == set(many)
+        moved = await broker.presence.update(A, many[:100], many[100:], 10.0)
+        assert (moved.came, set(moved.went)) == ((), set(many[100:]))
+        assert len(await broker.presence.users("t")) == 100
