@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+GREETING = "raw_sse_greeting"
+"""Only for what an opening costs: a hand-written server that sends a first frame, too."""
+
 SSE = (
     "holdfast_sse",
     "raw_sse",
+    GREETING,
     "raw_sse_batched",
     "bare_sse",
     "starlette_sse",
