@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import pytest
 from redis.asyncio import Redis
 
 from holdfast import Cursor, Priority, Retention
-from holdfast.brokers.redis import RedisBroker
+from holdfast.brokers.redis import RedisBroker, keys
 from holdfast.core.message import Gap, Message, Offset, UserId
 from holdfast.core.reading import PageRequest
 from holdfast.runtime.broker import Draft, Head
@@ -92,26 +96,27 @@ async def test_a_pattern_may_cover_thousands_of_topics(
     assert sorted(found) == sorted(names)
 
 
+@pytest.mark.parametrize("count", [20, 2500])
 async def test_what_has_expired_hides_nothing_behind_it(
-    client: Redis, hub: str, start: Start
+    count: int, client: Redis, hub: str, start: Start
 ) -> None:
-    """A page goes on past more expired messages than it may hold, to the first that is wanted."""
-    broker = await start()
+    """Pages go on past more expired messages than one may look at, to those that are wanted."""
+    broker = await start(retention=Retention(limit=count))
     begin = await broker.head()
-    long_ago = time.time() - 60.0
-    for n in range(20):
-        expires = None if n in (10, 19) else long_ago
-        await broker.publish(
-            Draft(
-                topic="t",
-                priority=Priority.HIGH,
-                body=b"%d" % n,
-                timestamp=time.time(),
-                expires_at=expires,
-            )
+    long_ago, last = time.time() - 60.0, count - 1
+    drafts = [
+        Draft(
+            topic="t",
+            priority=Priority.HIGH,
+            body=b"%d" % n,
+            timestamp=time.time(),
+            expires_at=None if n in (10, last) else long_ago,
         )
+        for n in range(count)
+    ]
+    await asyncio.gather(*map(broker.publish, drafts))
     await client.delete(await key_of(client, hub, "feed"))
-    late = await start()
+    late = await start(retention=Retention(limit=count))
     head = await late.head()
     found, after, complete = list[bytes](), begin.offset, False
     while not complete:
@@ -120,4 +125,146 @@ async def test_what_has_expired_hides_nothing_behind_it(
         assert page is not None
         found += [entry.body for entry in page.entries if isinstance(entry, Message)]
         after, complete = page.through, page.complete
-    assert found == [b"10", b"19"]
+    assert found == [b"10", b"%d" % last]
+
+
+MANY = 1000
+"""Entries that a range read without a bound may get."""
+
+
+@asynccontextmanager
+async def runs_of(client: Redis, hub: str) -> AsyncIterator[list[int]]:
+    """For each run of the script meanwhile, how many entries its range reads could have got."""
+    runs: list[int] = []
+    async with client.monitor() as monitor:
+
+        async def listen() -> None:
+            async for each in monitor.listen():
+                command = str(each["command"])
+                if command.startswith("PING end"):
+                    return
+                if command.startswith("EVALSHA") and hub in command:
+                    runs.append(0)
+                elif command.startswith("XRANGE") and hub in command:
+                    count = re.search(r" COUNT (\d+)$", command)
+                    runs[-1] += int(count[1]) if count else MANY
+
+        listening = asyncio.create_task(listen())
+        yield runs
+        await client.execute_command("PING", "end")
+        await asyncio.wait_for(listening, 10)
+
+
+async def test_a_page_of_many_topics_reads_little_more_than_it_answers(
+    client: Redis, hub: str, start: Start
+) -> None:
+    """Three hundred topics with ten messages each: Redis does not fetch all for a page of 50."""
+    broker = await start()
+    begin = await broker.head()
+    topics = [f"a.{n}" for n in range(300)] * 10
+    await asyncio.gather(*(publish(broker, topic) for topic in topics))
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start()
+    head = await late.head()
+    found, after = list[Offset](), begin.offset
+    async with runs_of(client, hub) as runs:
+        while after < head.offset:
+            request = PageRequest(Priority.HIGH, after, head.offset, 50, 10**6)
+            page = await late.read(head.epoch, request, {"a.*": Offset(0)}, None)
+            assert page is not None
+            found += [entry.offset for entry in page.entries if isinstance(entry, Message)]
+            after = page.through
+    assert found == list(range(begin.offset + 1, head.offset + 1))
+    assert max(runs) < 300 + 10 * 50
+
+
+async def test_many_surveys_do_not_make_others_wait(client: Redis, hub: str, start: Start) -> None:
+    """Surveys that come together, and have much to count, share what one run may look at."""
+    broker = await start()
+    begin = await broker.head()
+    await asyncio.gather(*(publish(broker, *["t"] * 100) for _ in range(10)))
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start()
+    head = await late.head()
+    async with runs_of(client, hub) as runs:
+        surveys = await asyncio.gather(
+            *(
+                late.survey(head.epoch, Cursor.at(begin.offset + n), {"t": Offset(0)}, None)
+                for n in range(60)
+            )
+        )
+    assert [found.replay for found in surveys if found] == [1000 - n for n in range(60)]
+    assert max(runs) < 20_000
+
+
+async def test_a_lost_log_gives_its_bytes_back_once(client: Redis, hub: str, start: Start) -> None:
+    """However often it is read before somebody publishes to it, or the total would mean nothing."""
+    broker = await start()
+    await publish(broker, "a", "a", "a")
+    for kind in ("feed", "m:2:-:a"):
+        await client.delete(await key_of(client, hub, kind))
+    late = await start()
+    epoch = (await late.head()).epoch
+    for _ in range(3):
+        await asyncio.gather(
+            publish(late, "b"), late.survey(epoch, Cursor.at(0), {"a": Offset(0)}, None)
+        )
+    assert await client.hget(f"{keys.prefix(hub)}:log", "bytes") == b"3"
+
+
+async def test_a_publisher_whose_clock_lags_keeps_its_topic(
+    client: Redis, hub: str, start: Start
+) -> None:
+    """Beyond `max_logs`, what was longest not written to goes, and not what has an old time."""
+    few = Retention(max_logs=2)
+    broker = await start(retention=few)
+    begin = await broker.head()
+    for topic, late_by in (("a", 0.0), ("b", 0.0), ("c", 60.0)):
+        at = time.time() - late_by
+        await broker.publish(Draft(topic=topic, priority=Priority.HIGH, body=b"1", timestamp=at))
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start(retention=few)
+    assert await survey(late, begin, "c") == (1, False)
+    assert await survey(late, begin, "a") == (0, True)
+
+
+async def test_a_dropped_topic_of_expired_messages_is_no_loss(
+    client: Redis, hub: str, start: Start
+) -> None:
+    """However many they are: who asks for a topic that is gone, or never was, hears of none."""
+    few = Retention(max_logs=1)
+    broker = await start(retention=few)
+    begin = await broker.head()
+    now = time.time()
+    for n in range(40):
+        expired = Draft(
+            topic="a", priority=Priority.HIGH, body=b"1", timestamp=now, expires_at=now - n
+        )
+        await broker.publish(expired)
+    await publish(broker, "b")
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start(retention=few)
+    assert await survey(late, begin, "a") == (0, False)
+    assert await survey(late, begin, "**") == (1, False)
+
+
+async def test_a_sweep_drops_what_is_past_its_age(client: Redis, hub: str, start: Start) -> None:
+    """Also of topics that nobody writes to or reads: it must not count for the total any more."""
+    brief, now = Retention(age=60.0), time.time()
+    broker = await start(retention=brief, clock=lambda: now)
+    begin = await broker.head()
+    for n in range(250):
+        old = Draft(topic=f"a.{n}", priority=Priority.HIGH, body=b"1", timestamp=now)
+        await broker.publish(old)
+    now += 61.0
+    await broker.publish(Draft(topic="b", priority=Priority.HIGH, body=b"1", timestamp=now))
+    await broker.sweep()
+    held = [await client.xlen(key) for key in await client.keys(f"{keys.prefix(hub)}:*:m:2:*")]
+    assert sum(held) == 1
+    assert await client.hget(f"{keys.prefix(hub)}:log", "bytes") == b"1"
+    await client.delete(await key_of(client, hub, "feed"))
+    late = await start(retention=brief, clock=lambda: now)
+    found = await late.survey(begin.epoch, Cursor.at(begin.offset), {"**": Offset(0)}, None)
+    assert found is not None
+    assert found.lost is not None
+    assert (found.replay, found.lost.count) == (1, 250)

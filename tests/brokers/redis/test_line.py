@@ -138,6 +138,20 @@ async def test_a_call_that_comes_late_is_not_carried_out(client: Redis, hub: str
     assert await published(client, hub) == ["1", "2"]
 
 
+async def test_what_looks_at_much_does_not_go_together(client: Redis, hub: str) -> None:
+    """Operations with thousands of arguments take several calls, so that others get in between."""
+
+    async def calls() -> int:
+        return int((await client.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+    asking = line(client, hub)
+    await asking.call(script.HEAD)
+    before = await calls()
+    big = script.Operation("refresh", ["nobody"] * 3000)
+    await asyncio.gather(*(asking.call(big) for _ in range(10)))
+    assert await calls() - before == 5
+
+
 async def test_wrong_password_is_not_told() -> None:
     """A server that wants another password is unavailable; no text has the one that was given."""
     with RedisServer("--requirepass", "right-one") as server:

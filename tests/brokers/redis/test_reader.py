@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
-from holdfast import Priority
+from holdfast import Cursor, Priority
 from holdfast.brokers.redis import RedisBroker, keys
 from holdfast.core.message import Gap, Message, Offset
 from holdfast.core.reading import PageRequest
+from holdfast.errors import NotRunning
 from holdfast.runtime.broker import Draft, Head
 from tests.brokers.redis.conftest import Start
 from tests.faults.hub import feed_links
 from tests.support.processes import HOST
 from tests.support.proxy import Proxy
-from tests.support.redis_server import shared_server
+from tests.support.redis_server import shared_cluster, shared_server
 
 
 def draft(number: object, topic: str = "t") -> Draft:
@@ -200,3 +202,63 @@ async def test_a_deaf_feed_alone_is_noticed(client: Redis, hub: str, start: Star
             await other.publish(draft(n))
             assert (await followed(broker, begin, b"%d" % n))[-1] == b"%d" % n
             assert time.monotonic() - began < 6.0
+
+
+async def test_a_feed_that_is_always_a_little_late_is_no_outage(
+    client: Redis, hub: str, start: Start
+) -> None:
+    """In a steady flow the end of the log is ahead of the feed: one waits for that of then."""
+    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as slow:
+        broker, other = await start(client=slow), await start()
+        begin = await broker.head()
+        await asyncio.sleep(0.2)
+        (link,) = await feed_links(client, proxy)
+        link.stall()
+        await other.publish(draft("before"))
+        assert (await broker.head()).offset == begin.offset + 1
+        asked = broker.survey(begin.epoch, Cursor.at(begin.offset), {"t": Offset(0)}, None)
+        survey = asyncio.create_task(asked)
+        await asyncio.sleep(0.1)
+        for n in range(5):
+            await other.publish(draft(n))
+        assert (await broker.head()).offset == begin.offset + 6
+        link.resume()
+        link.stall()  # one answer has gone through, which was given before the five
+        found = await survey
+        assert found is not None
+        assert found.replay == 1
+        link.resume()
+
+
+async def test_who_shares_a_broker_waits_for_its_start(client: Redis, hub: str) -> None:
+    """Two that start it at once: for both it is ready when `start` returns."""
+    broker = RedisBroker(client, hub=hub)
+
+    async def begin() -> Head:
+        await broker.start()
+        return await broker.head()
+
+    first, second = await asyncio.gather(begin(), begin())
+    assert first == second
+    await broker.close()
+    assert await broker.head() == first
+    await broker.close()
+    with pytest.raises(NotRunning):
+        await broker.head()
+
+
+async def test_a_cluster_with_a_short_socket_timeout_reads_in_shorter_blocks(hub: str) -> None:
+    """A quiet feed does not run into the client's own timeout, so nobody looks for the cluster."""
+    server = shared_cluster()
+    async with (
+        RedisCluster(HOST, server.port, socket_timeout=0.5) as cluster,
+        Redis(host=HOST, port=server.port) as plain,
+    ):
+        broker = RedisBroker(cluster, hub=hub)
+        await broker.start()
+        await plain.config_resetstat()
+        await asyncio.sleep(1.2)
+        commands = await plain.info("commandstats")
+        await broker.close()
+    assert "cmdstat_xread" in commands
+    assert "cmdstat_cluster|slots" not in commands

@@ -13,7 +13,7 @@
 
 local REMEMBERED = 1024
 local SHRINK_STEP = 1000  -- messages dropped in one go, so that nobody waits for long
-local SOME = 16  -- of the newest are looked at for one that has not expired
+local SOME = 16  -- of the newest are fetched at once, to find one that has not expired
 
 -- All that an address had is gone, nobody knows how.
 local function note_lost(address, at, last)
@@ -58,9 +58,13 @@ function open(address, lane)
     self.forgotten = tonumber(stored[5] or log['floor' .. lane])
     self.last = self.forgotten
   end
-  if length('XLEN', self.messages) ~= self.count then drop_all(self) end
+  if length('XLEN', self.messages) ~= self.count then
+    drop_all(self)
+    self.was_spoilt = true
+  end
   if length('LLEN', self.trimmed) ~= self.remembered then
     unlink(self.trimmed)
+    self.was_spoilt = true
     self.remembered, self.forgotten = 0, math.max(self.forgotten, self.newest_trimmed)
   end
   return self
@@ -124,11 +128,15 @@ end
 
 -- The newest message that somebody may still want, or `otherwise`.
 local function newest_wanted(self, otherwise)
-  local newest = redis.call('XREVRANGE', self.messages, '+', '-', 'COUNT', SOME)
-  for _, entry in ipairs(newest) do
-    if not is_expired(fields_of(entry)) then return tonumber(string.match(entry[1], '%d+')) end
+  local up_to = '+'
+  while true do
+    local newest = redis.call('XREVRANGE', self.messages, up_to, '-', 'COUNT', SOME)
+    for _, entry in ipairs(newest) do
+      if not is_expired(fields_of(entry)) then return tonumber(string.match(entry[1], '%d+')) end
+    end
+    if #newest < SOME then return otherwise end
+    up_to = '(' .. newest[#newest][1]
   end
-  return #newest < SOME and otherwise or self.last
 end
 
 -- Forget an address; `lost`: somebody may still want what it had.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import chain
@@ -31,7 +31,8 @@ Changed = dict[UserId | None, TopicTree]
 class Archive:
     """Pages and surveys of any stretch of the log; one per process.
 
-    Each is one operation, and Redis merges the logs itself: its answer is as long as the page.
+    A page is one operation, and Redis merges the logs itself: its answer is as long as the page,
+    and it looks at little more. A survey that has much to count is several.
     """
 
     def __init__(self, line: Line) -> None:
@@ -66,9 +67,8 @@ class Archive:
         wanted = await self._addresses(min(cursor.marks), subscriptions, user, cursor.highest)
         replay, lost = 0, list[Gap]()
         for part in _parts(wanted):
-            operation = Operation("survey", (*cursor.marks, *_flat(part, BEGINNING)))
-            found: list[list[int]] = await self._shared(operation, None, cursor.highest)
-            for number, lane, count, trimmed, is_known, first, through in found:
+            async for row in self._survey(part, cursor):
+                number, lane, count, trimmed, is_known, first, through = row
                 replay += count
                 if trimmed or not is_known:
                     (topic, _), _since = part[number - 1]
@@ -76,6 +76,18 @@ class Archive:
                     lost.append(gap if is_known else replace(gap, count=None))
         lost.sort(key=lambda gap: -gap.priority)
         return Survey(replay, reduce(Gap.merged, lost) if lost else None)
+
+    async def _survey(
+        self, part: list[tuple[Address, Offset]], cursor: Cursor
+    ) -> AsyncIterator[list[int]]:
+        """What Redis says of these; one operation counts no more than others may wait for."""
+        rest = [int(max(Priority)), 1, 0]
+        while rest:
+            operation = Operation("survey", (*cursor.marks, *rest, *_flat(part, BEGINNING)))
+            found: list[list[int]]
+            found, *rest = await self._shared(operation, None, cursor.highest)
+            for row in found:
+                yield row
 
     async def _addresses(
         self, after: Offset, subscriptions: Subscriptions, user: UserId | None, as_of: Offset
@@ -133,8 +145,8 @@ def _flat(part: list[tuple[Address, Offset]], after: Offset) -> Iterator[str | i
 def _excerpt(
     part: list[tuple[Address, Offset]], lane: Priority, value: list[Any], end: End
 ) -> Excerpt:
-    chosen, is_cut = value[2], value[3] == 1
-    through = entries.offset_of(chosen[-1][1]) if is_cut else end.head
+    is_cut = value[3] == 1
+    through = Offset(value[4]) if is_cut else end.head
     return Excerpt([*_logs(value, part, lane)], through, is_cut)
 
 
@@ -142,7 +154,7 @@ def _logs(
     value: list[Any], wanted: list[tuple[Address, Offset]], lane: Priority
 ) -> Iterator[Located]:
     """What Redis said of each log, as far as the page needs it."""
-    floor, logs, chosen, _ = value
+    floor, logs, chosen, _is_cut, _through = value
     number: int
     id: bytes
     messages: dict[int, list[Message]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -20,7 +21,7 @@ from ...runtime.broker import Batch, Draft, Head
 from . import entries, keys
 from .archive import Archive
 from .bounded import within
-from .line import UNREACHABLE, Client, Line
+from .line import UNREACHABLE, Client, Line, connection_settings
 from .presence import RedisPresence
 from .reader import Reader
 from .replica import Replica
@@ -82,6 +83,7 @@ class RedisBroker:
         self._watchers: list[Callable[[bool], None]] = []
         self._archive = Archive(self._line)
         self._users = 0
+        self._starting = asyncio.Lock()
 
     @property
     def tokens(self) -> RedisTokens:
@@ -114,17 +116,18 @@ class RedisBroker:
 
     async def start(self) -> None:
         """Tell Redis the limits, and begin to follow; raises `BrokerUnavailable`."""
-        self._users += 1
-        if self._users > 1:
-            return
-        try:
-            self._configure()
-            await self._reader.start()
-            await self._warn_of_eviction()
-        except BaseException:
-            self._users -= 1
-            await self._reader.stop()
-            raise
+        if not self._users and not self._starting.locked():
+            self._starting = asyncio.Lock()  # of this loop
+        async with self._starting:  # whoever shares this broker waits for the first
+            if not self._users:
+                try:
+                    self._configure()
+                    await self._reader.start()
+                    await self._warn_of_eviction()
+                except BaseException:
+                    await self._reader.stop()
+                    raise
+            self._users += 1
 
     async def close(self) -> None:
         """The last one to close wakes who waits; the client stays open."""
@@ -185,9 +188,12 @@ class RedisBroker:
 
     async def sweep(self) -> None:
         """Trim by age, expire tokens, drop what nobody has used for long."""
-        await self._reader.reach(Offset(MAX_OFFSET))
+        self._reader.feed.open_head()
+        await self._reader.reach(self._reader.head)
         self._reader.replica.trim(self._clock())
         await self._tokens.refresh()
+        while await self._line.call(Operation("trim_aged", (SWEPT,))):
+            pass
         for name in ("expire", "forget_idle"):
             while await self._line.call(Operation(name, (SWEPT,))) >= SWEPT:
                 pass
@@ -197,6 +203,7 @@ class RedisBroker:
     async def _reach(self, epoch: Epoch, up_to: Offset) -> Replica | None:
         """The replica, come as far as is known; `None` if the log is another one by now."""
         self._reader.feed.open_head()
+        up_to = min(up_to, self._reader.head)
         await self._reader.reach(up_to)
         if not self._reader.is_of(epoch):
             return None
@@ -236,8 +243,7 @@ class RedisBroker:
 
 def check_client(client: object) -> None:
     """Raise `ConfigurationError` for a client that decodes: messages are bytes."""
-    settings: Any = getattr(getattr(client, "connection_pool", client), "connection_kwargs", {})
-    if settings.get("decode_responses"):
+    if connection_settings(client).get("decode_responses"):
         raise ConfigurationError(
             "the Redis client has decode_responses=True: make one without it for this"
         )

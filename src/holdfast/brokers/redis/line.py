@@ -33,6 +33,9 @@ OPERATIONS = 128
 
 CALL_BYTES = 1024 * 1024
 
+CALL_ARGUMENTS = 8192
+"""The same: each argument of a page or a survey may be a log to look at."""
+
 RETRY_AFTER = 0.5
 """Seconds for which a server that was not there is not asked again."""
 
@@ -51,6 +54,12 @@ class Client(Protocol):
     def execute_command(self, *args: Any, **options: Any) -> Awaitable[Any]:
         """Send a command and return what it answers."""
         ...
+
+
+def connection_settings(client: object) -> dict[str, Any]:
+    """With what a client makes its connections; a cluster has no pool of its own."""
+    settings: Any = getattr(getattr(client, "connection_pool", client), "connection_kwargs", {})
+    return dict(settings)
 
 
 @dataclass(slots=True, eq=False)
@@ -130,8 +139,11 @@ class Line:
             self._sender = None
 
     def _gather(self) -> list[_Asked]:
-        gathered, size = list[_Asked](), 0
+        gathered, size, arguments = list[_Asked](), 0, 0
         while self._queue and len(gathered) < OPERATIONS and size < CALL_BYTES:
+            arguments += len(self._queue[0].operation.arguments)
+            if gathered and arguments > CALL_ARGUMENTS:
+                break
             gathered.append(self._queue.popleft())
             size += gathered[-1].operation.size
         return gathered

@@ -88,19 +88,8 @@ function operations.publish(address, lane, timestamp, body, topic, name, expires
   feed(fields, #body)
   if present(once) then remember_publish(once) end
   while log.addresses > settings.max_logs do
-    local oldest = redis.call('ZRANGE', key('used'), 0, 0)[1]
-    drop_address(oldest or redis.call('ZRANGE', key('last'), 0, 0)[1], true)
+    drop_address(redis.call('ZRANGE', key('last'), 0, 0)[1], true)
   end
   if log.bytes > settings.total_bytes then shrink() end
   return log.head
-end
-
-function operations.forget_idle(limit)
-  if not settings.age then return 0 end
-  local long_ago = now - settings.age - settings.lifetime
-  length('ZCARD', key('used'))
-  local idle = redis.call('ZRANGEBYSCORE', key('used'), '-inf', tostring(long_ago), 'LIMIT', 0, limit)
-  for _, address in ipairs(idle) do drop_address(address, false) end
-  is_changed = is_changed or #idle > 0
-  return #idle
 end

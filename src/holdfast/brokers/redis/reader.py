@@ -16,7 +16,7 @@ from ...runtime.broker import Head
 from ...runtime.feed import Feed
 from . import entries
 from .bounded import stop, within
-from .line import UNREACHABLE, Client, Line
+from .line import UNREACHABLE, Client, Line, connection_settings
 from .replica import Replica
 from .script import HEAD, End, Operation
 
@@ -76,7 +76,7 @@ class Reader:
         first = entries.offset_of(oldest[0][0]) if oldest else Offset(end.head + 1)
         self._begin_at(Offset(first - 1), end)
         self._task = asyncio.create_task(self._run(), name="holdfast redis reader")
-        await self.reach(end.head)
+        await self.reach(self.head)
 
     async def stop(self) -> None:
         """Follow no longer; who waits gets `NotRunning`."""
@@ -104,12 +104,20 @@ class Reader:
         """Whether the log is still that of `epoch`."""
         return self.end is not None and self.end.epoch == epoch
 
+    @property
+    def head(self) -> Offset:
+        """How far the log has come for certain."""
+        return self._known().head
+
     def is_behind(self, offset: Offset) -> bool:
         """Whether something up to `offset` is known to be there, and is not here yet."""
-        return self.replica.head < min(offset, self._known().head)
+        return self.replica.head < min(offset, self.head)
 
     async def reach(self, offset: Offset) -> None:
-        """Wait until what is known to be there up to `offset` is here; not while Redis is away."""
+        """Wait until what is known to be there up to `offset` is here; not while Redis is away.
+
+        The end of a log to which much is published is always a little ahead: ask for `head`.
+        """
         try:
             async with asyncio.timeout(BLOCK):
                 while self.is_behind(offset) and self._line.is_up:
@@ -148,7 +156,7 @@ class Reader:
         replica, end = self.replica, self._known()
         before = replica.head
         feed = f"{self._prefix}:{end.space}:feed"
-        block = int(min(BLOCK, self._socket_timeout() / 2) * 1000)
+        block = max(1, int(min(BLOCK, self._socket_timeout() / 2) * 1000))  # 0 is for ever
         reading = self._client.execute_command(
             "XREAD", "COUNT", ENTRIES, "BLOCK", block, "STREAMS", feed, f"{replica.head}-0"
         )
@@ -215,8 +223,7 @@ class Reader:
         self.feed.skip_to(offset)
 
     def _socket_timeout(self) -> float:
-        pool: Any = getattr(self._client, "connection_pool", None)
-        timeout = getattr(pool, "connection_kwargs", {}).get("socket_timeout")
+        timeout = connection_settings(self._client).get("socket_timeout")
         return float(timeout) if timeout else 2 * BLOCK
 
 

@@ -20,6 +20,7 @@ PARTS = (
     "address.lua",
     "publishing.lua",
     "reading.lua",
+    "sweeping.lua",
     "sessions.lua",
     "presence.lua",
     "run.lua",
