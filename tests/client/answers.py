@@ -95,13 +95,14 @@ def problem(code: str) -> bytes:
 class Answers:
     """Answers the first request for a stream with the first answer, and so on; the last stays.
 
-    A POST is answered with 200 and ``{}``. `asked` are the requests for streams.
+    A POST is answered with `post`: 200 and ``{}``. `asked` are the requests for streams.
     """
 
     def __init__(self, *answers: Answer) -> None:
         self.port = 0
         self.asked: list[Asked] = []
         self.posted: list[Asked] = []
+        self.post = status("200 OK", body=b"{}")
         self._answers = list(answers)
 
     @property
@@ -118,7 +119,7 @@ class Answers:
             asked = Asked(method, path, headers, body)
             if method == "POST":
                 self.posted.append(asked)
-                await status("200 OK", body=b"{}")(asked, writer)
+                await self.post(asked, writer)
             else:
                 self.asked.append(asked)
                 answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]

@@ -6,9 +6,16 @@ import { connect } from "./support.mjs";
 
 Object.defineProperty(globalThis, "navigator", { value: { locks: locksOf(parentPort) } });
 const { url, options, pattern = "*" } = workerData;
-const live = connect(url, { topics: ["t"], shared: true, ...options });
+const { slow, early, denied, ...given } = options;
+if (denied) navigator.locks.request = () => Promise.reject(new DOMException("denied", "SecurityError"));
+const live = connect(url, { topics: ["t"], shared: true, ...given });
 const tell = (kind, value) => parentPort.postMessage({ kind, value });
-live.on(pattern, (data) => tell("message", data));
+live.on(pattern, (data) => {
+  tell("message", data);
+  return slow && new Promise((done) => setTimeout(done, slow * 1000));
+});
+// At the first moment at which the request cannot have it.
+if (early) setTimeout(async () => tell("answer", await live.subscribe(early)), 50);
 for (const type of ["status", "gap", "resumed", "rejected"]) {
   live.addEventListener(type, ({ detail }) => tell(type, detail));
 }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { LockManager } from "./locks.mjs";
-import { holdfast, link, serve, until } from "./support.mjs";
+import { hello, holdfast, link, message, serve, stream, until } from "./support.mjs";
 
 const server = await holdfast({ after });
 
@@ -266,4 +266,80 @@ test("shared, too, the topics are those of the position where none are named", a
   await publish("t", 2);
   await until(() => only.got.length === 2);
   assert.deepEqual([only.got, only.gap], [[1, 2], []]);
+});
+
+test("the first tab hears all from its position on, also if it asks for a topic before the first frame", async (t) => {
+  let begin;
+  let asked;
+  const { url } = await serve(t, ({ path, body }, response) => {
+    if (path === "subscribe") return response.end(JSON.stringify({ topics: body.topics, rejected: [] }));
+    asked = true;
+    begin = () => stream(response, [hello({ session: "resumed", replay: 1 }), "e~1~b"], [message("replayed"), "e~2~b"]);
+  });
+  const open = await browser(t, url, { transports: ["sse"] });
+  const opening = open({ position: "e~1~a", early: "u" });
+  await until(() => asked);
+  await new Promise((done) => setTimeout(done, 100));
+  begin();
+  const only = await opening;
+  await until(() => only.answer.length);
+  await until(() => only.got.length, "what was replayed");
+  assert.deepEqual([only.got, only.resumed], [["replayed"], [{ replay: 1 }]]);
+});
+
+test("after close(), nothing reaches a handler, though messages wait for one that is slow", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url);
+  const first = await open();
+  const second = await open({ slow: 0.5 });
+  await publish("t", ...range(0, 5));
+  await until(() => first.got.length === 5 && second.got.length === 1);
+  await second.call("close");
+  await new Promise((done) => setTimeout(done, 800));
+  assert.deepEqual(second.got, [0]);
+});
+
+test("where locks are refused, as with cookies blocked, a tab has its own stream", async (t) => {
+  const { url, publish } = server;
+  const open = await browser(t, url, { denied: true });
+  const [a, b] = [await open(), await open({ topics: ["t", "u"] })];
+  await until(async () => (await connections(url)) === 2, "two connections");
+  assert.deepEqual(await a.call("subscribe", "v"), { accepted: ["v"], rejected: [] });
+  await publish("t", 1);
+  await until(() => a.got.length === 1 && b.got.length === 1);
+  await a.call("close");
+  await b.call("close");
+  await until(async () => (await connections(url)) === 0, "no connection");
+});
+
+test("a topic that was rejected is asked for again, by whichever tab", async (t) => {
+  let allowed = false;
+  const { url } = await serve(t, ({ path, body: { topics } = {} }, response) => {
+    if (path === "stream") return stream(response, [hello(), "e~0~a"]);
+    response.end(JSON.stringify(allowed ? { topics, rejected: [] } : { topics: [], rejected: topics }));
+  });
+  const open = await browser(t, url, { transports: ["sse"] });
+  const [first, second] = [await open(), await open()];
+  for (const tab of [first, second]) assert.deepEqual((await tab.call("subscribe", "u")).rejected, ["u"]);
+  allowed = true;
+  for (const tab of [second, first]) assert.deepEqual((await tab.call("subscribe", "u")).accepted, ["u"]);
+});
+
+test("a topic that a tab leaves and wants again at once is accepted when the server has it", async (t) => {
+  const done = [];
+  const { url } = await serve(t, async ({ path, body: { topics } = {} }, response) => {
+    if (path === "stream") return stream(response, [hello(), "e~0~a"]);
+    await new Promise((then) => setTimeout(then, 200));
+    done.push(`${path} ${topics}`);
+    response.end(JSON.stringify({ topics, rejected: [] }));
+  });
+  const open = await browser(t, url, { transports: ["sse"] });
+  const [first, second] = [await open(), await open()];
+  for (const [tab, topic] of [[second, "a"], [first, "b"]]) {
+    await tab.call("subscribe", topic);
+    tab.worker.postMessage({ call: "unsubscribe", names: [topic] });
+    tab.worker.postMessage({ call: "subscribe", names: [topic] });
+    await until(() => tab.answer.filter(({ accepted }) => accepted?.[0] === topic).length === 2);
+    assert.deepEqual(done.splice(0), [`subscribe ${topic}`, `unsubscribe ${topic}`, `subscribe ${topic}`]);
+  }
 });

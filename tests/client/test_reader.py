@@ -31,6 +31,7 @@ from tests.client.answers import (
     Asked,
     answering,
     closing,
+    event,
     hello,
     id_of,
     message,
@@ -177,6 +178,19 @@ async def test_broken_stream_is_given_up_at_the_third(answer: Answer) -> None:
             with pytest.raises(InvalidStream):
                 await take(stream_, 1)
         assert len(server.asked) == 7
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+async def test_number_that_is_none_is_a_broken_stream(number: int) -> None:
+    """A timestamp or an interval of hundreds of digits is no number that Python has as a float."""
+    frame = {"type": "message", "topic": "t", "data": 1, "priority": "low", "timestamp": number}
+    async with answering(stream(hello(), event(frame, 1))) as server, live(server) as stream_:
+        with pytest.raises(InvalidStream, match="timestamp"):
+            await take(stream_, 1)
+    async with answering(stream(hello(heartbeatInterval=number))) as server:
+        with pytest.raises(InvalidStream, match="heartbeatInterval"):
+            async with live(server):
+                raise AssertionError("the block must not begin")
 
 
 async def test_endless_line_is_given_up() -> None:
@@ -504,6 +518,64 @@ async def test_acknowledgement_names_what_was_handled() -> None:
     assert [json.loads(each.body) for each in server.posted] == [
         {"connectionId": "c", "id": id_of(1)}
     ]
+
+
+async def test_token_that_fails_for_an_acknowledgement_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is logged, and the token asked for again, as where a stream is opened."""
+    asked_for = 0
+
+    async def token() -> str:
+        nonlocal asked_for
+        asked_for += 1
+        if asked_for in (2, 3):
+            raise OSError("nobody issues tokens")
+        return f"token-{asked_for}"
+
+    async def post(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        known = asked.headers["authorization"] == "Bearer token-4"
+        await status("200 OK" if known else "401 x", body=b"{}")(asked, writer)
+
+    async with answering(stream(hello(window=16384), message(1), message(2))) as server:
+        server.post = post
+        async with live(server, token=token) as stream_:
+            assert await take(stream_, 2) == [1, 2]
+            waiting = asyncio.create_task(take(stream_, 1))
+            await until(lambda: asked_for == 4 or waiting.done())
+            assert not waiting.done()
+            waiting.cancel()
+    assert "nobody issues tokens" in caplog.text
+
+
+async def test_token_is_asked_for_once_by_all_who_need_it() -> None:
+    """What is posted while a stream is opened anew waits for the token that was asked for."""
+    asking = most = asked_for = 0
+
+    async def token() -> str:
+        nonlocal asking, most, asked_for
+        asking, asked_for = asking + 1, asked_for + 1
+        most = max(most, asking)
+        await asyncio.sleep(0.3)
+        asking -= 1
+        return f"token-{asked_for}"
+
+    ends = asyncio.Event()
+
+    async def expires(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + hello(window=16384) + message(1) + message(2))
+        await ends.wait()
+        writer.write(closing("credentials expired", reconnect=False))
+
+    async def post(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        ends.set()
+        await status("401 x", body=b"{}")(asked, writer)
+
+    async with answering(expires, stream(hello(2), message(3))) as server:
+        server.post = post
+        async with live(server, token=token) as stream_:
+            assert await take(stream_, 3) == [1, 2, 3]
+    assert most == 1
 
 
 async def test_no_window_no_acknowledgement() -> None:

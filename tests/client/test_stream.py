@@ -387,6 +387,22 @@ async def test_error_of_a_callback_ends_the_stream(port: int) -> None:
             await take(stream, 1)
 
 
+async def test_end_of_the_block_reaches_other_tasks(port: int) -> None:
+    """Whoever waits for a message or a subscription in another task does not wait for ever."""
+    async with Proxy(port) as proxy:
+        async with live(proxy.port, "t", retry_delays=(20.0, 20.0)) as stream:
+            reading = asyncio.create_task(anext(stream))
+            proxy.cut()
+            await until(lambda: stream.connection_id is None)
+            subscribing = asyncio.create_task(stream.subscribe("u"))
+            await asyncio.sleep(0.05)
+        done, _ = await asyncio.wait([reading, subscribing], timeout=PATIENCE)
+        for task in (reading, subscribing):
+            assert task in done
+            with pytest.raises(NotRunning):
+                await task
+
+
 async def test_second_iteration_at_a_time_is_refused(port: int) -> None:
     """Two tasks cannot share what "handled" means."""
     async with live(port, "t") as stream, asyncio.TaskGroup() as tasks:

@@ -1,6 +1,6 @@
 // Never run: what TypeScript sees of the browser client. tests/test_client_types.py has it checked.
 
-import { connect } from "../../src/holdfast/browser/client.js";
+import { connect, type Events } from "../../src/holdfast/browser/client.js";
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(_: Equal<A, B>): void => undefined;
@@ -55,6 +55,13 @@ live.addEventListener("error", ({ detail }) => [detail.error, detail.message.top
 // @ts-expect-error there is no such member
 live.addEventListener("gap", ({ detail }) => detail.status);
 
+live.addEventListener("recovered", ({ detail }) => same<typeof detail, null>(true));
+const onGap = ({ detail }: CustomEvent<Events["gap"]>): void => same<typeof detail.cause, string>(true);
+live.addEventListener("gap", onGap, { once: true });
+live.removeEventListener("gap", onGap);
+// @ts-expect-error a listener of gaps hears of nothing else
+live.removeEventListener("status", onGap);
+
 async function commands(): Promise<void> {
   const answer = await live.subscribe("a", "b");
   same<typeof answer.accepted, string[]>(true);
@@ -72,6 +79,10 @@ live.close();
 // Without types, data may be anything; without options, the topics are those of the position.
 connect(new URL("https://example.test/live")).on("orders", (data) => data);
 connect("/live", { token: () => "a token" });
+connect("/live", { topics: new Set(["orders"]) });
+connect("/live", { topics: ["orders"] as const });
+// @ts-expect-error one string would be as many topics as it has letters
+connect("/live", { topics: "orders" });
 // @ts-expect-error there is no such transport
 connect("/live", { transports: ["carrier pigeon"] });
 // @ts-expect-error times are numbers

@@ -15,8 +15,8 @@ export interface Message<T = unknown> {
 }
 
 export interface Options {
-  /** Topics and patterns; left out: those of `position`. */
-  topics?: Iterable<string>;
+  /** Topics and patterns, an array or a set, not one string; left out: those of `position`. */
+  topics?: Iterable<string> & object;
   /** A bearer token, asked for again when the server refuses it. Left out: cookies. */
   token?: () => string | Promise<string>;
   /** In this order; default: all three. */
@@ -52,9 +52,9 @@ export interface Events {
   /** What the rights of now forbid. */
   rejected: { topics: string[] };
   /** What is published cannot reach the server for now; nothing is lost by that. */
-  degraded: undefined;
+  degraded: null;
   /** It can again. */
-  recovered: undefined;
+  recovered: null;
   /** A handler threw; unless it is prevented, the console shows it. */
   error: { error: unknown; message: Message };
 }
@@ -90,6 +90,16 @@ export interface Live<Topics = Record<string, any>> extends EventTarget {
     type: never,
     listener: EventListenerOrEventListenerObject | null,
     options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<Type extends keyof Events>(
+    type: Type,
+    listener: (event: CustomEvent<Events[Type]>) => void,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: never,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | EventListenerOptions,
   ): void;
 }
 

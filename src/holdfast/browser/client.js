@@ -93,12 +93,10 @@ async function* websocket(stream, signal) {
   const frames = new ReadableStream({
     start(queue) {
       const url = stream.url("websocket", { ack: true }).replace("http", "ws");
-      // No headers here; URLs are logged.
-      const offered = bearer ? ["holdfast", `bearer.${encodeURIComponent(bearer)}`] : [];
-      socket = new WebSocket(url, offered);
+      socket = new WebSocket(url, bearer ? ["holdfast", `bearer.${encodeURIComponent(bearer)}`] : []);
       link.send = (message) => socket.send(JSON.stringify(message));
       socket.onopen = () => id && link.send({ type: "resume", id });
-      socket.onmessage = ({ data }) => queue.enqueue(data);
+      socket.onmessage = ({ data }) => signal.aborted || queue.enqueue(data);
       // Whatever fails a handshake, the code is 1006.
       socket.onclose = ({ code, reason }) =>
         queue.error(new Failure(reason || `code ${code}`, early > !!id && code === 1006 ? "next" : ofCode(code)));
@@ -119,7 +117,6 @@ async function* websocket(stream, signal) {
 
 async function* poll(stream, signal) {
   const { link, options, known } = stream;
-  // Then, others get a try.
   for (let wait = 0, end = now() + REMEMBERED; now() < end; ) {
     const answer = await stream.ask("poll", "application/json", signal, { wait });
     for (const frame of (await answer.json()).frames) {
@@ -190,14 +187,17 @@ class Stream {
     while (!this.closed) {
       const [transport] = this.#untried();
       const error = await this.#follow(transport).catch((error) => error);
-      const reason = error?.message ?? "ended";
+      const { message: reason = "ended", name, wait = 0, then } = error ?? {};
       // A TypeError: nobody answers.
-      const unfit = this.link.sent && !this.link.heard && !/^(Type)?Error/.test(error?.name);
-      const then = error?.then ?? (unfit ? "next" : "again");
-      const retryIn = this.#pause(transport, then, error?.wait ?? 0, reason);
+      const unfit = this.link.sent && !this.link.heard && !/^(Type)?Error/.test(name);
+      const retryIn = this.#pause(transport, then ?? (unfit ? "next" : "again"), wait, reason);
       if (this.closed || !retryIn) continue;
-      this.on.tell({ status: "waiting", transport, retryIn, reason });
-      await new Promise((done) => setTimeout((this.woken = done), retryIn * 1000));
+      let timer;
+      await new Promise((done) => {
+        timer = setTimeout((this.woken = done), retryIn * 1000);
+        this.on.tell({ status: "waiting", transport, retryIn, reason });
+      });
+      clearTimeout(timer);
     }
     clearInterval(tick);
   }
@@ -225,6 +225,7 @@ class Stream {
   async #follow(transport) {
     const { options, on } = this;
     const control = new AbortController();
+    const { signal } = control;
     const fail = (reason, then) => control.abort(new Failure(reason, then));
     const link = (this.link = { transport, fail, bytes: 0 });
     this.retry = 0;
@@ -235,10 +236,12 @@ class Stream {
       if (seconds) timer = setTimeout(fail, Math.min(seconds * 1000, 2e9), ...failure);
     };
     try {
-      this.bearer ??= await options.token?.();
+      const gone = new Promise((done) => (signal.onabort = () => done()));
+      this.bearer ??= await Promise.race([options.token?.(), gone]);
+      signal.throwIfAborted();
       link.sent = true;
       expect(options.firstFrameTimeout, "no first frame", "next");
-      for await (const [frame, bytes] of TRANSPORTS[transport](this, control.signal)) {
+      for await (const [frame, bytes] of TRANSPORTS[transport](this, signal)) {
         expect(); // handlers may take their time
         const { type, data, id } = frame;
         if (type === "connection_established") this.#open(link, data);
@@ -255,7 +258,7 @@ class Stream {
         expect(SILENCE * link.heartbeatInterval, "silence");
       }
     } catch (error) {
-      throw control.signal.reason ?? error;
+      throw error?.then ? error : signal.reason ?? error;
     } finally {
       expect();
       clearTimeout(link.timer);
@@ -286,37 +289,44 @@ class Stream {
     this.on.learn(this.known);
   }
 
-  #handled(link, bytes) {
+  #handled(link, bytes, wait = 250) {
     if (!link.window) return;
     link.bytes += bytes;
     if (link.bytes * 2 > link.window) this.#acknowledge(link);
-    else link.timer ??= setTimeout(() => this.#acknowledge(link), 250);
+    else link.timer ||= setTimeout(() => this.#acknowledge(link), wait);
   }
 
   async #acknowledge(link) {
-    if (link.ended || link.busy) return;
     clearTimeout(link.timer);
-    link.timer = undefined;
+    link.timer = 0;
+    if (link.ended || link.busy) return;
     link.bytes = 0;
     if (link.send) return link.send({ type: "ack", id: this.id });
     link.busy = true;
     const { status } = await this.#post(link, "ack", { id: this.id });
     link.busy = false;
-    if (link.bytes) this.#handled(link, 0);
-    if (status === 200) this.#refused = 0;
-    if ((status !== 403 && status !== 404) || link.ended) return;
-    // Another process, or a proxy: the window would stay shut.
-    if (status === 403 || this.#refused++) this.ack = {};
-    link.fail("no ack", "now");
+    if (link.ended) return;
+    if ([403, 404, 405].includes(status)) {
+      // The window would stay shut.
+      if (status !== 404 || this.#refused++) this.ack = {};
+      link.fail("no ack", "now");
+    } else if (status !== 200) this.#handled(link, 0, 2000);
+    else {
+      this.#refused = 0;
+      if (link.bytes) this.#handled(link, 0);
+    }
   }
 
   async #post(link, path, body) {
-    const content = JSON.stringify({ connectionId: link.connectionId, ...body });
-    const init = { method: "POST", body: content, signal: AbortSignal.timeout(10_000) };
+    const init = {
+      method: "POST",
+      body: JSON.stringify({ connectionId: link.connectionId, ...body }),
+      signal: AbortSignal.timeout(10_000),
+    };
     try {
       const answer = await this.fetch(new URL(path, this.base), init);
       if (answer.status === 401) link.fail("unauthorized", "renew");
-      return { status: answer.status, data: await answer.json() };
+      return { status: answer.status, data: await answer.json().catch(() => 0) };
     } catch {
       return {};
     }
@@ -331,13 +341,16 @@ class Stream {
       const missing = [...wanted].filter((name) => !known.has(name));
       const topics = missing[0] ? missing : [...known.keys()].filter((name) => !wanted.has(name));
       if (!topics[0] && !(this.moved = false)) break;
-      const path = missing[0] ? "subscribe" : "unsubscribe";
-      const { status, data } = await this.#post(link, path, { topics });
+      if (!missing[0]) {
+        for (const name of topics) known.delete(name);
+        await this.#post(link, "unsubscribe", { topics });
+        continue;
+      }
+      const { status, data } = await this.#post(link, "subscribe", { topics });
       if (link.ended) break;
-      if (!missing[0]) topics.forEach((name) => known.delete(name));
-      else if (status === 200 || status === 400) {
+      if (data && [200, 400].includes(status)) {
         for (const name of topics) known.set(name, false);
-        this.#learn(data?.topics ?? [], true);
+        this.#learn(data.topics ?? [], true);
       } else {
         link.fail("other topics", this.moved ? "again" : "now");
         this.moved = true;
@@ -387,7 +400,7 @@ class Live extends EventTarget {
       tell: (detail) => this.#tell(detail),
     });
     const { signal } = this.#ended;
-    const listen = (target, type, then) => target?.addEventListener?.(type, then, { signal });
+    const listen = (on, type, then) => on?.addEventListener?.(type, then, { signal });
     listen(globalThis, "online", () => this.way.wake(true));
     listen(globalThis, "pageshow", ({ persisted }) => this.way.wake(persisted));
     listen(globalThis.document, "visibilitychange", () => document.hidden || this.way.wake());
@@ -419,7 +432,7 @@ class Live extends EventTarget {
     }
     this.way.sync();
     while (!names.every((name) => this.#known.has(name) || !this.wanted.has(name))) {
-      if (this.#ended.signal.aborted) throw new Error("closed");
+      if (this.status === "closed") throw new Error("closed");
       await new Promise((done) => this.addEventListener("topics", done, { once: true }));
     }
     const accepted = names.filter((name) => this.#known.get(name));
@@ -454,7 +467,7 @@ class Live extends EventTarget {
 
   #tell(detail) {
     const { status, transport, connectionId } = detail;
-    if (this.#ended.signal.aborted) return;
+    if (this.status === "closed") return;
     Object.assign(this, { status, transport, connectionId });
     if (status === "closed") {
       this.#ended.abort();
@@ -468,7 +481,6 @@ class Live extends EventTarget {
     return topic === "$user" || this.wanted.has(topic) || this.topics.some((each) => covers(each, topic));
   }
 
-  /** The position moves on when all handlers are done. */
   async #hear({ type, ...message }) {
     const { id, topic, data } = message;
     if (type === "unsubscribed") this.#reject(data.topics);
@@ -487,17 +499,18 @@ class Live extends EventTarget {
     } else if (type === "gap") {
       if (!data.topics[0] || data.topics.some((each) => this.#wants(each))) this.#emit("gap", data);
     } else if (type === "message" && this.#wants(topic)) {
-      const fit = [...this.#handlers].filter(({ pattern }) => pattern === "*" || covers(pattern, topic));
-      const run = async ({ handler }) => {
+      const run = async (entry) => {
+        const { pattern, handler } = entry;
+        if (!this.#handlers.has(entry) || (pattern !== "*" && !covers(pattern, topic))) return;
         try {
           await handler(data, message);
         } catch (error) {
           if (this.#emit("error", { error, message })) console.error(error);
         }
       };
-      await Promise.all(fit.map(run));
+      await Promise.all([...this.#handlers].map(run));
     }
-    if (!id || this.#ended.signal.aborted) return;
+    if (!id || this.status === "closed") return;
     this.position = id;
     if (this.options.persist) store(this.options.persist, id);
   }
@@ -510,7 +523,7 @@ class Live extends EventTarget {
 // Storage may be forbidden.
 function stored(key) {
   try {
-    return sessionStorage.getItem(`holdfast:${key}`);
+    return sessionStorage.getItem(`holdfast:${key}`) ?? undefined;
   } catch {}
 }
 

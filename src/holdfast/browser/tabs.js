@@ -1,5 +1,4 @@
-// Several tabs, one stream: client.js loads this where `shared` is asked for. Over HTTP/1.1 a
-// browser has six connections for all tabs of an origin.
+// What client.js loads for `shared`: see docs/client.md.
 
 // Frames that a tab knows again.
 const RECENT = 256;
@@ -7,7 +6,6 @@ const RECENT = 256;
 const LOST = { type: "gap", data: { cause: "unknown", count: null, topics: [] } };
 
 const now = () => Date.now() / 1000;
-const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
 /** By what a frame is known again: nothing is published twice at one microsecond. */
 const print = ({ timestamp, topic, data }) => JSON.stringify([timestamp, topic, data]).slice(0, 200);
@@ -24,6 +22,7 @@ export class Tabs {
   #again = new Set(); // prints
   #roster = new Map(); // tab -> its last hello
   #orphans = []; // topics, whoever wants them
+  told = new Map(); // topic -> accepted
   #queue = Promise.resolve();
 
   /** `stream` is what this tab would have by itself, not started; `Stream` makes others. */
@@ -38,13 +37,18 @@ export class Tabs {
   /** Live while the tab does, say so, and lead when it is this tab's turn. */
   async run() {
     const life = new Promise((done) => this.#stop.signal.addEventListener("abort", done));
-    await new Promise((done) => this.#lock(this.tab, () => done() ?? life));
+    const held = await new Promise((done) => this.#lock(this.tab, () => done(true) ?? life).then(done));
+    if (!held && !this.#stop.signal.aborted) {
+      // Forbidden, as cookies are.
+      this.stream = new this.Stream(this.base, this.options, this.own, this.on);
+      return this.stream.run();
+    }
     this.sync();
     this.#lock(this.name, () => this.#lead().then(() => life));
   }
 
   #lock(name, then) {
-    navigator.locks.request(name, { signal: this.#stop.signal }, then).catch(() => {});
+    return navigator.locks.request(name, { signal: this.#stop.signal }, then).catch(() => {});
   }
 
   #post(message) {
@@ -53,7 +57,10 @@ export class Tabs {
 
   #hello() {
     const { tab, joined, id } = this;
-    return { type: "hello", tab, topics: [...this.on.topics()], seq: joined ? this.#seq : -1, id };
+    const topics = [...this.on.topics()];
+    for (const name of this.told.keys()) if (!topics.includes(name)) this.told.delete(name);
+    const anew = topics.filter((name) => !this.told.has(name));
+    return { type: "hello", tab, topics, anew, seq: joined ? this.#seq : -1, id };
   }
 
   #receive(message) {
@@ -67,7 +74,7 @@ export class Tabs {
     else if (type === "hello" && leads) {
       if (!this.#roster.has(tab)) this.#lock(tab, () => this.#roster.delete(tab) && stream?.sync());
       this.#roster.set(tab, message);
-      stream?.sync();
+      if (stream) this.sync(message);
       this.#anySilent().then((any) => any || (this.#orphans.splice(0)[0] && this.sync()));
     }
   }
@@ -84,13 +91,16 @@ export class Tabs {
     const begun = now();
     this.leads = true;
     this.#post({ type: "who" });
-    while ((await this.#anySilent()) && now() - begun < 1) await sleep(0.02);
+    while ((await this.#anySilent()) && now() - begun < 1) {
+      await new Promise((done) => setTimeout(done, 20));
+    }
     // Who is silent still, a page that is busy or frozen, keeps its topics.
     this.#orphans = (await this.#anySilent()) ? (this.known ?? []).map(([name]) => name) : [];
     if (this.#stop.signal.aborted) return;
     const heard = [this.#hello(), ...this.#roster.values()].filter(({ seq }) => seq >= 0);
     const [{ seq, id }] = [...heard.sort((a, b) => a.seq - b.seq), { seq: 0, id: this.own }];
-    if (!heard[0]) this.own = undefined;
+    // The stream begins where this tab does.
+    if (!heard[0]) Object.assign(this, { own: undefined, joined: true });
     const term = { type: "term", term: this.tab, seq, id };
     this.#post(term);
     this.#begin(term);
@@ -120,37 +130,33 @@ export class Tabs {
   }
 
   #follow({ term, seq, detail, known, id }) {
-    if (JSON.stringify(detail) !== this.told) this.on.tell(detail);
-    this.told = JSON.stringify(detail);
+    if (this.said !== (this.said = JSON.stringify(detail))) this.on.tell(detail);
     if (!known) return;
-    const topics = new Map(known);
     this.known = known;
-    this.on.learn(topics);
+    this.on.learn((this.told = new Map(known)));
     // A page that slept may have missed who leads.
     if (this.joined && term !== this.term) this.#begin({ term, seq, id });
     if (this.joined) return;
     this.#seq = seq;
     Object.assign(this, { term, id });
     // From here on the stream has what this tab asks for.
-    this.joined = [...this.on.topics()].every((name) => topics.has(name));
-    if (!this.joined) return;
-    if (this.own) this.#queue = this.#queue.then(() => this.#catchUp());
+    this.joined = [...this.on.topics()].every((name) => this.told.has(name));
+    if (this.joined && this.own) this.#queue = this.#queue.then(() => this.#catchUp());
   }
 
   /** A new leader goes on from the frame with this number. */
   #begin({ term, seq, id }) {
-    if (seq > this.#seq) this.#lose();
+    if (seq > this.#seq) this.#hear(LOST);
     for (const [number, print] of this.#recent) if (number > seq) this.#again.add(print);
     this.#recent = this.#recent.filter(([number]) => number <= seq);
     this.#seq = seq;
     Object.assign(this, { term, id });
   }
 
-  /** Hear a frame after those before it. */
   #take({ term, seq, frame }) {
     // What comes late from a leader that is gone comes again.
     if (term !== this.term) return;
-    if (seq > this.#seq + 1) this.#lose();
+    if (seq > this.#seq + 1) this.#hear(LOST);
     this.#seq = seq;
     this.id = frame.id || this.id;
     this.#recent.push([seq, print(frame)]);
@@ -159,12 +165,9 @@ export class Tabs {
   }
 
   #hear(frame) {
-    const hear = () => this.#again.delete(print(frame)) || this.on.hear(frame);
+    const { signal } = this.#stop;
+    const hear = () => signal.aborted || this.#again.delete(print(frame)) || this.on.hear(frame);
     if (this.joined) return (this.#queue = this.#queue.then(hear, hear));
-  }
-
-  #lose() {
-    this.#hear(LOST);
   }
 
   /** What came since a position of this tab's own, before what it hears with the others. */
@@ -200,9 +203,11 @@ export class Tabs {
     });
   }
 
-  sync() {
-    if (this.stream) this.stream.sync();
-    else this.#post(this.#hello());
+  sync(hello = this.#hello()) {
+    if (!this.stream) return this.#post(hello);
+    // What was rejected may be allowed by now.
+    for (const name of hello.anew ?? []) this.stream.known.get(name) || this.stream.known.delete(name);
+    this.stream.sync();
   }
 
   wake(hard) {

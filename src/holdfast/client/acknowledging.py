@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 
 import anyio
-import httpx
 
 from .backlog import Backlog
-from .endpoint import Endpoint
+from .endpoint import UNANSWERED, Endpoint
 from .link import Link
 from .reader import Reader
 from .records import Gap, Message
@@ -77,7 +76,7 @@ class Acknowledging:
         """Whether it arrived. After one that did not, wait a little."""
         try:
             answer = await self._endpoint.post("/ack", {"connectionId": connection_id, "id": id})
-        except (httpx.RequestError, TimeoutError) as error:
+        except UNANSWERED as error:
             _logger.info("an acknowledgement was lost: %s", type(error).__name__)
             self._failures += 1
             await anyio.sleep(min(MOST_PAUSE, PAUSE * self._failures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -14,6 +15,8 @@ import httpx
 from ..errors import ConfigurationError, RequestRefused
 from .frames import is_sendable
 
+_logger = logging.getLogger("holdfast.client")
+
 Token = str | Callable[[], str | Awaitable[str]]
 
 TIMEOUT = 10.0
@@ -23,6 +26,14 @@ _MOST_BYTES = 65_536
 """Of an answer that is no stream."""
 
 _RESERVED = {"topics", "metrics", "ack", "token", "last_event_id"}
+
+
+class NoToken(Exception):
+    """The application could not give a token; that was logged."""
+
+
+UNANSWERED = (httpx.RequestError, TimeoutError, NoToken)
+"""What a POST raises that may be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ class Endpoint:
         self._headers = headers
         self._token = token
         self._known: str | None = None
+        self._one_asks = anyio.Lock()
 
     @property
     def renews(self) -> bool:
@@ -89,13 +101,16 @@ class Endpoint:
 
     async def authorize(self) -> None:
         """Ask for the token, if there is one and it is not known. Raises what that raises."""
-        if self._token is None or self._known is not None:
-            return
-        token = self._token() if callable(self._token) else self._token
+        async with self._one_asks:
+            if self._token is not None and self._known is None:
+                self._known = await self._ask(self._token)
+
+    async def _ask(self, source: Token) -> str:
+        token = source() if callable(source) else source
         token = await token if inspect.isawaitable(token) else token
         if not (isinstance(token, str) and is_sendable(token)):  # pyright: ignore[reportUnnecessaryIsInstance] - from the application
             raise ConfigurationError("the token is no string of printable ASCII")
-        self._known = token
+        return token
 
     async def open(
         self, topics: Sequence[str], last_event_id: str, *, acknowledges: bool
@@ -113,7 +128,7 @@ class Endpoint:
         return await self._http.send(request, stream=True)
 
     async def post(self, path: str, value: Mapping[str, object]) -> Answer:
-        """POST a JSON object; raises httpx's errors, TimeoutError, and what the token raises.
+        """POST a JSON object; raises what is `UNANSWERED`, and `ConfigurationError`.
 
         After a 401 the token is asked for again, once.
         """
@@ -123,7 +138,13 @@ class Endpoint:
         return answer
 
     async def _post(self, path: str, value: Mapping[str, object]) -> Answer:
-        await self.authorize()
+        try:
+            await self.authorize()
+        except ConfigurationError:
+            raise
+        except Exception:
+            _logger.exception("asking for a token failed; it is asked for again")
+            raise NoToken from None
         used = self._known
         content = json.dumps(value).encode()
         headers = {"content-type": "application/json", "accept-encoding": "identity"}

@@ -7,7 +7,7 @@ shape raises `InvalidStream`: passing over a message that cannot be read would b
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 from typing import cast
 
@@ -101,15 +101,15 @@ def _message(frame: Fields, id: str) -> Message:
         raise InvalidStream("no_id", "a message came without an event id")
     if "data" not in frame:
         raise _malformed("data")
-    label, timestamp, key = _text(frame, "priority"), frame.get("timestamp"), frame.get("key")
+    label, timestamp, key = _text(frame, "priority"), _number(frame, "timestamp"), frame.get("key")
     if label not in _PRIORITIES:
         raise _malformed("priority")
-    if not isinstance(timestamp, int | float):
+    if timestamp is None:
         raise _malformed("timestamp")
     if key is not None and not isinstance(key, str):
         raise _malformed("key")
     topic, data = _text(frame, "topic"), frame["data"]
-    return Message(topic, data, _PRIORITIES[label], float(timestamp), key, id)
+    return Message(topic, data, _PRIORITIES[label], timestamp, key, id)
 
 
 def _gap(data: Fields) -> Gap:
@@ -120,8 +120,8 @@ def _gap(data: Fields) -> Gap:
 
 
 def _hello(data: Fields) -> Hello:
-    interval = data.get("heartbeatInterval")
-    if not (interval is None or (isinstance(interval, int | float) and 0 < interval < math.inf)):
+    interval = _number(data, "heartbeatInterval")
+    if interval is not None and interval <= 0:
         raise _malformed("heartbeatInterval")
     session = _text(data, "session")
     return Hello(
@@ -130,7 +130,7 @@ def _hello(data: Fields) -> Hello:
         session=session,
         topics=_texts(data, "topics"),
         rejected=_texts(data, "rejected"),
-        heartbeat_interval=None if interval is None else float(interval),
+        heartbeat_interval=interval,
         window=_count(data, "window"),
         replay=_count(data, "replay"),
         gap=_gap(_object(data.get("gap"), "gap")) if session == "gap" else None,
@@ -161,6 +161,16 @@ def _texts(fields: Fields, name: str) -> tuple[str, ...]:
     if len(texts) != len(items):
         raise _malformed(name)
     return texts
+
+
+def _number(fields: Fields, name: str) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    # JSON has longer integers than there are floats, and 1e999 is an infinite one.
+    if not (isinstance(value, int | float) and abs(value) <= sys.float_info.max):
+        raise _malformed(name)
+    return float(value)
 
 
 def _count(fields: Fields, name: str) -> int | None:

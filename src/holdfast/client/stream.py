@@ -82,11 +82,7 @@ class Stream:
             Position(position, 0), max_items=backlog_messages, max_bytes=backlog_bytes
         )
         endpoint = Endpoint(
-            self._http,
-            url,
-            token=token,
-            headers=headers or {},
-            params=params or {},
+            self._http, url, token=token, headers=headers or {}, params=params or {}
         )
         self._subscriptions = Subscriptions(endpoint, self._link, topics)
         self._reader = Reader(
@@ -219,6 +215,7 @@ class Stream:
                 tasks.cancel_scope.cancel()
                 await tasks.__aexit__(None, None, None)
         finally:
+            self._fail(NotRunning("the stream's block was left"))  # other tasks may wait
             if self._owns_http:
                 with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                     await self._http.aclose()
@@ -230,8 +227,11 @@ class Stream:
         try:
             await run()
         except Exception as error:
-            self._link.fail(error)
-            self._backlog.end(error)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._link.fail(error)
+        self._backlog.end(error)
 
     def _tell(self, status: Status) -> None:
         self._status = status

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import anyio
-import httpx
 
 from ..core.topics import check_expression
 from ..errors import ConfigurationError, RequestRefused
-from .endpoint import Answer, Endpoint
+from .endpoint import UNANSWERED, Answer, Endpoint
 from .frames import Hello
 from .link import Link
 from .records import Subscribed
@@ -94,7 +93,7 @@ class Subscriptions:
             body = {"connectionId": hello.connection_id, "topics": names}
             try:
                 answer = await self._endpoint.post(path, body)
-            except (httpx.RequestError, TimeoutError):
+            except UNANSWERED:
                 await self._link.ended(number, within=PATIENCE)
                 continue
             if answer.status == 200 and self._link.number == number:
