@@ -300,7 +300,7 @@ test("after close(), nothing reaches a handler, though messages wait for one tha
 });
 
 test("where locks are refused, as with cookies blocked, a tab has its own stream", async (t) => {
-  const { url, publish } = server;
+  const { url, publish } = await holdfast(t);
   const open = await browser(t, url, { denied: true });
   const [a, b] = [await open(), await open({ topics: ["t", "u"] })];
   await until(async () => (await connections(url)) === 2, "two connections");
