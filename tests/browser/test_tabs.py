@@ -41,6 +41,31 @@ async def test_eight_tabs_share_one_connection(site, user, open_tab):
     assert len(await site.requests(user, "/stream")) == 1
 
 
+async def test_two_clients_of_one_page_share_as_two_tabs_do(site, user, open_tab):
+    """Each hears all once, beside one that does not share, also when the one that leads ends."""
+    tab = await open_tab(site.port)
+    await tab.start([user], shared=True)
+    await tab.open()
+    begin = """async ([name, topic, shared]) => {
+        const { connect } = await import("/live/client.js");
+        const live = connect("/live", { topics: [topic], shared });
+        const got = [];
+        live.on("*", (data) => got.push(data));
+        window[name] = { live, got };
+    }"""
+    for name, shared in (("second", True), ("alone", False)):
+        await tab.run(begin, [name, user, shared])
+        await tab.until(f"{name}.live.status === 'open'")
+    assert len(await site.connections(user)) == 2
+    await site.publish(*range(20), topic=user)
+    assert await tab.received(20) == list(range(20))
+    await tab.run("live.close()")
+    await site.publish(*range(20, 40), topic=user)
+    for name in ("second", "alone"):
+        await tab.until(f"{name}.got.length >= 40")
+        assert await tab.run(f"{name}.got") == list(range(40))
+
+
 @asynccontextmanager
 async def steady(site: Site, topic: str) -> AsyncIterator[list[int]]:
     """Publish 0, 1, 2 … all the time; yields what was published so far."""
