@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.message import UserId
@@ -45,6 +45,7 @@ def test_what_the_others_know_is_who_is_here(script: list[tuple[str, Member]]) -
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "tell"]), st.sampled_from(MEMBERS))))
+@example([(step, MEMBERS[0]) for step in "enter tell leave tell enter leave tell".split()])
 def test_nobody_is_told_twice(script: list[tuple[str, Member]]) -> None:
     """While all tellings succeed, only those come who were not there, and go who were."""
     attendance, here, known = Attendance(), list[Member](), set[Member]()

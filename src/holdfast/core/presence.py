@@ -30,6 +30,7 @@ class Attendance:
     def __init__(self) -> None:
         self._here: Counter[Member] = Counter()
         self._told: set[Member] = set()
+        self._leaving: set[Member] = set()  # told last as gone; nobody said yet that it was heard
         self._doubtful: set[Member] = set()  # the others may know them, or not
         self._changed: set[Member] = set()
 
@@ -57,12 +58,12 @@ class Attendance:
         went = [each for each in gone if each in self._told or each in doubtful]
         self._told.update(came)
         self._told.difference_update(went)
-        self._doubtful.update(went)  # until the next call: nobody has said yet that it was heard
+        self._leaving = set(went)
         return came, went
 
     def tell_again(self) -> None:
         """Nobody knows what the others know: who is here has come, who may have been has gone."""
-        self._doubtful |= self._told
+        self._doubtful |= self._told | self._leaving
         self._told.clear()
         self._changed = self._doubtful.union(self._here)
 

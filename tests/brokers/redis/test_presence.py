@@ -150,7 +150,7 @@ async def test_departure_during_an_outage_is_told_afterwards(keeps: str) -> None
     """Over a Redis that is gone for a while, and comes back empty-handed or not, nobody stays."""
     with RedisServer("--appendonly", keeps, "--appendfsync", "always") as server:
         async with Redis(host=HOST, port=server.port) as client:
-            broker = RedisBroker(client, timeout=1.0)
+            broker = RedisBroker(client, timeout=5.0)
             changed: asyncio.Queue[bool] = asyncio.Queue()
             broker.watch(changed.put_nowait)
             await broker.start()
