@@ -34,16 +34,20 @@ RETRY = (1.0, 3.0)
 together. Never 0: with that, Chromium reconnects in a loop without a pause."""
 
 
+_EVENT = b"data: %b\nid: %b"
+_END = b"\n\n"
+
+
 class _EventStream:
     """The `Wire` of event streams: everything that goes out at once is one body event."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
     def head(self, body: bytes, id: str) -> bytes:
-        return b"data: %b\nid: %b" % (body, id.encode("ascii"))
+        return _EVENT % (body, id.encode("ascii"))
 
     def tail(self, token: str) -> bytes:
-        return b"%b\n\n" % token.encode("ascii")
+        return token.encode("ascii") + _END
 
     def common(self, heads: Sequence[bytes]) -> tuple[bytes, ...]:
         return (*heads, b"")
@@ -61,7 +65,7 @@ _WIRE = _EventStream()
 
 def encode(frames: Iterable[Frame]) -> bytes:
     """The frames as one chunk of the event stream."""
-    return _WIRE.tail("").join(_WIRE.common([_WIRE.head(body, id) for body, id in frames]))
+    return _END.join([*[_EVENT % (body, id.encode("ascii")) for body, id in frames], b""])
 
 
 def headers(scope: Scope, *, token: str | None = None) -> list[Header]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -58,6 +59,17 @@ def test_event_id_is_short_and_plain(id: EventId) -> None:
     """An event id has at most 128 bytes, all of `[A-Za-z0-9._~-]`."""
     assert len(str(id).encode()) <= 128
     assert re.fullmatch(r"[A-Za-z0-9._~-]+", str(id), re.ASCII)
+
+
+@given(event_ids, st.sampled_from(Priority), st.lists(offsets))
+def test_ids_along_a_lane_are_those_of_each_cursor(
+    id: EventId, lane: Priority, marks: list[Offset]
+) -> None:
+    """The ids of a page are what each of its cursors is written as, the short form included."""
+    marks += id.cursor.marks
+    expected = [replace(id, cursor=id.cursor.moved(lane, mark)) for mark in marks]
+    assert id.along(lane, marks) == [str(each) for each in expected]
+    assert [each.cursor[lane] for each in expected] == marks
 
 
 @given(offsets)

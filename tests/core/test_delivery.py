@@ -51,7 +51,9 @@ class Reader:
             request.lane, request.after, BOTH, None,
             up_to=request.up_to, limit=request.limit, max_bytes=request.max_bytes, now=0.0,
         )  # fmt: skip
-        self.passed += self.delivery.fill(request, page, self.position, room=self.room)
+        replayed = self.delivery.fill(request, page, self.position, room=self.room)
+        if replayed is not None:
+            self.passed += zip(replayed.messages, replayed.cursors(), strict=True)
         return True
 
     def take(self, now: float = 0.0) -> Message | Gap | None:
@@ -201,7 +203,7 @@ def test_a_late_answer_to_an_old_request_is_ignored() -> None:
         NORMAL, request.after, BOTH, None, up_to=request.up_to, limit=9, max_bytes=99, now=0.0
     )
     for _ in range(2):
-        assert reader.delivery.fill(request, page, reader.position, room=0) == []
+        assert reader.delivery.fill(request, page, reader.position, room=0) is None
     assert reader.rest() == [1, 2]
 
 
@@ -330,7 +332,7 @@ def test_page_does_not_pass_what_waits() -> None:
         up_to=request.up_to, limit=request.limit, max_bytes=request.max_bytes, now=0.0,
     )  # fmt: skip
     reader.publish(CRITICAL)
-    assert reader.delivery.fill(request, page, reader.position, room=1000) == []
+    assert reader.delivery.fill(request, page, reader.position, room=1000) is None
     first = reader.delivery.take(0.0)
     assert isinstance(first, Message)
     assert first.priority is CRITICAL
@@ -349,7 +351,7 @@ def test_page_does_not_pass_while_a_better_lane_has_to_be_read() -> None:
         up_to=request.up_to, limit=request.limit, max_bytes=request.max_bytes, now=0.0,
     )  # fmt: skip
     reader.publish(*[CRITICAL] * 5)
-    assert reader.delivery.fill(request, page, reader.position, room=1000) == []
+    assert reader.delivery.fill(request, page, reader.position, room=1000) is None
 
 
 def test_a_run_has_a_bound() -> None:

@@ -24,12 +24,16 @@ class TopicLogMachine(RuleBasedStateMachine):
         self.trimmed: list[int] = []
         self.gone: list[int] = []  # superseded or expired: no loss
 
-    @rule(count=st.integers(1, 30), skipped=st.integers(0, 2))
-    def append(self, count: int, skipped: int) -> None:
+    @rule(
+        count=st.integers(1, 30),
+        skipped=st.integers(0, 2),
+        expires_at=st.none() | st.floats(0, 9),
+    )
+    def append(self, count: int, skipped: int, expires_at: float | None) -> None:
         """Some messages."""
         for _ in range(count):
             self.head += 1 + skipped
-            newest = message(self.head, size=self.head % 5)
+            newest = message(self.head, size=self.head % 5, expires_at=expires_at)
             self.log.append(newest)
             self.held.append(newest)
 
@@ -77,6 +81,8 @@ class TopicLogMachine(RuleBasedStateMachine):
         for offset in {0, self.head // 2, self.head - 1, self.head}:
             expected = [each for each in self.held if each.offset > offset]
             assert list(self.log.after(Offset(offset))) == expected
+            alive = [each for each in expected if not each.has_expired(5.0)]
+            assert self.log.count(Offset(offset), 5.0) == len(alive)
         assert self.log.oldest() is (self.held[0] if self.held else None)
 
     @invariant()

@@ -109,7 +109,6 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
             self.buffer.mark(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
         self._read(wanted.lane, page.through)
         self._behind -= {wanted.lane}
-        return []
 
     return [(Delivery, "request", everything), (Delivery, "fill", fill)]
 

@@ -8,11 +8,12 @@ says why each part is there; docs/protocol.md gives the grammar.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NewType
 
-from .message import Offset, Priority
+from .message import LANES, Offset, Priority
 
 Epoch = NewType("Epoch", str)
 """The name of one life of a log: 12 characters of `[A-Za-z0-9_-]`, 72 random bits."""
@@ -78,6 +79,13 @@ class Cursor:
         low, normal, high, critical = (min(mark, offset) for mark in self.marks)
         return Cursor((low, normal, high, critical))
 
+    def moved(self, lane: Priority, mark: Offset) -> Cursor:
+        """This position with another mark in `lane`."""
+        marks = [*self.marks]
+        marks[lane] = mark
+        low, normal, high, critical = marks
+        return Cursor((low, normal, high, critical))
+
     @property
     def highest(self) -> Offset:
         """The mark of the lane that is farthest."""
@@ -106,6 +114,17 @@ class EventId:
 
     def __str__(self) -> str:
         return f"{self.epoch}~{self.cursor}~{self.token}"
+
+    def along(self, lane: Priority, marks: Sequence[Offset]) -> list[str]:
+        """This id as text, with each of `marks` in `lane` in turn: as `str` has it, but faster."""
+        others = {self.cursor[other] for other in LANES if other != lane}
+        if len(others) == 1 and not others.isdisjoint(marks):  # that one is written shorter
+            return [str(replace(self, cursor=self.cursor.moved(lane, mark))) for mark in marks]
+        digits = [str(mark) for mark in self.cursor.marks]
+        digits[lane] = "|"
+        before, after = ".".join(reversed(digits)).split("|")
+        before, after = f"{self.epoch}~{before}", f"{after}~{self.token}"
+        return [f"{before}{mark}{after}" for mark in marks]
 
     def __repr__(self) -> str:
         return f"EventId(epoch={self.epoch!r}, cursor={str(self.cursor)!r}, token=…)"

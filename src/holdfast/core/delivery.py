@@ -16,12 +16,11 @@ hole only by being told of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from .buffer import PriorityBuffer, Verdict
 from .cursor import Cursor
 from .message import BEGINNING, BEST_FIRST, LANES, Gap, Message, Offset, Priority
-from .reading import Page, PageRequest
+from .reading import Page, PageRequest, Replayed
 from .run import Passage, Run
 
 PAGE_MESSAGES = 100
@@ -151,62 +150,56 @@ class Delivery:
 
     def fill(
         self, request: PageRequest, page: Page, position: Offset, *, room: int
-    ) -> list[tuple[Message, Cursor]]:
+    ) -> Replayed | None:
         """Take the answer to `request`; `position` is how far the node's live feed has come.
 
-        Returns what counts as handed over with this, in order and each with the cursor right
-        after it: the whole page if nothing waits here, no better lane has to be read, and it has
-        no more than `room` bytes.
+        Returns what counts as handed over with this: the whole page if nothing waits here, no
+        better lane has to be read, and it has no more than `room` bytes.
         Else it goes into the buffer. A page that the lane no longer wants, because it was moved
         since, is ignored.
         """
         lane = request.lane
         if lane not in self._behind or self._read_through[lane] != request.after:
-            return []
-        if not self.buffer and lane == max(self._behind):
-            messages = [entry for entry in page.entries if isinstance(entry, Message)]
-            size = sum([len(message.body) for message in messages])
-            if len(messages) == len(page.entries) and size <= room:
-                return self._hand_over(messages, page, position)
+            return None
+        if not self.buffer and not page.gaps and lane == max(self._behind):
+            size = sum([len(message.body) for message in page.messages])
+            if size <= room:
+                return self._hand_over(page, position)
         self._hold(page, position)
-        return []
+        return None
 
-    def _hand_over(
-        self, messages: list[Message], page: Page, position: Offset
-    ) -> list[tuple[Message, Cursor]]:
-        """Count a page as handed over."""
-        lane, steps = page.lane, list[tuple[Message, Cursor]]()
-        low, normal, high, critical = self.cursor(position).marks
-        marks = [low, normal, high, critical]
-        for message, following in pairwise(messages):
-            marks[lane] = Offset(following.offset - 1)
-            low, normal, high, critical = marks
-            steps.append((message, Cursor((low, normal, high, critical))))
-        self.buffer.passed(len(messages), 0, 0)
-        self._read(lane, page.through)
-        if page.complete and page.through >= position:
-            self._behind -= {lane}
-        return [*steps, *((message, self.cursor(position)) for message in messages[-1:])]
+    def _hand_over(self, page: Page, position: Offset) -> Replayed | None:
+        """Count a page as handed over; `None` if there is no message in it."""
+        if not page.messages:
+            self._finish(page, position)
+            return None
+        before = self.cursor(position)
+        self.buffer.passed(len(page.messages), 0, 0)
+        self._finish(page, position)
+        return Replayed(page.messages, before, self.cursor(position))
 
     def _hold(self, page: Page, position: Offset) -> None:
         """Put a page into the buffer, as far as there is room."""
-        lane = page.lane
         for entry in page.entries:
             gap = self._unholdable(entry)
             if gap is not None:
                 self.buffer.mark(gap)
-                self._read(lane, gap.through)
+                self._read(page.lane, gap.through)
                 continue
             assert isinstance(entry, Message)
             if not self.buffer.has_room_for(entry):
                 return
-            self._read(lane, entry.offset)
+            self._read(page.lane, entry.offset)
             self._offer(entry)
-            if self._read_through[lane] != entry.offset:
+            if self._read_through[page.lane] != entry.offset:
                 return  # it gave way at once
-        self._read(lane, page.through)
+        self._finish(page, position)
+
+    def _finish(self, page: Page, position: Offset) -> None:
+        """All of a page is here: its lane is live if that was the rest."""
+        self._read(page.lane, page.through)
         if page.complete and page.through >= position:
-            self._behind -= {lane}
+            self._behind -= {page.lane}
 
     def horizon(self, position: Offset) -> Offset:
         """Where a new subscription begins: now, as the client or the node knows it."""

@@ -120,7 +120,7 @@ class History:
                 begin = max(cursor[lane], since)
                 if log.last <= begin:
                     continue
-                replay += sum(not message.has_expired(now) for message in log.after(begin))
+                replay += log.count(begin, now)
                 count = log.lost(begin, self.head)
                 if count != 0:
                     gap = Gap(lane, begin, log.trimmed_through, (topic,), count)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 
+from .cursor import Cursor, Epoch, EventId
 from .message import Gap, Message, Offset, Priority
 from .topic_log import TopicLog
 
@@ -32,13 +33,51 @@ class PageRequest:
 class Page:
     """A stretch of one lane: everything after where it began, up to and including `through`.
 
-    `complete`: it ends where the reader wanted, and not because it is full.
+    `gaps[n]` stands before `messages[n]`, or at the end. `complete`: it ends where the reader
+    wanted, and not because it is full.
     """
 
     lane: Priority
-    entries: tuple[Message | Gap, ...]
+    messages: tuple[Message, ...]
+    gaps: Mapping[int, Gap]
     through: Offset
     complete: bool
+
+    @property
+    def entries(self) -> tuple[Message | Gap, ...]:
+        """The messages, each gap in its place among them."""
+        found: list[Message | Gap] = []
+        for place in range(len(self.messages) + 1):
+            found += [self.gaps[place]] if place in self.gaps else []
+            found += self.messages[place : place + 1]
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A page that was handed over as it is: messages of one lane, at least one.
+
+    The connection stood at `before`, and stands at `after`.
+    """
+
+    messages: Sequence[Message]
+    before: Cursor
+    after: Cursor
+
+    def cursors(self) -> Iterator[Cursor]:
+        """Where the connection was right after each message."""
+        for mark in self._marks():
+            yield self.before.moved(self.messages[0].priority, mark)
+        yield self.after
+
+    def ids(self, epoch: Epoch, token: str) -> list[str]:
+        """Those as event ids; most of such an id is the same for the whole page."""
+        ids = EventId(epoch, self.before, token).along(self.messages[0].priority, self._marks())
+        return [*ids, str(EventId(epoch, self.after, token))]
+
+    def _marks(self) -> list[Offset]:
+        """What its lane is settled up to, after each message but the last."""
+        return [Offset(following.offset - 1) for following in self.messages[1:]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +109,23 @@ def page_of(request: PageRequest, logs: Iterable[Located], now: float) -> Page:
     for message in streams[0] if len(streams) == 1 else merge(*streams, key=_offset):
         if message.offset > up_to:
             break
-        if message.has_expired(now):
+        if message.expires_at is not None and message.has_expired(now):
             continue
-        if messages and (len(messages) >= limit or size + message.size > max_bytes):
+        size += len(message.body)
+        if (size > max_bytes or len(messages) >= limit) and messages:
             cut = True
             break
         messages.append(message)
-        size += message.size
     through = messages[-1].offset if cut else max(up_to, after)
     gaps: dict[int, Gap] = {}
-    offsets = [message.offset for message in messages]
     for topic, log, begin in wanted:
+        if log.trimmed_through <= begin:
+            continue
+        offsets = [message.offset for message in messages]
         for first, last, count in log.runs(begin, through, offsets):
             gap, place = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
             gaps[place] = gaps[place].merged(gap) if place in gaps else gap
-    entries: list[Message | Gap] = []
-    for place in range(len(messages) + 1):
-        entries += [gaps[place]] if place in gaps else []
-        entries += messages[place : place + 1]
-    return Page(lane, tuple(entries), through, complete=not cut)
+    return Page(lane, tuple(messages), gaps, through, complete=not cut)
 
 
 def _offset(message: Message) -> Offset:

@@ -19,7 +19,16 @@ class TopicLog:
     trimmed by moving `start`. `trimmed` remembers the offsets that were trimmed, newest last.
     """
 
-    __slots__ = ("bytes", "forgotten", "live", "messages", "offsets", "start", "trimmed")
+    __slots__ = (
+        "_expires",
+        "bytes",
+        "forgotten",
+        "live",
+        "messages",
+        "offsets",
+        "start",
+        "trimmed",
+    )
 
     def __init__(self, forgotten: Offset) -> None:
         self.offsets: list[Offset] = []
@@ -29,6 +38,7 @@ class TopicLog:
         self.bytes = 0
         self.trimmed = array("q")
         self.forgotten = forgotten  # how far not even the number of lost messages is known
+        self._expires = False  # whether a message with a ttl was ever here
 
     @property
     def trimmed_through(self) -> Offset:
@@ -46,6 +56,7 @@ class TopicLog:
         self.messages.append(message)
         self.live += 1
         self.bytes += message.size
+        self._expires |= message.expires_at is not None
 
     def remove(self, offset: Offset) -> None:
         """Forget a superseded message, if it is still here."""
@@ -95,10 +106,17 @@ class TopicLog:
 
     def after(self, offset: Offset) -> Iterator[Message]:
         """The messages beyond `offset`, in order; finding the first is a binary search."""
-        for index in range(bisect_right(self.offsets, offset, self.start), len(self.messages)):
-            message = self.messages[index]
-            if message is not None:
-                yield message
+        places = range(bisect_right(self.offsets, offset, self.start), len(self.messages))
+        return filter(None, map(self.messages.__getitem__, places))
+
+    def count(self, after: Offset, now: float) -> int:
+        """How many messages beyond `after` have not expired; walks only where it must."""
+        if self._expires:
+            return sum([not message.has_expired(now) for message in self.after(after)])
+        begin = bisect_right(self.offsets, after, self.start)
+        if self.live == len(self.messages) - self.start:
+            return len(self.messages) - begin
+        return sum([message is not None for message in self.messages[begin:]])
 
     def lost(self, after: Offset, up_to: Offset) -> int | None:
         """How many were trimmed after `after`, up to `up_to`; `None` if that is forgotten."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..core.connection import CloseReason, Connection, Event, State
-from ..core.cursor import Cursor, Epoch
-from ..core.message import BEGINNING, Gap, Message, UserId
-from ..core.reading import PageRequest
+from ..core.cursor import Epoch
+from ..core.message import BEGINNING, Gap, UserId
+from ..core.reading import PageRequest, Replayed
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
@@ -121,7 +121,7 @@ class Node:
 
     async def read_page(
         self, connection: Connection, request: PageRequest, room: int
-    ) -> list[tuple[Message, Cursor]]:
+    ) -> Replayed | None:
         """Fill a lane that catches up with its next page, by the subscriptions of now.
 
         Returns what is to be handed over at once (`Delivery.fill`).
@@ -131,14 +131,14 @@ class Node:
             page = await self.broker.read(self.epoch, request, subscriptions, connection.user)
         except (BrokerUnavailable, OutcomeUnknown):
             await asyncio.sleep(AGAIN)  # the client has been told `degraded`, and waits
-            return []
+            return None
         if connection.state is not State.OPEN:  # it was told to end, and gets nothing more
-            return []
+            return None
         if subscriptions is not connection.subscriptions:  # it has what is no longer allowed
-            return []
+            return None
         if page is None:  # the log is gone, as everybody will be told at once
             self.end(self.outboxes[connection], CloseReason.FAILED)
-            return []
+            return None
         return connection.delivery.fill(request, page, self.ingested, room=room)
 
     # -- who is here ---------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.connection import CloseReason, Connection, Event, State
@@ -281,36 +281,39 @@ class Outbox:
 
     async def _read(self, request: PageRequest) -> list[Frame]:
         """Read a page; what of it is to be handed over at once."""
-        steps = await self._node.read_page(self.connection, request, self._room())
-        return self._hand_over([(message.body, cursor) for message, cursor in steps])
+        replayed = await self._node.read_page(self.connection, request, self._room())
+        if replayed is None:
+            return []
+        ids = replayed.ids(self.epoch, self.token)
+        out = list(map(Frame, [message.body for message in replayed.messages], ids))
+        return self._hand_over(out, replayed.cursors())
 
     def _take(self) -> list[Frame]:
         """What is held, as far as there is room for it and nothing has to be read first."""
         delivery, now, room = self.connection.delivery, self._node.clock(), self._room()
-        steps: list[tuple[bytes, Cursor]] = []
+        out, cursors = list[Frame](), list[Cursor]()
         while room > 0 and (entry := delivery.take(now)) is not None:
             if isinstance(entry, Gap):
                 self._node.count_gap(entry)
                 body = frames.gap(entry, now)
             else:
                 body = entry.body
-            steps.append((body, self.cursor()))
+            cursors.append(self.cursor())
+            out.append(Frame(body, self._id(cursors[-1])))
             room -= len(body)
             if delivery.request(self._node.ingested) is not None:
                 break  # something better, or the next page, has to be read first
-        return self._hand_over(steps)
+        return self._hand_over(out, cursors)
 
     def _room(self) -> int:
         """Bytes that may be handed over at once."""
         return CHUNK_BYTES if self.window is None else min(CHUNK_BYTES, self.window.room)
 
-    def _hand_over(self, steps: list[tuple[bytes, Cursor]]) -> list[Frame]:
-        """Messages and gaps as frames that count, each with the cursor right after it."""
-        epoch, token = self.epoch, self.token  # as in `_id`, without a call for each
-        out = [Frame(body, f"{epoch}~{cursor}~{token}") for body, cursor in steps]
+    def _hand_over(self, out: list[Frame], cursors: Iterable[Cursor]) -> list[Frame]:
+        """Count messages and gaps as handed over, each with the cursor right after it."""
         if self.window is not None:
             now = self._node.monotonic()
-            for frame, (_, cursor) in zip(out, steps, strict=True):
+            for frame, cursor in zip(out, cursors, strict=True):
                 self.window.sent(cursor, len(frame.body) + len(frame.id), now)
         self._count(out)
         return out
