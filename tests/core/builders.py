@@ -10,7 +10,7 @@ from holdfast.core.cursor import Cursor
 from holdfast.core.delivery import Delivery
 from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
-from holdfast.core.reading import Page
+from holdfast.core.reading import Page, PageRequest
 from holdfast.core.retention import Retention
 from holdfast.core.tokens import ConnectionId, Session
 
@@ -66,16 +66,9 @@ def page(
     now: float = 0.0,
 ) -> Page:
     """A page that nothing limits but what the caller names."""
-    return history.page(
-        lane,
-        Offset(after),
-        {name: Offset(since) for name, since in (held or {"a": 0}).items()},
-        user,
-        up_to=Offset(up_to),
-        limit=limit,
-        max_bytes=max_bytes,
-        now=now,
-    )
+    request = PageRequest(lane, Offset(after), Offset(up_to), limit, max_bytes)
+    subscriptions = {name: Offset(since) for name, since in (held or {"a": 0}).items()}
+    return history.page(request, subscriptions, user, now)
 
 
 def messages(read: Iterable[Message | Gap]) -> list[Message]:

@@ -47,10 +47,7 @@ class Reader:
         request = self.delivery.request(self.position)
         if request is None:
             return False
-        page = self.history.page(
-            request.lane, request.after, BOTH, None,
-            up_to=request.up_to, limit=request.limit, max_bytes=request.max_bytes, now=0.0,
-        )  # fmt: skip
+        page = self.history.page(request, BOTH, None, 0.0)
         replayed = self.delivery.fill(request, page, self.position, room=self.room)
         if replayed is not None:
             self.passed += zip(replayed.messages, replayed.cursors(), strict=True)
@@ -199,9 +196,7 @@ def test_a_late_answer_to_an_old_request_is_ignored() -> None:
     while (request := reader.delivery.request(reader.position)) and request.lane is not NORMAL:
         reader.read_on()
     assert request is not None
-    page = reader.history.page(
-        NORMAL, request.after, BOTH, None, up_to=request.up_to, limit=9, max_bytes=99, now=0.0
-    )
+    page = reader.history.page(request, BOTH, None, 0.0)
     for _ in range(2):
         assert reader.delivery.fill(request, page, reader.position, room=0) is None
     assert reader.rest() == [1, 2]
@@ -327,10 +322,7 @@ def test_page_does_not_pass_what_waits() -> None:
     while request is None:
         assert reader.delivery.take(0.0) is not None
         request = reader.delivery.request(reader.position)
-    page = reader.history.page(
-        request.lane, request.after, BOTH, None,
-        up_to=request.up_to, limit=request.limit, max_bytes=request.max_bytes, now=0.0,
-    )  # fmt: skip
+    page = reader.history.page(request, BOTH, None, 0.0)
     reader.publish(CRITICAL)
     assert reader.delivery.fill(request, page, reader.position, room=1000) is None
     first = reader.delivery.take(0.0)
@@ -346,10 +338,7 @@ def test_page_does_not_pass_while_a_better_lane_has_to_be_read() -> None:
     while (request := reader.delivery.request(reader.position)) and request.lane is not LOW:
         assert reader.read_on()
     assert request is not None
-    page = reader.history.page(
-        request.lane, request.after, BOTH, None,
-        up_to=request.up_to, limit=request.limit, max_bytes=request.max_bytes, now=0.0,
-    )  # fmt: skip
+    page = reader.history.page(request, BOTH, None, 0.0)
     reader.publish(*[CRITICAL] * 5)
     assert reader.delivery.fill(request, page, reader.position, room=1000) is None
 

@@ -41,7 +41,7 @@ def test_page_ends_where_the_reader_is() -> None:
 def test_page_beyond_the_head_does_not_go_back() -> None:
     """A reader that is ahead of this log is given nothing, and stays where it is."""
     got = page(published(message(1)), after=7)
-    assert got == Page(NORMAL, (), {}, Offset(7), complete=True)
+    assert got == Page(NORMAL, (), {}, 0, Offset(7), complete=True)
 
 
 def test_personal_messages_are_for_their_user() -> None:

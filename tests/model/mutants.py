@@ -118,8 +118,8 @@ def no_since() -> list[Patch]:
     """A subscription acquired today shows yesterday."""
     page = History.page
 
-    def from_the_beginning(self, lane, after, subscriptions, *rest, **options):
-        return page(self, lane, after, dict.fromkeys(subscriptions, Offset(0)), *rest, **options)
+    def from_the_beginning(self, request, subscriptions, *rest):
+        return page(self, request, dict.fromkeys(subscriptions, Offset(0)), *rest)
 
     return [(History, "page", from_the_beginning)]
 
@@ -246,8 +246,8 @@ def reading_beyond_the_node() -> list[Patch]:
     """A lane that catches up reads to the head of the log, ahead of its node's live feed."""
     page = History.page
 
-    def to_the_head(self, *args, up_to, **options):
-        return page(self, *args, up_to=self.head, **options)
+    def to_the_head(self, request, *rest):
+        return page(self, replace(request, up_to=self.head), *rest)
 
     return [(History, "page", to_the_head)]
 

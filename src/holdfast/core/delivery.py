@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from .buffer import PriorityBuffer, Verdict
 from .cursor import Cursor
-from .message import BEGINNING, BEST_FIRST, LANES, Gap, Message, Offset, Priority
+from .message import BEGINNING, LANES, Gap, Message, Offset, Priority
 from .reading import Page, PageRequest, Replayed
 from .run import Passage, Run
 
@@ -139,14 +139,14 @@ class Delivery:
         """What must be read before anything may be taken, or `None`."""
         if not self._behind or self.waits_for(position):
             return None
-        for lane in BEST_FIRST:
-            if self.buffer.first_place(lane) is not None:
-                return None
-            if lane in self._behind:
-                limit = min(PAGE_MESSAGES, self.buffer.capacity)
-                size = min(CHUNK_BYTES, self.buffer.max_bytes)
-                return PageRequest(lane, self._read_through[lane], position, limit, size)
-        return None
+        lane = max(self._behind)
+        if self.buffer and any(
+            self.buffer.first_place(better) is not None for better in LANES[lane:]
+        ):
+            return None  # that leaves before
+        limit = min(PAGE_MESSAGES, self.buffer.capacity)
+        size = min(CHUNK_BYTES, self.buffer.max_bytes)
+        return PageRequest(lane, self._read_through[lane], position, limit, size)
 
     def fill(
         self, request: PageRequest, page: Page, position: Offset, *, room: int
@@ -161,10 +161,9 @@ class Delivery:
         lane = request.lane
         if lane not in self._behind or self._read_through[lane] != request.after:
             return None
-        if not self.buffer and not page.gaps and lane == max(self._behind):
-            size = sum([len(message.body) for message in page.messages])
-            if size <= room:
-                return self._hand_over(page, position)
+        waits = self.buffer or page.gaps or page.size > room
+        if not waits and lane == max(self._behind):
+            return self._hand_over(page, position)
         self._hold(page, position)
         return None
 
@@ -176,7 +175,7 @@ class Delivery:
         before = self.cursor(position)
         self.buffer.passed(len(page.messages), 0, 0)
         self._finish(page, position)
-        return Replayed(page.messages, before, self.cursor(position))
+        return Replayed(page.messages, page.size, before, self.cursor(position))
 
     def _hold(self, page: Page, position: Offset) -> None:
         """Put a page into the buffer, as far as there is room."""

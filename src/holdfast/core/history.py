@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from .cursor import Cursor
@@ -91,24 +92,15 @@ class History:
         return logs[lane].trimmed_through if logs else self._floor[lane]
 
     def page(
-        self,
-        lane: Priority,
-        after: Offset,
-        subscriptions: Subscriptions,
-        user: UserId | None,
-        *,
-        up_to: Offset,
-        limit: int,
-        max_bytes: int,
-        now: float,
+        self, request: PageRequest, subscriptions: Subscriptions, user: UserId | None, now: float
     ) -> Page:
-        """Read on in one lane, to `up_to` at most: `limit` messages, `max_bytes`, at least one.
+        """Read on in one lane, to the head at most.
 
         Gaps stand among the messages, each for what was trimmed between its neighbours.
         """
-        end = min(up_to, self.head)
-        request = PageRequest(lane, after, end, limit, max_bytes)
-        return page_of(request, self._read(lane, subscriptions, user), now)
+        if request.up_to > self.head:
+            request = replace(request, up_to=self.head)
+        return page_of(request, self._read(request.lane, subscriptions, user), now)
 
     def survey(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None, now: float

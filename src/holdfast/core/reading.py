@@ -33,13 +33,14 @@ class PageRequest:
 class Page:
     """A stretch of one lane: everything after where it began, up to and including `through`.
 
-    `gaps[n]` stands before `messages[n]`, or at the end. `complete`: it ends where the reader
-    wanted, and not because it is full.
+    `gaps[n]` stands before `messages[n]`, or at the end; `size` is the bytes of all bodies.
+    `complete`: it ends where the reader wanted, and not because it is full.
     """
 
     lane: Priority
     messages: tuple[Message, ...]
     gaps: Mapping[int, Gap]
+    size: int
     through: Offset
     complete: bool
 
@@ -57,10 +58,11 @@ class Page:
 class Replayed:
     """A page that was handed over as it is: messages of one lane, at least one.
 
-    The connection stood at `before`, and stands at `after`.
+    The connection stood at `before`, and stands at `after`. `size` is the bytes of all bodies.
     """
 
     messages: Sequence[Message]
+    size: int
     before: Cursor
     after: Cursor
 
@@ -111,10 +113,11 @@ def page_of(request: PageRequest, logs: Iterable[Located], now: float) -> Page:
             break
         if message.expires_at is not None and message.has_expired(now):
             continue
-        size += len(message.body)
-        if (size > max_bytes or len(messages) >= limit) and messages:
+        grown = size + len(message.body)
+        if (grown > max_bytes or len(messages) >= limit) and messages:
             cut = True
             break
+        size = grown
         messages.append(message)
     through = messages[-1].offset if cut else max(up_to, after)
     gaps: dict[int, Gap] = {}
@@ -125,7 +128,7 @@ def page_of(request: PageRequest, logs: Iterable[Located], now: float) -> Page:
         for first, last, count in log.runs(begin, through, offsets):
             gap, place = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
             gaps[place] = gaps[place].merged(gap) if place in gaps else gap
-    return Page(lane, tuple(messages), gaps, through, complete=not cut)
+    return Page(lane, tuple(messages), gaps, size, through, complete=not cut)
 
 
 def _offset(message: Message) -> Offset:

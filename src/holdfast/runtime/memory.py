@@ -185,16 +185,7 @@ class MemoryBroker:
         """See `Broker.read`."""
         if epoch != self._epoch:
             return None
-        return self._history.page(
-            request.lane,
-            request.after,
-            subscriptions,
-            user,
-            up_to=request.up_to,
-            limit=request.limit,
-            max_bytes=request.max_bytes,
-            now=self._clock(),
-        )
+        return self._history.page(request, subscriptions, user, self._clock())
 
     async def survey(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None

@@ -276,7 +276,7 @@ class Outbox:
             data = {"reason": reason.text, "reconnect": reason.may_reconnect}
             body = frames.control("closing", self._node.clock(), data)
             out.append(Frame(body, self.event_id()))
-        self._count(out)
+        self._count(len(out), sum([len(frame.body) for frame in out]))
         return out
 
     async def _read(self, request: PageRequest) -> list[Frame]:
@@ -286,7 +286,9 @@ class Outbox:
             return []
         ids = replayed.ids(self.epoch, self.token)
         out = list(map(Frame, [message.body for message in replayed.messages], ids))
-        return self._hand_over(out, replayed.cursors())
+        self._await_acknowledgement(out, replayed.cursors())
+        self._count(len(out), replayed.size)
+        return out
 
     def _take(self) -> list[Frame]:
         """What is held, as far as there is room for it and nothing has to be read first."""
@@ -303,26 +305,27 @@ class Outbox:
             room -= len(body)
             if delivery.request(self._node.ingested) is not None:
                 break  # something better, or the next page, has to be read first
-        return self._hand_over(out, cursors)
+        self._await_acknowledgement(out, cursors)
+        self._count(len(out), sum([len(frame.body) for frame in out]))
+        return out
 
     def _room(self) -> int:
         """Bytes that may be handed over at once."""
         return CHUNK_BYTES if self.window is None else min(CHUNK_BYTES, self.window.room)
 
-    def _hand_over(self, out: list[Frame], cursors: Iterable[Cursor]) -> list[Frame]:
-        """Count messages and gaps as handed over, each with the cursor right after it."""
+    def _await_acknowledgement(self, out: list[Frame], cursors: Iterable[Cursor]) -> None:
+        """Note messages and gaps in the window, each with the cursor right after it."""
         if self.window is not None:
             now = self._node.monotonic()
             for frame, cursor in zip(out, cursors, strict=True):
                 self.window.sent(cursor, len(frame.body) + len(frame.id), now)
-        self._count(out)
-        return out
 
-    def _count(self, out: list[Frame]) -> None:
-        if out:
+    def _count(self, frames: int, size: int) -> None:
+        """So many frames, with bodies of `size` bytes in all, are on their way to the server."""
+        if frames:
             self.blocked_since = self._node.monotonic()
-            self.handed_over += len(out)
-            self.handed_over_bytes += sum([len(frame.body) for frame in out])
+            self.handed_over += frames
+            self.handed_over_bytes += size
 
     def _woken(self) -> asyncio.Future[None]:
         """What ends with the next `wake`; done, too, when whoever waits for it is cancelled."""

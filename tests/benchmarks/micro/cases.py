@@ -13,6 +13,7 @@ from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.cursor import Cursor, Epoch, EventId
 from holdfast.core.history import History
 from holdfast.core.message import Message, Offset, Priority, UserId
+from holdfast.core.reading import PageRequest
 from holdfast.core.registry import ConnectionLimits, ConnectionRegistry
 from holdfast.core.retention import Retention
 from holdfast.core.tokens import ConnectionId, Session, Token, TokenRegistry
@@ -138,18 +139,10 @@ def _page(size: int) -> Case:
     for offset in offsets:
         log.append(message(offset, size=BODY), 0.0)
     after = Offset(max(0, size // 2 - 32))
+    request = PageRequest(Priority.NORMAL, after, log.head, 64, 10**9)
 
     def read() -> None:
-        log.page(
-            Priority.NORMAL,
-            after,
-            {"a": Offset(0)},
-            None,
-            up_to=log.head,
-            limit=64,
-            max_bytes=10**9,
-            now=0.0,
-        )
+        log.page(request, {"a": Offset(0)}, None, 0.0)
 
     name = "History page, per message, of n messages"
     return Case(name, size, _repeated(read), operations=min(64, size))

@@ -161,16 +161,7 @@ class RedisBroker:
             return None
         cursor = Cursor.at(request.after)
         if replica.covers(cursor, subscriptions, (request.lane,)):
-            return replica.page(
-                request.lane,
-                request.after,
-                subscriptions,
-                user,
-                up_to=request.up_to,
-                limit=request.limit,
-                max_bytes=request.max_bytes,
-                now=self._clock(),
-            )
+            return replica.page(request, subscriptions, user, self._clock())
         page = await self._archive.page(request, subscriptions, user)
         return page if self._reader.is_of(epoch) else None
 
