@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.connection import Connection
 from holdfast.core.cursor import Cursor
-from holdfast.core.delivery import Delivery
+from holdfast.core.delivery import NO_LANE, Delivery
 from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
 from holdfast.core.reading import Page, PageRequest
@@ -99,7 +99,7 @@ def connection(id: str, session: Session | None = None) -> Connection:
     return Connection(
         ConnectionId(id),
         session or Session(None),
-        Delivery(PriorityBuffer(), Cursor.at(0), live=True),
+        Delivery(PriorityBuffer(), Cursor.at(0), behind=NO_LANE),
         transport="sse",
         now=0.0,
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.cursor import Cursor
-from holdfast.core.delivery import Delivery, pass_through
+from holdfast.core.delivery import EVERY_LANE, NO_LANE, Delivery, pass_through
 from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority
 from holdfast.core.retention import Retention
@@ -28,7 +28,8 @@ class Reader:
         self.history = History(Retention(limit=limit))
         buffer = PriorityBuffer(capacity)
         at = Offset(start)
-        self.delivery = Delivery(buffer, Cursor.at(at), live=live, not_before=at)
+        behind = NO_LANE if live else EVERY_LANE
+        self.delivery = Delivery(buffer, Cursor.at(at), behind=behind, not_before=at)
         self.position = Offset(0)
         self.room = 0
         """Bytes of a page that may be handed over at once."""
@@ -232,7 +233,7 @@ def test_run_that_passes_through_is_as_if_it_had_been_sorted(
     run, position = as_run(script), Offset(len(script))
     passage = pass_through(run, position, 1.0)
     sorted_one, passed_one = (
-        Delivery(PriorityBuffer(100), Cursor.at(0), live=True) for _ in range(2)
+        Delivery(PriorityBuffer(100), Cursor.at(0), behind=NO_LANE) for _ in range(2)
     )
     for part in (run.messages[:split], run.messages[split:]):
         if part:
@@ -345,7 +346,7 @@ def test_page_does_not_pass_while_a_better_lane_has_to_be_read() -> None:
 
 def test_a_run_has_a_bound() -> None:
     """What nobody looks at is sorted, and evicted, once it is more than the buffer's bytes."""
-    delivery = Delivery(PriorityBuffer(3, max_bytes=10), Cursor.at(0), live=True)
+    delivery = Delivery(PriorityBuffer(3, max_bytes=10), Cursor.at(0), behind=NO_LANE)
     for offset in range(1, 20):
         run = Run([Message(Offset(offset), "a", NORMAL, b"{}", 0.0)])
         delivery.offer(run)

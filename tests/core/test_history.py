@@ -325,15 +325,15 @@ class HistoryMachine(RuleBasedStateMachine):
             reader.user,
             self.now,
         )
-        read = sum(
-            (
-                page(
-                    self.history, lane, cursor[lane], reader.held, reader.user, now=self.now
-                ).entries
-                for lane in Priority
-            ),
-            (),
-        )
+        by_lane = {
+            lane: page(
+                self.history, lane, cursor[lane], reader.held, reader.user, now=self.now
+            ).entries
+            for lane in Priority
+        }
+        assert told.empty == {lane for lane, entries in by_lane.items() if not entries}
+        assert told.through == self.history.head
+        read = sum(by_lane.values(), ())
         assert told.replay == len(messages(read))
         lost = gaps(read)
         assert (told.lost is None) is (not lost)

@@ -15,10 +15,11 @@ from typing import Any
 
 from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.cursor import Cursor
-from holdfast.core.delivery import Delivery
+from holdfast.core.delivery import EVERY_LANE, NO_LANE, Delivery
 from holdfast.core.history import History
 from holdfast.core.message import Gap, Message, Offset, Priority
 from holdfast.core.topic_log import TopicLog
+from holdfast.runtime import admission
 from holdfast.runtime.admission import Admission
 from holdfast.runtime.node import Node
 from holdfast.runtime.outbox import Frame, Outbox
@@ -168,6 +169,22 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
         (Delivery, "waits_for", lambda self, position: False),
         (Delivery, "fill", ready_at_once),
     ]
+
+
+@mutant
+def a_lane_that_is_not_empty_is_not_read() -> list[Patch]:
+    """A client that comes back is live at once, whatever lies before it."""
+    return [(admission, "_behind", lambda start, survey, node: NO_LANE)]
+
+
+@mutant
+def an_empty_lane_is_live_before_its_node() -> list[Patch]:
+    """What the client has seen on another node comes again with the live feed of this one."""
+
+    def whatever_the_node(start, survey, node):
+        return NO_LANE if start.cursor is None else EVERY_LANE - survey.empty
+
+    return [(admission, "_behind", whatever_the_node)]
 
 
 @mutant

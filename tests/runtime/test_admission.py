@@ -101,6 +101,24 @@ class TestPosition:
             data, _ = await begin(behind, last_event_id=at)
             assert (data["session"], behind.statistics().position) == ("resumed", 0)
 
+    async def test_what_comes_after_the_survey_is_not_passed_over(self) -> None:
+        """A lane that was empty when a slow resume looked at it, and is not when it begins."""
+        broker = LateBroker()
+        async with Broadcaster(broker=broker.log) as other, Broadcaster(broker=broker) as slow:
+            _, at = await begin(slow)
+            broker.surveying.clear()
+            opening = slow.connect(topics=["t"], last_event_id=at)
+            entering = asyncio.ensure_future(opening.__aenter__())
+            await settle(20)
+            await other.publish("t", "late")
+            await settle(20)
+            assert slow.statistics().position == 1
+            broker.surveying.set()
+            reader = Reader(await entering)
+            assert (await reader.hello()).data["session"] == "resumed"
+            assert await reader.take(1) == ["late"]
+            await opening.__aexit__()
+
     async def test_other_epoch_is_a_restart(self, broadcaster: Broadcaster) -> None:
         """An id of another log's life is declared as a restart."""
         async with Broadcaster() as other:

@@ -57,13 +57,16 @@ class LateBroker:
     """A broker behind a slow line: every call waits before and after it happens.
 
     That is what a broker over a network does in effect. While ``asking`` is cleared no call
-    happens, while ``answering`` is, none returns; ``feeding`` is for `follow` alone.
+    happens, while ``answering`` is, none returns; ``feeding`` is for `follow` alone, and
+    ``surveying`` for the answer of `survey`.
     """
 
     def __init__(self, *, rounds: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
         self.log = make()
         self.sessions = self.log.tokens
-        self.asking, self.answering, self.feeding = (asyncio.Event() for _ in range(3))
+        self.asking, self.answering, self.feeding, self.surveying = (
+            asyncio.Event() for _ in range(4)
+        )
         self.release()
         self._make = make
         self._rounds = rounds
@@ -77,7 +80,7 @@ class LateBroker:
 
     def release(self) -> None:
         """Let everything happen."""
-        for gate in (self.asking, self.answering, self.feeding):
+        for gate in (self.asking, self.answering, self.feeding, self.surveying):
             gate.set()
 
     async def ask(self) -> None:
@@ -171,6 +174,7 @@ class LateBroker:
         await self.ask()
         survey = await self.log.survey(epoch, cursor, dict(subscriptions), user)
         await self.answer()
+        await self.surveying.wait()
         return survey
 
     async def sweep(self) -> None:

@@ -62,10 +62,10 @@ class Delivery:
         buffer: PriorityBuffer,
         start: Cursor,
         *,
-        live: bool,
+        behind: frozenset[Priority],
         not_before: Offset = BEGINNING,
     ) -> None:
-        """Begin at `start`: live (a new session, `start` is now) or with all four to catch up.
+        """Begin at `start` with the lanes `behind` to catch up; in the others nothing came since.
 
         A node that is behind what the client has seen on another one waits until it has come to
         `not_before`: the farthest of `start` and of the `since` of all subscriptions.
@@ -73,7 +73,7 @@ class Delivery:
         self.buffer = buffer
         self.unsorted: Run | None = None
         """What the live feed has brought since somebody looked; only while all lanes are live."""
-        self._behind = NO_LANE if live else EVERY_LANE
+        self._behind = behind
         self._not_before = not_before
         self._read_through: Sequence[Offset] = start.marks
 
@@ -275,7 +275,7 @@ class Delivery:
 def pass_through(run: Run, position: Offset, now: float) -> Passage:
     """How `run`, which ends at `position` or before, leaves a connection that keeps up."""
     buffer = PriorityBuffer(run.count, max_bytes=max(run.size, 1))
-    delivery = Delivery(buffer, Cursor.at(BEGINNING), live=True)
+    delivery = Delivery(buffer, Cursor.at(BEGINNING), behind=NO_LANE)
     delivery.unsorted = run
     steps: list[tuple[Message, Cursor]] = []
     while (message := delivery.take(now)) is not None:

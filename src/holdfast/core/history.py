@@ -13,7 +13,7 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from .cursor import Cursor
-from .message import BEGINNING, BEST_FIRST, Gap, Message, Offset, Priority, UserId
+from .message import BEGINNING, BEST_FIRST, LANES, Gap, Message, Offset, Priority, UserId
 from .reading import Located, Page, PageRequest, Subscriptions, Survey, page_of
 from .retention import Retention
 from .topic_log import REMEMBERED, TopicLog
@@ -106,18 +106,20 @@ class History:
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None, now: float
     ) -> Survey:
         """What a resume from `cursor` has before it."""
-        replay, lost = 0, None
+        replay, lost, empty = 0, None, set(LANES)
         for lane in BEST_FIRST:
             for topic, log, since in self._read(lane, subscriptions, user):
                 begin = max(cursor[lane], since)
                 if log.last <= begin:
                     continue
-                replay += log.count(begin, now)
-                count = log.lost(begin, self.head)
+                waiting, count = log.count(begin, now), log.lost(begin, self.head)
+                replay += waiting
+                if waiting or count != 0:
+                    empty.discard(lane)
                 if count != 0:
                     gap = Gap(lane, begin, log.trimmed_through, (topic,), count)
                     lost = gap if lost is None else lost.merged(gap)
-        return Survey(replay, lost)
+        return Survey(replay, lost, frozenset(empty), self.head)
 
     # -- reading -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import merge
 
 from .cursor import Cursor, Epoch, EventId
-from .message import Gap, Message, Offset, Priority
+from .message import BEGINNING, Gap, Message, Offset, Priority
 from .topic_log import TopicLog
 
 Subscriptions = Mapping[str, Offset]
@@ -87,10 +87,13 @@ class Survey:
     """What lies between a position and the head: messages to replay, and what is lost.
 
     `lost` is `None` when nothing is; `lost.count` may be unknown. Its lane is not meaningful.
+    Up to `through`, nothing stands in the lanes `empty`: they need not be read.
     """
 
     replay: int
     lost: Gap | None
+    empty: frozenset[Priority] = frozenset()
+    through: Offset = BEGINNING
 
 
 Located = tuple[str, TopicLog, Offset]

@@ -196,13 +196,14 @@ class TokenRegistry:
                 return self._copy(session, Token(token), connection, nonce, now)
             if entry.grace_until <= now:
                 return Redemption(Presented.SPENT)
+            successor = make_successor(Token(token), entry.nonce)
         else:
-            self._rotate(entry, Token(token), nonce)
+            successor = make_successor(Token(token), nonce)
+            self._rotate(entry, successor, nonce)
         taken_over = session.connection
         if taken_over is None:
             self._reattach(session)
         session.connection = connection
-        successor = make_successor(Token(token), entry.nonce)
         return Redemption(Presented.ACCEPTED, session, successor, taken_over)
 
     def detach(self, session: Session, connection: ConnectionId, now: float) -> bool:
@@ -250,11 +251,11 @@ class TokenRegistry:
         self.issue(successor, copy, now, connection)
         return Redemption(Presented.ACCEPTED, copy, successor)
 
-    def _rotate(self, entry: _Entry, token: Token, nonce: bytes) -> None:
-        """Consume the current token and make its successor."""
+    def _rotate(self, entry: _Entry, successor: Token, nonce: bytes) -> None:
+        """Consume the current token: `successor` is the current one from now on."""
         self._by_hash.pop(entry.previous, None)
         entry.previous, entry.nonce = entry.current, nonce
-        entry.current = hash_token(make_successor(token, nonce))
+        entry.current = hash_token(successor)
         self._by_hash[entry.current] = entry
 
     # -- the detached ------------------------------------------------------------------------

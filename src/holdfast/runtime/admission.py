@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from ..core.buffer import PriorityBuffer
 from ..core.connection import CloseReason, Connection
 from ..core.cursor import Cursor, Epoch, EventId
-from ..core.delivery import Delivery
-from ..core.message import BEGINNING, Offset, UserId
+from ..core.delivery import EVERY_LANE, NO_LANE, Delivery
+from ..core.message import BEGINNING, Offset, Priority, UserId
 from ..core.reading import Survey
 from ..core.tokens import NONE_REFUSED, ConnectionId, Position, Presented, Session, Token
 from ..core.topics import USER_TOPIC
@@ -229,7 +229,7 @@ class Admission:
         connection = Connection(
             id,
             session,
-            Delivery(buffer, cursor, live=start.cursor is None, not_before=start.newest),
+            Delivery(buffer, cursor, behind=_behind(start, survey, node), not_before=start.newest),
             transport=hello.transport,
             now=node.monotonic(),
             expires_at=hello.expires_at,
@@ -291,6 +291,15 @@ class Admission:
             gap = {"cause": Cause.TRIMMED.value, "count": survey.lost.count}
             data |= {"session": "gap", "gap": gap}
         return data
+
+
+def _behind(start: _Start, survey: Survey, node: Node) -> frozenset[Priority]:
+    """The lanes that have to be read from the log before they are live."""
+    if start.cursor is None:
+        return NO_LANE
+    if survey.through < node.ingested or start.newest > node.ingested:
+        return EVERY_LANE  # more has come since, or the live feed is behind the client
+    return EVERY_LANE - survey.empty
 
 
 def _not_now(detail: str) -> Refused:

@@ -99,13 +99,17 @@ async def look(broker: Broker, after: int, limit: int) -> list[Any]:
     for topics in READ:
         since = {topic: Offset(at) for topic, at in topics.items()}
         for user in (None, ANN):
-            told.append(await broker.survey(head.epoch, Cursor.at(after), since, user))
+            survey = await broker.survey(head.epoch, Cursor.at(after), since, user)
+            assert survey is not None
+            told += [survey.replay, survey.lost]
             for lane in Priority:
                 begin = Offset(after)
                 while True:
                     request = PageRequest(lane, begin, head.offset, limit, 60)
                     page = await broker.read(head.epoch, request, since, user)
                     assert page is not None
+                    if lane in survey.empty and survey.through >= head.offset:
+                        assert page.entries == ()
                     told += [topics, lane, user, page.through, page.complete]
                     told += [
                         e if isinstance(e, Gap) else dataclasses.astuple(e) for e in page.entries
