@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -9,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from holdfast.core.buffer import Offered, PriorityBuffer, Verdict
+from holdfast.core.buffer import PriorityBuffer
 from holdfast.core.message import BEST_FIRST, Gap, Message, Offset, Priority
 from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 
 lanes = st.sampled_from([*Priority, NORMAL, NORMAL])
 Held = tuple[Offset, Message | Gap]
+Places = tuple[tuple[Priority, Offset], ...]
 
 
 class Model:
@@ -58,27 +61,27 @@ class Model:
         size = sum(each.size for each in better)
         return len(better) < self.capacity and size + newcomer.size <= self.max_bytes
 
-    def offer(self, newcomer: Message) -> Offered:
+    def offer(self, newcomer: Message) -> Places:
         self.counts["offered"] += 1
         found = self.pending(newcomer)
         if found is not None:
             lane, index, older = found
             self.counts["conflated"] += 1
             if older.offset >= newcomer.offset:
-                return Offered(Verdict.SUPERSEDED)
+                return ()
             place, _ = self.lanes[lane].pop(index)
             if lane == newcomer.priority and self.size() + newcomer.size <= self.max_bytes:
                 self.lanes[lane].insert(index, (place, newcomer))
-                return Offered(Verdict.ACCEPTED)
+                return ()
         if not self.fits_beside_better(newcomer):
             self.counts["refused"] += 1
-            return Offered(Verdict.REFUSED)
+            return ((newcomer.priority, newcomer.offset),)
         evicted = self.shrink(1, newcomer.size)
         self.lanes[newcomer.priority].append((newcomer.offset, newcomer))
         self.high_water = max(self.high_water, len(self.messages()))
-        return Offered(Verdict.ACCEPTED, evicted)
+        return evicted
 
-    def shrink(self, count: int, size: int) -> tuple[tuple[Priority, Offset], ...]:
+    def shrink(self, count: int, size: int) -> Places:
         """Evict until `count` more messages of `size` bytes fit."""
         evicted = []
         while len(self.messages()) + count > self.capacity or self.size() + size > self.max_bytes:
@@ -187,13 +190,11 @@ class BufferMachine(RuleBasedStateMachine):
         )
         conflates = self.model.pending(newcomer) is not None
         had_room = self.buffer.has_room_for(newcomer)
-        outcome = self.buffer.offer(newcomer)
-        assert outcome == self.model.offer(newcomer)
-        harmless = outcome.verdict is not Verdict.REFUSED and all(
-            victim < lane for victim, _ in outcome.evicted
-        )
+        gave_way = self.buffer.offer(newcomer)
+        assert gave_way == self.model.offer(newcomer)
+        harmless = all(victim < lane for victim, _ in gave_way)
         assert harmless if had_room else conflates or not harmless
-        assert all(victim <= lane for victim, _ in outcome.evicted)
+        assert all(victim <= lane for victim, _ in gave_way)
 
     @rule(
         lane=lanes,
@@ -257,7 +258,7 @@ class BufferMachine(RuleBasedStateMachine):
         assert ours == held  # messages are compared by identity
         sizes = [entry.size for entry in ours if isinstance(entry, Message)]
         assert len(self.buffer) == self.buffer.statistics().held == len(sizes)
-        assert self.buffer.held_bytes == self.buffer.statistics().held_bytes == sum(sizes)
+        assert self.buffer.statistics().held_bytes == sum(sizes)
         assert len(sizes) <= self.buffer.capacity
         assert sum(sizes) <= self.buffer.max_bytes
         assert bool(self.buffer) is bool(held)
@@ -337,7 +338,8 @@ def test_old_value_that_comes_late_is_dropped() -> None:
     """A lane that catches up does not bring back a value that a pending one supersedes."""
     newer = message(5, lane=HIGH, key="k")
     buffer = filled(newer)
-    assert buffer.offer(message(1, lane=LOW, key="k")).verdict is Verdict.SUPERSEDED
+    assert buffer.offer(message(1, lane=LOW, key="k")) == ()
+    assert buffer.statistics().conflated == 1
     assert drain(buffer) == [newer]
 
 
@@ -363,14 +365,15 @@ def test_other_subjects_do_not_conflate(other: Message) -> None:
 def test_oldest_of_the_lowest_lane_gives_way() -> None:
     """On overflow the oldest message of the lowest lane is evicted, and its place returned."""
     buffer = filled(message(1, lane=HIGH), message(2, lane=LOW), message(3, lane=LOW), capacity=3)
-    assert buffer.offer(message(4)) == Offered(Verdict.ACCEPTED, ((LOW, Offset(2)),))
+    assert buffer.offer(message(4)) == ((LOW, Offset(2)),)
 
 
 def test_newcomer_lower_than_all_is_refused() -> None:
-    """A full buffer of better messages refuses a newcomer and stays as it is."""
+    """A full buffer of better messages refuses a newcomer, which gives way itself."""
     held = [message(1, lane=HIGH), message(2)]
     buffer = filled(*held, capacity=2)
-    assert buffer.offer(message(3, lane=LOW)) == Offered(Verdict.REFUSED)
+    assert buffer.offer(message(3, lane=LOW)) == ((LOW, Offset(3)),)
+    assert buffer.statistics().refused == 1
     assert drain(buffer) == held
 
 
@@ -380,7 +383,7 @@ def test_critical_gives_way_to_nothing_lower(order: list[Priority]) -> None:
     critical = [message(offset, lane=CRITICAL) for offset in (1, 2)]
     buffer = filled(*critical, capacity=2)
     for offset, lane in enumerate(order, 3):
-        assert buffer.offer(message(offset, lane=lane)).verdict is Verdict.REFUSED
+        assert buffer.offer(message(offset, lane=lane)) == ((lane, Offset(offset)),)
     assert drain(buffer) == critical
 
 
@@ -394,7 +397,7 @@ def test_message_over_the_bound_is_refused_and_evicts_nothing() -> None:
     """A message that could never fit costs the others nothing."""
     held = [message(1, lane=HIGH), message(2)]
     buffer = filled(*held, max_bytes=10)
-    assert buffer.offer(message(3, lane=CRITICAL, size=11)) == Offered(Verdict.REFUSED)
+    assert buffer.offer(message(3, lane=CRITICAL, size=11)) == ((CRITICAL, Offset(3)),)
     assert drain(buffer) == held
 
 
@@ -404,14 +407,14 @@ def test_value_that_cannot_fit_is_refused_in_place_too(better: int) -> None:
     urgent = message(1, lane=HIGH, size=better)
     others = [message(2, size=2), message(4, size=2), message(5, lane=LOW, size=1)]
     buffer = filled(urgent, others[0], message(3, key="k", size=0), *others[1:], max_bytes=10)
-    assert buffer.offer(message(6, key="k", size=11 - better)) == Offered(Verdict.REFUSED)
+    assert buffer.offer(message(6, key="k", size=11 - better)) == ((NORMAL, Offset(6)),)
     assert drain(buffer) == [urgent, *others]
 
 
 def test_message_of_exactly_the_bound_fits() -> None:
     """The bound in bytes is inclusive, and so is the one in messages."""
     buffer = filled(message(1), message(2, size=9), capacity=2, max_bytes=10)
-    assert (len(buffer), buffer.held_bytes) == (2, 10)
+    assert (len(buffer), buffer.statistics().held_bytes) == (2, 10)
 
 
 def test_value_that_grows_evicts_the_lower_lanes() -> None:
@@ -419,7 +422,7 @@ def test_value_that_grows_evicts_the_lower_lanes() -> None:
     newer = message(3, lane=HIGH, key="k", size=8)
     low = message(2, lane=LOW, size=5)
     buffer = filled(message(1, lane=HIGH, key="k"), low, max_bytes=10)
-    assert buffer.offer(newer) == Offered(Verdict.ACCEPTED, ((LOW, Offset(2)),))
+    assert buffer.offer(newer) == ((LOW, Offset(2)),)
     assert drain(buffer) == [newer]
 
 
@@ -514,7 +517,7 @@ def test_withdrawn_messages_can_be_offered_again() -> None:
     buffer = filled(first, second)
     buffer.withdraw(NORMAL, Offset(1))
     assert list(buffer) == [first]
-    assert buffer.offer(second).verdict is Verdict.ACCEPTED
+    assert buffer.offer(second) == ()
     assert drain(buffer) == [first, second]
 
 
@@ -531,3 +534,23 @@ def test_taking_from_an_empty_buffer_gives_nothing() -> None:
     buffer = PriorityBuffer()
     assert not buffer
     assert buffer.take(0.0) is None
+
+
+def test_emptied_buffer_gives_its_memory_back() -> None:
+    """Who held a hundred messages once keeps no more than who never held any."""
+    messages = [message(offset, key=f"{offset}") for offset in range(1, 101)]
+    buffers = [PriorityBuffer() for _ in range(100)]
+    tracemalloc.start()
+    try:
+        for buffer in buffers:
+            for each in messages:
+                buffer.offer(each)
+            buffer.mark(gap(101, "a"))
+        held, _ = tracemalloc.get_traced_memory()
+        for buffer in buffers:
+            drain(buffer)
+        gc.collect()  # which empties the interpreter's own free lists, too
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept / 100 < 500 < held / 100

@@ -351,7 +351,7 @@ def test_a_run_has_a_bound() -> None:
         run = Run([Message(Offset(offset), "a", NORMAL, b"{}", 0.0)])
         delivery.offer(run)
         held = delivery.unsorted.size if delivery.unsorted else 0
-        assert held + delivery.buffer.held_bytes <= 20
+        assert held + delivery.buffer.statistics().held_bytes <= 20
     assert delivery.cursor(Offset(19)).marks[NORMAL] < 19
 
 

@@ -66,8 +66,8 @@ def a_marker_is_not_pending() -> list[Patch]:
 
     def without_gaps(self, position):
         def first_message(buffer, lane):
-            entries = buffer._lanes[lane] or {}
-            return next((p for p, e in entries.items() if isinstance(e, Message)), None)
+            entries = buffer._lanes[lane]
+            return buffer._standing(entries[0])[0] if entries else None
 
         with applied([(PriorityBuffer, "first_place", first_message)]):
             return cursor(self, position)
@@ -230,20 +230,14 @@ def one_retention_for_all_lanes() -> list[Patch]:
 @mutant
 def conflation_per_lane() -> list[Patch]:
     """A key is conflated in its own lane only, so an old value follows a newer one."""
-    offer = PriorityBuffer.offer
+    offer = Delivery._offer
 
     def in_its_own_lane(self, message):
-        pending = self._subjects.get(message.subject)
-        if pending is not None and pending[0] is not message.priority:
-            del self._subjects[message.subject]
-        return offer(self, message)
+        if message.key is not None:
+            message = replace(message, key=f"{message.key} in {message.priority.label}")
+        offer(self, message)
 
-    def forget(self, lane, message):
-        self._held[lane] -= 1
-        self._bytes[lane] -= message.size
-        self._subjects.pop(message.subject, None)
-
-    return [(PriorityBuffer, "offer", in_its_own_lane), (PriorityBuffer, "_forget", forget)]
+    return [(Delivery, "_offer", in_its_own_lane)]
 
 
 @mutant

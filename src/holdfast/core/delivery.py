@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .buffer import PriorityBuffer, Verdict
+from .buffer import PriorityBuffer
 from .cursor import Cursor
 from .message import BEGINNING, LANES, Gap, Message, Offset, Priority
 from .reading import Page, PageRequest, Replayed
@@ -252,11 +252,8 @@ class Delivery:
         return offered
 
     def _offer(self, message: Message) -> None:
-        outcome = self.buffer.offer(message)
-        for lane, place in outcome.evicted:
+        for lane, place in self.buffer.offer(message):
             self._reread(lane, Offset(place - 1))
-        if outcome.verdict is Verdict.REFUSED:
-            self._reread(message.priority, Offset(message.offset - 1))
 
     def _reread(self, lane: Priority, after: Offset) -> None:
         """Send `lane` back to History from `after`; what it holds beyond is in there too."""

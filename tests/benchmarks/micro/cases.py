@@ -51,9 +51,8 @@ def priority_buffer() -> Iterator[Case]:
         yield _queue("queue.PriorityQueue put + get", size, queue.PriorityQueue())
 
 
-def _messages(keys: int = 0) -> Callable[[int], list[Message]]:
+def _messages(offsets: Iterator[int], keys: int = 0) -> Callable[[int], list[Message]]:
     """Makes so many messages more, in all lanes in turn, each with one of so many keys."""
-    offsets = itertools.count(1)
 
     def make(count: int) -> list[Message]:
         return [
@@ -70,8 +69,8 @@ def _messages(keys: int = 0) -> Callable[[int], list[Message]]:
 
 
 def _buffer(name: str, size: int, *, keys: int) -> Case:
-    buffer, make = PriorityBuffer(size + 1, max_bytes=10**12), _messages()
-    for each in make(size):
+    buffer, offsets = PriorityBuffer(size + 1, max_bytes=10**12), itertools.count(1)
+    for each in _messages(offsets)(size):
         buffer.offer(each)
 
     def repeat(messages: Iterable[Message]) -> None:
@@ -79,11 +78,11 @@ def _buffer(name: str, size: int, *, keys: int) -> Case:
             buffer.offer(each)
             buffer.take(0.0)
 
-    return Case(name, size, repeat, _messages(keys) if keys else make)
+    return Case(name, size, repeat, _messages(offsets, keys))
 
 
 def _evicting(name: str, size: int) -> Case:
-    buffer, make = PriorityBuffer(size, max_bytes=10**12), _messages()
+    buffer, make = PriorityBuffer(size, max_bytes=10**12), _messages(itertools.count(1))
 
     def repeat(messages: Iterable[Message]) -> None:
         for each in messages:
@@ -94,7 +93,7 @@ def _evicting(name: str, size: int) -> Case:
 
 
 def _queue(name: str, size: int, held: Any) -> Case:
-    make = _messages()
+    make = _messages(itertools.count(1))
 
     def put(each: Message) -> None:
         held.put_nowait((-each.priority, each.offset, each))
