@@ -13,10 +13,10 @@ from contextlib import suppress
 
 import anyio
 
-from .core.connection import CloseReason
+from .core.connection import CloseReason, State
 from .runtime.outbox import Frame, Outbox
 from .runtime.pipe import PeerLost, Pipe
-from .runtime.transport import FINISH_TIMEOUT, Event, Receive, Scope, Send, converse
+from .runtime.transport import FINISH_TIMEOUT, Conversation, Event, Receive, Scope, Send
 
 _logger = logging.getLogger("holdfast")
 
@@ -85,37 +85,38 @@ async def serve(
 
     Cancellation ends the stream; it leaves nothing open.
     """
-    await converse(outbox, _watch(receive, outbox), _stream(outbox, scope, send, extra))
-
-
-async def _stream(outbox: Outbox, scope: Scope, send: Send, extra: Iterable[Header]) -> None:
     pipe = Pipe(send, _WIRE, outbox.token)
-    try:
-        await _begin(outbox, pipe, [*headers(scope, token=outbox.token), *extra])
-        outbox.pipe = pipe
-        while (frames := await outbox.next()) is not None:
-            await pipe.send(_body(encode(frames)))
-            del frames  # the next may be a long time coming
-            outbox.sent()
-        await _finish(send)
-    except PeerLost:
-        outbox.lost()
-    except Exception:
-        # The broker failed under this connection: the client comes back and is told of it.
-        _logger.exception("a stream ended by an error")
-        outbox.close(CloseReason.FAILED)
-        await _finish(send)
-    finally:
-        outbox.pipe = None
-        pipe.close()
+    async with Conversation(outbox, _watch(receive, outbox)):
+        try:
+            await _begin(outbox, send, [*headers(scope, token=outbox.token), *extra])
+            outbox.pipe = pipe
+            while (frames := await outbox.next()) is not None:
+                await pipe.send(_body(encode(frames)))
+                del frames  # the next may be a long time coming
+                outbox.sent()
+            if outbox.connection.state is not State.CLOSED:  # somebody is still there
+                await _finish(send)
+        except PeerLost:
+            outbox.lost()
+        except Exception:
+            # The broker failed under this connection: the client comes back and is told of it.
+            _logger.exception("a stream ended by an error")
+            outbox.close(CloseReason.FAILED)
+            await _finish(send)
+        finally:
+            outbox.pipe = None
+            pipe.close()
 
 
-async def _begin(outbox: Outbox, pipe: Pipe, start: list[Header]) -> None:
+async def _begin(outbox: Outbox, send: Send, start: list[Header]) -> None:
     """Send the head of the response, and the first frame with the delay for the next try."""
-    await pipe.send({"type": "http.response.start", "status": 200, "headers": start})
-    retry = b"retry: %d\n" % int(random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
     frames = await outbox.next()
-    await pipe.send(_body(retry + encode(frames or [])))
+    retry = b"retry: %d\n" % (random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": start})
+        await send(_body(retry + encode(frames or [])))
+    except OSError as error:
+        raise PeerLost from error
     outbox.sent()
 
 

@@ -23,7 +23,7 @@ from .errors import Refused
 from .runtime import frames
 from .runtime.outbox import Frame, Outbox
 from .runtime.pipe import PeerLost, Pipe
-from .runtime.transport import FINISH_TIMEOUT, Event, Receive, Send, converse
+from .runtime.transport import FINISH_TIMEOUT, Conversation, Event, Receive, Send
 
 _logger = logging.getLogger("holdfast")
 
@@ -120,7 +120,8 @@ async def serve(
     reading = _read(
         outbox, receive, command, limits or InboundLimits(), resume, clock=clock, first=may_resume
     )
-    await converse(outbox, reading, _write(outbox, send))
+    async with Conversation(outbox, reading):
+        await _write(outbox, send)
     return resume[0] if resume else None
 
 

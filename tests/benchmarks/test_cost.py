@@ -62,11 +62,11 @@ COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
         "kept": (0.0, 16.0),
     },
 }
-PER_OPENING = {"calls": (292.0, 305.0), "steps": (2.0, 2.0)}
+PER_OPENING = {"calls": (234.0, 245.0), "steps": (2.0, 2.0)}
 """An event stream that is opened, from the request to the first frame: (measured, at most)."""
-CALLS_PER_PUBLISH = (101.5, 110.0)
+CALLS_PER_PUBLISH = (95.5, 104.0)
 """A message that nobody listens to: (measured, at most)."""
-CALLS_PER_REPLAYED = (10.5, 12.0)
+CALLS_PER_REPLAYED = (8.5, 10.0)
 """A message that a resume reads from the history, of 1,000: (measured, at most)."""
 
 KEPT_AFTER_REPLAY = 4096

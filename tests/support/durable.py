@@ -52,10 +52,10 @@ class DurableBroker(MemoryBroker):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._tokens = DurableTokens(self)
+        self.tokens = DurableTokens(self)
         if path.exists():
             kept = pickle.loads(path.read_bytes())  # noqa: S301 - written by `keep`
-            self._epoch, self._history, self._tokens.registry = kept
+            self._epoch, self._history, self.tokens.registry = kept
 
     def now(self) -> float:
         """Seconds since the Unix epoch."""
@@ -63,7 +63,7 @@ class DurableBroker(MemoryBroker):
 
     def keep(self) -> None:
         """Write everything, or nothing."""
-        state = (self._epoch, self._history, self._tokens.registry)
+        state = (self._epoch, self._history, self.tokens.registry)
         new = self._path.with_suffix(".new")
         new.write_bytes(pickle.dumps(state))
         os.replace(new, self._path)

@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Awaitable, Collection
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from urllib.parse import urlsplit
 
 from ..auth import Action, Authenticate, Authorize, Request, User
@@ -17,10 +16,11 @@ from ..errors import Refused
 from ..runtime.audit import AuditAction
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.outbox import Outbox
-from ..runtime.subscribing import MaySubscribe
 from .http import Header
 
 _logger = logging.getLogger("holdfast")
+
+_AUTHORIZE_FAILED = "the authorize hook failed on %s; the client may try again"
 
 
 def named_topics(request: Request) -> list[str]:
@@ -78,24 +78,16 @@ class Access:
             raise Refused("unauthorized", "valid credentials needed", status=401, close_code=4401)
         return user
 
-    async def may(self, user: User, action: Action, topic: str | None) -> bool:
+    def may(self, user: User, action: Action, topic: str | None) -> bool | Awaitable[bool]:
         """The `authorize` hook's answer; raises `Refused` with 503 if that raises."""
         try:
             answer = self._authorize(user, action, topic)
-            if isinstance(answer, bool):
-                return answer
-            return bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception:
-            _logger.exception("the authorize hook failed on %s; the client may try again", action)
+            _logger.exception(_AUTHORIZE_FAILED, action)
             raise failed() from None
-
-    def may_subscribe(self, user: User) -> MaySubscribe:
-        """The hook for one user, as the Broadcaster asks it."""
-        return partial(self._may_subscribe, user)
-
-    def _may_subscribe(self, user: User, topic: str) -> Awaitable[bool]:
-        action = Action.SUBSCRIBE_PATTERN if is_pattern(topic) else Action.SUBSCRIBE
-        return self.may(user, action, topic)
+        if isinstance(answer, bool):
+            return answer
+        return _awaited(answer, action) if inspect.isawaitable(answer) else bool(answer)
 
     def connect(
         self,
@@ -115,12 +107,13 @@ class Access:
             transport=transport,
             acknowledges=request.query.get("ack") == "true",
             expires_at=user.expires_at,
-            may_subscribe=self.may_subscribe(user),
+            may_subscribe=_Rights(self, user),
         )
 
     async def require(self, user: User, action: Action) -> None:
         """Raise `Refused` with 403 unless the user may."""
-        if not await self.may(user, action, None):
+        answer = self.may(user, action, None)
+        if not (answer if isinstance(answer, bool) else await answer):
             self._broadcaster.audit(AuditAction.ACCESS_REFUSED, user=user.id, detail=action.value)
             raise Refused("forbidden", "not allowed", status=403, close_code=4403)
 
@@ -160,6 +153,28 @@ class Access:
             return None
         self._broadcaster.audit(AuditAction.ORIGIN_REFUSED, detail=ascii(origin[:100]))
         raise Refused("foreign_origin", "this origin is not allowed", status=403, close_code=4403)
+
+
+class _Rights:
+    """What one user may subscribe to: the `authorize` hook, as the Broadcaster asks it."""
+
+    __slots__ = ("_access", "_user")
+
+    def __init__(self, access: Access, user: User) -> None:
+        self._access = access
+        self._user = user
+
+    def __call__(self, topic: str) -> bool | Awaitable[bool]:
+        action = Action.SUBSCRIBE_PATTERN if is_pattern(topic) else Action.SUBSCRIBE
+        return self._access.may(self._user, action, topic)
+
+
+async def _awaited(answer: Awaitable[bool], action: Action) -> bool:
+    try:
+        return bool(await answer)
+    except Exception:
+        _logger.exception(_AUTHORIZE_FAILED, action)
+        raise failed() from None
 
 
 def failed() -> Refused:

@@ -13,7 +13,7 @@ from ..runtime.outbox import Outbox
 from ..runtime.transport import Receive, Scope, Send
 from ..websocket import InboundLimits
 from .access import Access
-from .client import ClientFiles
+from .client import TYPES, ClientFiles
 from .commands import Commands
 from .http import ClientGone, Header, answer, error_body, read_json
 from .poll import Polls
@@ -67,8 +67,12 @@ class LiveApp:
         limits = inbound or InboundLimits()
         self._access = Access(broadcaster, authenticate, authorize, allowed_origins)
         self._commands = Commands(broadcaster)
-        self._streams = Streams(broadcaster, self._access)
-        self._polls = Polls(broadcaster, self._access)
+        streams, polls = Streams(broadcaster, self._access), Polls(broadcaster, self._access)
+        self._streams = {
+            "/stream": streams.serve,
+            "/reconnect": streams.serve,
+            "/poll": polls.serve,
+        }
         self._client = ClientFiles()
         self._sockets = Sockets(broadcaster, self._access, self._commands, limits)
         self._signals = DrainAtSignal(broadcaster.begin_drain) if drain_at_signal else None
@@ -106,16 +110,16 @@ class LiveApp:
             return
         if scope["type"] != "http":
             return
-        head = scope["method"] == "HEAD"
         cors: list[Header] = []
         try:
             await self._route(Request(scope), cors, receive, send)
         except Refused as error:
             headers = [(b"allow", error.detail.encode())] if error.status == 405 else []
+            head = scope["method"] == "HEAD"
             await answer(send, error.status, error_body(error), [*headers, *cors], head=head)
         except HoldfastError:
             body = error_body(Refused("unavailable", "not running", status=503))
-            await answer(send, 503, body, head=head)
+            await answer(send, 503, body, head=scope["method"] == "HEAD")
             raise
         except (ClientGone, OSError):
             pass
@@ -133,19 +137,22 @@ class LiveApp:
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> Awaitable[None]:
         """What answers the request, not begun yet; `cors` is filled for whatever answers."""
-        path, head = _path(request.scope), request.method == "HEAD"
-        if path in self._client:
+        path = _path(request.scope)
+        if path in TYPES:
             _require_method(request, "GET", "HEAD")
             return self._client(request, path, send)
-        cors += self._access.cors(request)
-        if request.method == "OPTIONS" and cors:
-            return answer(send, 204, None, [*cors, *PREFLIGHT])
-        if path in ("/stream", "/reconnect", "/poll"):
-            return self._stream(request, path, cors, receive, send)
+        if "origin" in request.headers:
+            cors += self._access.cors(request)
+            if request.method == "OPTIONS" and cors:
+                return answer(send, 204, None, [*cors, *PREFLIGHT])
+        if path in self._streams:
+            _require_method(request, "GET", "HEAD")
+            serve = self._streams[path]
+            return serve(request, cors, receive, send) if self._enabled else answer(send, 204, None)
         if path == "/health":
             _require_method(request, "GET", "HEAD")
             status, body = self._reports.health()
-            return answer(send, status, body, cors, head=head)
+            return answer(send, status, body, cors, head=request.method == "HEAD")
         if path in self._gets or path == "/websocket-info":
             _require_method(request, "GET", "HEAD")
             return self._report(request, path, cors, send)
@@ -153,15 +160,6 @@ class LiveApp:
             _require_method(request, "POST")
             return self._post(request, path, cors, receive, send)
         raise Refused("not_found", "there is nothing here", status=404)
-
-    def _stream(
-        self, request: Request, path: str, cors: list[Header], receive: Receive, send: Send
-    ) -> Awaitable[None]:
-        _require_method(request, "GET", "HEAD")
-        if not self._enabled:
-            return answer(send, 204, None)
-        serve = self._polls if path == "/poll" else self._streams
-        return serve(request, cors, receive, send)
 
     async def _report(self, request: Request, path: str, cors: list[Header], send: Send) -> None:
         user = await self._access.user(request, "http")

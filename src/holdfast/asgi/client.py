@@ -26,9 +26,6 @@ class ClientFiles:
         folder = files("holdfast") / "browser"
         self._content = {path: (folder / path[1:]).read_bytes() for path in TYPES}
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._content
-
     async def __call__(self, request: Request, path: str, send: Send) -> None:
         """Answer with the file; 304 if the browser has it already (RFC 9110, section 13.1.2).
 

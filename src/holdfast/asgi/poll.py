@@ -13,7 +13,7 @@ from ..core.connection import State
 from ..errors import BroadcasterFailed, Refused
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.outbox import Frame, Outbox
-from ..runtime.transport import Receive, Send, converse
+from ..runtime.transport import Conversation, Receive, Send
 from .access import Access, failed, presented
 from .http import Header, answer, error_body
 from .stream import PREFETCH_HEADERS
@@ -49,7 +49,7 @@ class Polls:
         self._broadcaster = broadcaster
         self._access = access
 
-    async def __call__(
+    async def serve(
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> None:
         """Authenticate, connect, gather frames, answer; raises `Refused` for what cannot work."""
@@ -66,7 +66,8 @@ class Polls:
             async with self._access.connect(
                 request, user, "poll", last_event_id=last_event_id, token=token
             ) as outbox:
-                await converse(outbox, _watch(receive, outbox), _gather(outbox, wait, frames))
+                async with Conversation(outbox, _watch(receive, outbox)):
+                    await _gather(outbox, wait, frames)
                 is_gone = outbox.connection.state is State.CLOSED
         except Refused as error:
             if error.status != 503:

@@ -24,7 +24,7 @@ class Streams:
         self._broadcaster = broadcaster
         self._access = access
 
-    async def __call__(
+    async def serve(
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> None:
         """Authenticate, open the connection, stream until either side ends it."""

@@ -15,8 +15,9 @@ MAX_QUERY_FIELDS = 100
 class Request:
     """An ASGI `http` or `websocket` scope (ASGI HTTP and WebSocket specification 2.5).
 
-    Header names are in lower case and values are decoded as Latin-1. Of a header or a query
-    field that comes several times, the first counts.
+    Header names are in lower case and values are decoded as Latin-1. The query is decoded as forms
+    are (URL standard, 5.1), escaped or not, as curl sends it. Of a header or a query field that
+    comes several times, the first counts.
     """
 
     __slots__ = ("_query_is_readable", "headers", "method", "query", "scope")
@@ -25,20 +26,24 @@ class Request:
         self.scope = scope
         self.method = str(scope.get("method", "GET"))
         """The HTTP method; a WebSocket handshake is a GET."""
-        self.headers: dict[str, str] = {}
+        self.headers: dict[str, str] = (headers := {})
         for name, value in scope.get("headers", ()):
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-            if key == "cookie" and key in self.headers:
-                self.headers[key] += f"; {text}"  # HTTP/2 splits it (RFC 9113, section 8.2.3)
-            else:
-                self.headers.setdefault(key, text)
+            key = name.decode("latin-1").lower()
+            if key not in headers:
+                headers[key] = value.decode("latin-1")
+            elif key == "cookie":  # HTTP/2 splits it (RFC 9113, section 8.2.3)
+                headers[key] += f"; {value.decode('latin-1')}"
         self.query: dict[str, str] = {}
         raw: bytes = scope.get("query_string", b"")
         self._query_is_readable = len(raw) <= MAX_QUERY_BYTES and raw.count(b"&") < MAX_QUERY_FIELDS
         if self._query_is_readable:
-            for field in filter(None, raw.split(b"&")):
+            is_escaped = b"%" in raw
+            for field in filter(None, raw.replace(b"+", b" ").split(b"&")):
                 name, _, value = field.partition(b"=")
-                self.query.setdefault(_unescaped(name), _unescaped(value))
+                if is_escaped:
+                    name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+                text = value.decode("utf-8", "replace")
+                self.query.setdefault(name.decode("utf-8", "replace"), text)
 
     def check_query(self) -> None:
         """Raise `Refused` if the query was too long, and therefore read as empty."""
@@ -64,8 +69,3 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.scope.get('path')!r}>"
-
-
-def _unescaped(part: bytes) -> str:
-    """A name or a value of a form (URL standard, 5.1), escaped or not, as curl sends it."""
-    return unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8", "replace")

@@ -123,10 +123,8 @@ class Connection:
         id: ConnectionId,
         session: Session,
         delivery: Delivery,
-        *,
         transport: str,
         now: float,
-        expires_at: float | None = None,
     ) -> None:
         self.id = id
         self.session = session
@@ -134,7 +132,7 @@ class Connection:
         self.delivery = delivery
         self.transport = transport
         self.opened_at = self.last_seen = now
-        self.expires_at = expires_at
+        self.expires_at: float | None = None
         self.state = State.OPENING
         self.close_reason: CloseReason | None = None
 

@@ -19,7 +19,7 @@ so that neither the store nor an old token gives it away.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -41,6 +41,7 @@ ConnectionId = NewType("ConnectionId", str)
 NONE_REFUSED: frozenset[str] = frozenset()
 """Shared by all sessions; every empty `frozenset(…)` is an object of its own."""
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _TOKEN = re.compile("[A-Za-z0-9_-]{22}", re.ASCII)
 _Hash = bytes
 
@@ -50,6 +51,11 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
+def base64url(data: bytes) -> str:
+    """Base64 for URLs (RFC 4648, section 5), without padding: 22 characters for 16 bytes."""
+    return binascii.b2a_base64(data).translate(_URL_SAFE, b"=\n").decode()
+
+
 def hash_token(token: str) -> bytes:
     """What a store keeps of a token (SHA-256): enough to know it again."""
     return hashlib.sha256(token.encode("ascii")).digest()
@@ -57,8 +63,7 @@ def hash_token(token: str) -> bytes:
 
 def make_successor(token: Token, nonce: bytes) -> Token:
     """The token that follows `token`: who knows both it and the nonce can make it again."""
-    digest = hmac.digest(nonce, token.encode("ascii"), "sha256")[:16]
-    return Token(base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"))
+    return Token(base64url(hmac.digest(nonce, token.encode("ascii"), "sha256")[:16]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ is made of segments parted by dots. In a pattern, `*` stands for exactly one seg
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -25,6 +26,8 @@ USER_TOPIC = "$user"
 # Control, format (bidi, zero width), surrogate, private use; line, paragraph and space separators.
 # Not "unassigned" (Cn): which characters those are depends on the Python version.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"})
+
+_PLAIN = re.compile(rf"[\w-]+(?:\.[\w-]+){{0,{MAX_SEGMENTS - 1}}}", re.ASCII)
 
 S = TypeVar("S")
 
@@ -46,12 +49,13 @@ def check_expression(name: str) -> str:
     """Return `name` if one can subscribe to it, a topic or a pattern; raise `InvalidTopic`."""
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from JSON
         raise InvalidTopic(f"a topic is a str, not {type(name).__name__}")
+    if _PLAIN.fullmatch(name) is not None and len(name) <= MAX_TOPIC_BYTES:
+        return name  # nearly all are
     if not name:
         raise InvalidTopic("a topic has at least one character")
     if len(name) > MAX_TOPIC_BYTES or len(name.encode("utf-8", "replace")) > MAX_TOPIC_BYTES:
         raise InvalidTopic(f"the topic {_shown(name)} is longer than {MAX_TOPIC_BYTES} bytes")
-    if not (name.isascii() and name.isalnum()):
-        _check_characters(name)
+    _check_characters(name)
     if name.startswith("$"):
         raise InvalidTopic(f"the topic {_shown(name)} is reserved: names with $ are the library's")
     return name

@@ -10,10 +10,11 @@ A bad token or event id is never an error: a browser's EventSource would give up
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..core.buffer import PriorityBuffer
@@ -22,7 +23,15 @@ from ..core.cursor import Cursor, Epoch, EventId
 from ..core.delivery import EVERY_LANE, NO_LANE, Delivery
 from ..core.message import BEGINNING, Offset, Priority, UserId
 from ..core.reading import Survey
-from ..core.tokens import NONE_REFUSED, ConnectionId, Position, Presented, Session, Token
+from ..core.tokens import (
+    NONE_REFUSED,
+    ConnectionId,
+    Position,
+    Presented,
+    Session,
+    Token,
+    base64url,
+)
 from ..core.topics import USER_TOPIC
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from . import frames
@@ -44,7 +53,7 @@ class Cause(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Hello:
     """What a client presents. `token` counts before the one inside `last_event_id`.
 
@@ -75,6 +84,9 @@ class _Start:
     newest: Offset = BEGINNING
 
 
+_NOTHING_BEFORE = Survey(0, None)
+
+
 class Admission:
     """Lets clients in: one instance per node."""
 
@@ -90,7 +102,7 @@ class Admission:
         node = self._node
         topics = check_topics(hello.topics, node.registry.limits.topics)
         node.check_open(takes_over=bool(hello.token or hello.last_event_id))
-        id = ConnectionId(secrets.token_urlsafe(16))
+        id = ConnectionId(base64url(os.urandom(16)))
         node.admitting[id] = hello.user
         try:
             try:
@@ -167,8 +179,8 @@ class Admission:
             self._refused(hello, id, answer.verdict.value)
         elif hello.last_event_id:
             self._refused(hello, id, "malformed")
-        session = Session(hello.user, {}, frozenset(topics))
-        return _Start(session, await broker.tokens.issue(session, id), node.epoch, cause=cause)
+        session = Session(hello.user, {}, _requested(topics))
+        return _Start(session, await broker.tokens.issue(session, id), node.epoch, None, cause)
 
     def _refused(self, hello: Hello, id: ConnectionId, why: str) -> None:
         self._node.counters.tokens_refused += 1
@@ -226,19 +238,14 @@ class Admission:
         session.acknowledged, session.is_answered = False, hello.transport == "poll"
         cursor = start.cursor or Cursor.at(node.ingested)
         buffer = PriorityBuffer(node.options.buffer_capacity, max_bytes=node.options.buffer_bytes)
-        connection = Connection(
-            id,
-            session,
-            Delivery(buffer, cursor, behind=_behind(start, survey, node), not_before=start.newest),
-            transport=hello.transport,
-            now=node.monotonic(),
-            expires_at=hello.expires_at,
-        )
+        behind = _behind(start, survey, node)
+        delivery = Delivery(buffer, cursor, behind=behind, not_before=start.newest)
+        connection = Connection(id, session, delivery, hello.transport, node.monotonic())
+        connection.expires_at = hello.expires_at
         outbox = Outbox(node, connection, start.token, hello.may_subscribe)
         if hello.acknowledges:
             outbox.open_window()
-        data = self._first_frame(outbox, start, survey)
-        outbox.begin(frames.control("connection_established", node.clock(), data))
+        outbox.begin(self._first_frame(outbox, start, survey))
         node.register(outbox, resumed=start.cursor is not None)
         return outbox
 
@@ -253,16 +260,17 @@ class Admission:
         )
         if hello.user is not None:
             allowed.append(USER_TOPIC)
-        held: Mapping[str, Offset] = {}
+        subscriptions = dict.fromkeys(allowed, node.ingested)
         if start.cursor is not None:
             held = session.subscriptions
             start.newest = max([start.cursor.highest, *held.values()])
-        since = max(node.ingested, start.newest)
-        session.subscriptions = {topic: held.get(topic, since) for topic in allowed}
+            since = max(node.ingested, start.newest)
+            subscriptions = {topic: held.get(topic, since) for topic in allowed}
+        session.subscriptions = subscriptions
         session.refused = frozenset(rejected) if rejected else NONE_REFUSED
         await node.broker.tokens.record(session)
         if start.cursor is None:
-            return Survey(0, None)
+            return _NOTHING_BEFORE
         survey = await node.broker.survey(
             start.epoch, start.cursor, session.subscriptions, session.user
         )
@@ -270,12 +278,9 @@ class Admission:
             raise _not_now("the log is another one by now")
         return survey
 
-    def _first_frame(self, outbox: Outbox, start: _Start, survey: Survey) -> dict[str, object]:
+    def _first_frame(self, outbox: Outbox, start: _Start, survey: Survey) -> bytes:
         node, session = self._node, start.session
         data: dict[str, object] = {
-            "connectionId": outbox.connection.id,
-            "reconnectToken": start.token,
-            "resumableUntil": node.resumable_until(),
             "session": "fresh",
             "topics": [topic for topic in session.subscriptions if topic != USER_TOPIC],
             "rejected": sorted(session.refused),
@@ -290,7 +295,14 @@ class Admission:
         elif survey.lost is not None:
             gap = {"cause": Cause.TRIMMED.value, "count": survey.lost.count}
             data |= {"session": "gap", "gap": gap}
-        return data
+        now, connection = node.clock(), outbox.connection
+        return frames.established(connection.id, start.token, now, node.resumable_for, data)
+
+
+@lru_cache(maxsize=64)
+def _requested(topics: tuple[str, ...]) -> frozenset[str]:
+    """What clients of one page name is the same, and one set for all."""
+    return frozenset(topics)
 
 
 def _behind(start: _Start, survey: Survey, node: Node) -> frozenset[Priority]:

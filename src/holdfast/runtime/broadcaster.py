@@ -211,17 +211,11 @@ class Broadcaster:
         `acknowledges`, no more than a window of what was sent is unacknowledged
         (`Outbox.acknowledge`). Raises `Refused`. On leaving, the session is kept for a resume.
         """
+        self._life.check_running()
+        known = None if user is None else UserId(user)
         hello = Hello(
-            user=None if user is None else UserId(user),
-            topics=topics,
-            last_event_id=last_event_id,
-            token=token,
-            transport=transport,
-            acknowledges=acknowledges,
-            expires_at=expires_at,
-            may_subscribe=may_subscribe,
+            known, topics, last_event_id, token, transport, acknowledges, expires_at, may_subscribe
         )
-        self.check_running()
         return Opening(self._admission, hello)
 
     async def position(self, topics: Iterable[str], *, user: str | None = None) -> str:

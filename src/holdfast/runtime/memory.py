@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections import OrderedDict
@@ -14,7 +15,15 @@ from ..core.message import Message, Offset, UserId
 from ..core.presence import Member, Movement, NodeId, Roster
 from ..core.reading import Page, PageRequest, Subscriptions, Survey
 from ..core.retention import Retention
-from ..core.tokens import ConnectionId, Redemption, Session, Token, TokenLimits, TokenRegistry
+from ..core.tokens import (
+    ConnectionId,
+    Redemption,
+    Session,
+    Token,
+    TokenLimits,
+    TokenRegistry,
+    base64url,
+)
 from .broker import Batch, Draft, Head
 from .feed import Feed
 
@@ -33,7 +42,7 @@ class MemoryTokens:
 
     async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
         """See `TokenStore.issue`."""
-        token = Token(secrets.token_urlsafe(16))
+        token = Token(base64url(os.urandom(16)))
         self.registry.issue(token, session, self._clock(), connection)
         return token
 
@@ -96,17 +105,17 @@ class MemoryBroker:
     ) -> None:
         self._clock = clock
         self._history = History(retention)
-        self._tokens = MemoryTokens(tokens, clock)
+        self.tokens = MemoryTokens(tokens, clock)
+        """The place for tokens."""
+        self.history_age = self._history.retention.age
+        """See `Broker.history_age`."""
+        self.token_lifetime = self.tokens.registry.limits.lifetime
+        """See `Broker.token_lifetime`."""
         self._presence = MemoryPresence(clock)
         self._epoch: Epoch | None = None
         self._feed = Feed()
         self._published: OrderedDict[str, Offset] = OrderedDict()
         self._users = 0
-
-    @property
-    def tokens(self) -> MemoryTokens:
-        """The place for tokens."""
-        return self._tokens
 
     @property
     def presence(self) -> MemoryPresence:
@@ -117,16 +126,6 @@ class MemoryBroker:
     def history(self) -> History:
         """The log itself, to look at."""
         return self._history
-
-    @property
-    def history_age(self) -> float | None:
-        """See `Broker.history_age`."""
-        return self._history.retention.age
-
-    @property
-    def token_lifetime(self) -> float:
-        """See `Broker.token_lifetime`."""
-        return self._tokens.registry.limits.lifetime
 
     async def start(self) -> None:
         """Name the epoch. It is made here, in the running loop, so that no fork inherits it."""
@@ -199,4 +198,4 @@ class MemoryBroker:
         """Trim by age, expire tokens."""
         now = self._clock()
         self._history.trim(now)
-        self._tokens.registry.expire(now)
+        self.tokens.registry.expire(now)

@@ -253,12 +253,11 @@ class Node:
         self.counters.gaps += 1
         self.counters.lost += entry.count or 0
 
-    def resumable_until(self) -> float:
-        """Until when a resume can work if the connection were cut now (Unix time)."""
-        lifetimes = [self.broker.token_lifetime]
-        if self.broker.history_age is not None:
-            lifetimes.append(self.broker.history_age)
-        return self.clock() + min(lifetimes)
+    @property
+    def resumable_for(self) -> float:
+        """For how many seconds a resume can work if a connection were cut now."""
+        lifetime, age = self.broker.token_lifetime, self.broker.history_age
+        return lifetime if age is None else min(lifetime, age)
 
     def note(
         self,
@@ -286,4 +285,5 @@ class Node:
 
     def note_connection(self, action: AuditAction, connection: Connection, detail: str) -> None:
         """The same, about a connection."""
-        self.note(action, connection.user, connection.id, connection.transport, detail)
+        if self._audit is not None:
+            self.note(action, connection.user, connection.id, connection.transport, detail)

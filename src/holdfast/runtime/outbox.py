@@ -252,7 +252,8 @@ class Outbox:
 
     def event_id(self) -> str:
         """The event id of now."""
-        return self._id(self.cursor())
+        cursor = self.connection.delivery.cursor(self._node.ingested)
+        return f"{self.epoch}~{cursor}~{self.token}"
 
     # ------------------------------------------------------------------------------------------
 

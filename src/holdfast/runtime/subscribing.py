@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("holdfast")
 
-MaySubscribe = Callable[[str], Awaitable[bool]]
+MaySubscribe = Callable[[str], bool | Awaitable[bool]]
 """Whether a client may see a topic (or use a pattern), by its rights of now."""
 
 
@@ -53,7 +53,8 @@ class Subscriber:
         for topic in wanted:
             if topic == USER_TOPIC:
                 continue
-            if may is None or await may(topic):
+            answer = may is None or may(topic)
+            if answer if isinstance(answer, bool) else await answer:
                 allowed.append(topic)
             else:
                 rejected.append(topic)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,32 +18,44 @@ FINISH_TIMEOUT = 2.0
 """Seconds for the last send: hypercorn never ends it over HTTP/2 when the client has gone."""
 
 
-async def converse(
-    outbox: Outbox, listening: Coroutine[Any, Any, None], sending: Coroutine[Any, Any, None]
-) -> None:
-    """Run both directions of a connection, `listening` in a task of its own.
+class Conversation:
+    """Both directions of a connection: `async with` it to send, while a task of its own listens.
 
-    The end of one ends the other, whatever it waits for, and so does `outbox.abort`. One task
-    always sits in `receive`: after the client has gone, `send` succeeds silently on every server.
+    The end of one ends the other, whatever it waits for, and so does `outbox.abort`. What the
+    listening raises is raised here, and cancellations from elsewhere go on. One task always sits
+    in `receive`: after the client has gone, `send` succeeds silently on every server.
     """
-    listener = asyncio.get_running_loop().create_task(listening)
-    life = asyncio.timeout(None)  # a deadline that can be moved to now
-    try:
-        async with life:
-            outbox.abort = partial(_end, life)
-            listener.add_done_callback(outbox.abort)
-            await sending
-    except TimeoutError:
-        if not life.expired():
-            raise
-    finally:
+
+    __slots__ = ("_before", "_is_ended", "_listener", "_sender")
+
+    def __init__(self, outbox: Outbox, listening: Coroutine[Any, Any, None]) -> None:
+        sender = asyncio.current_task()
+        assert sender is not None
+        self._sender: asyncio.Task[Any] | None = sender
+        self._before = sender.cancelling()
+        self._is_ended = False
+        self._listener = sender.get_loop().create_task(listening, name="holdfast listener")
+        outbox.abort = self._end
+        self._listener.add_done_callback(outbox.abort)
+
+    def _end(self, _: object = None) -> None:
+        """Cancel what the block waits for, as `asyncio.timeout` does at its deadline."""
+        if self._sender is not None and not self._is_ended:
+            self._is_ended = True
+            self._sender.cancel()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        sender, listener, self._sender = self._sender, self._listener, None
+        assert sender is not None
+        is_ours = self._is_ended and sender.uncancel() <= self._before
         if not listener.done():
             listener.cancel()
             await asyncio.wait([listener])
-    if not listener.cancelled():
-        listener.result()
-
-
-def _end(life: asyncio.Timeout, _: object = None) -> None:
-    with suppress(RuntimeError):  # it has ended already
-        life.reschedule(0.0)
+        if kind is not None and not (is_ours and issubclass(kind, asyncio.CancelledError)):
+            return False
+        if not listener.cancelled():
+            listener.result()
+        return True

@@ -50,7 +50,7 @@ class Upkeep:
     def watch(self, outbox: Outbox) -> None:
         """Look after `outbox` from now on."""
         self._outboxes[outbox.connection.id] = outbox
-        self._schedule(outbox, self._node.monotonic())
+        self._schedule(outbox, outbox.connection.opened_at)
 
     def forget(self, outbox: Outbox) -> None:
         """It is over; only its id stays here until its deadline would have come."""
@@ -126,18 +126,18 @@ class Upkeep:
             self._push(outbox, now + CLOSING_TIMEOUT)
             return
         connection, keep = outbox.connection, self._options
-        due = now + LOOK_AGAIN
+        deadlines = [now + LOOK_AGAIN]
         if keep.heartbeat_interval is not None:
             pause = keep.heartbeat_interval * (1 - JITTER * self._random.random())
             next_one = outbox.last_sent + pause
-            due = min(due, next_one if next_one > now else now + pause)
+            deadlines.append(next_one if next_one > now else now + pause)
         if connection.expires_at is not None:
-            due = min(due, now + connection.expires_at - self._node.clock())
+            deadlines.append(now + connection.expires_at - self._node.clock())
         if keep.idle_timeout is not None:
-            due = min(due, connection.last_seen + keep.idle_timeout)
+            deadlines.append(connection.last_seen + keep.idle_timeout)
         if keep.send_timeout is not None:
-            due = min(due, (outbox.blocked_since or now) + keep.send_timeout)
-        self._push(outbox, max(due, now + 0.01))
+            deadlines.append((outbox.blocked_since or now) + keep.send_timeout)
+        self._push(outbox, max(min(deadlines), now + 0.01))
 
     def _push(self, outbox: Outbox, due: float) -> None:
         if not self._due or due < self._due[0][0]:
