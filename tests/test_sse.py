@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdfast import Broadcaster, CloseReason, Priority, sse
 from holdfast.runtime import frames
-from holdfast.runtime.outbox import Frame
+from holdfast.runtime.frames import Frame
 from tests.support.asgi import Http
 from tests.support.eventstream import EventStreamDecoder
 from tests.support.virtual import anyio_backend as anyio_backend

@@ -14,7 +14,8 @@ from contextlib import suppress
 import anyio
 
 from .core.connection import CloseReason, State
-from .runtime.outbox import Frame, Outbox
+from .runtime.frames import Frame
+from .runtime.outbox import Outbox
 from .runtime.pipe import PeerLost, Pipe
 from .runtime.transport import FINISH_TIMEOUT, Conversation, Event, Receive, Scope, Send
 

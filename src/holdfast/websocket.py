@@ -21,7 +21,8 @@ from .core.connection import CloseReason
 from .core.numbers import check_number
 from .errors import Refused
 from .runtime import frames
-from .runtime.outbox import Frame, Outbox
+from .runtime.frames import Frame
+from .runtime.outbox import Outbox
 from .runtime.pipe import PeerLost, Pipe
 from .runtime.transport import FINISH_TIMEOUT, Conversation, Event, Receive, Send
 

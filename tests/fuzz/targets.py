@@ -22,7 +22,7 @@ from holdfast.core.message import UserId
 from holdfast.core.tokens import ConnectionId, Presented, Session, Token, TokenRegistry
 from holdfast.core.topics import TopicIndex, TopicTree, check_expression, check_topic, matches
 from holdfast.runtime import frames
-from holdfast.runtime.outbox import Frame
+from holdfast.runtime.frames import Frame
 from tests.fuzz import commands, reference
 from tests.fuzz.json_text import is_json
 from tests.support.asgi import Socket

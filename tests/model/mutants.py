@@ -21,8 +21,9 @@ from holdfast.core.message import Gap, Message, Offset, Priority
 from holdfast.core.topic_log import TopicLog
 from holdfast.runtime import admission
 from holdfast.runtime.admission import Admission
+from holdfast.runtime.frames import Frame
 from holdfast.runtime.node import Node
-from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.outbox import Outbox
 
 from .oracle import Violation
 from .world import World

@@ -17,12 +17,14 @@ from typing import Any, cast
 from holdfast.core.cursor import EventId
 from holdfast.core.message import Priority, UserId
 from holdfast.core.retention import Retention
-from holdfast.runtime.admission import Admission, Hello
+from holdfast.runtime.admission import Admission
 from holdfast.runtime.broker import Batch, Head
+from holdfast.runtime.frames import Frame
 from holdfast.runtime.memory import MemoryBroker
 from holdfast.runtime.node import Node
+from holdfast.runtime.opening import Hello
 from holdfast.runtime.options import Options
-from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.outbox import Outbox
 from holdfast.runtime.pipe import Pipe
 from holdfast.runtime.publishing import make_draft
 from holdfast.runtime.subscribing import Subscriber

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from holdfast import Broadcaster, CloseReason, Priority
 from holdfast.runtime.fanout import SLICE
-from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.frames import Frame
+from holdfast.runtime.outbox import Outbox
 from holdfast.runtime.pipe import PeerLost, Pipe
 from tests.support.reading import Frames
 from tests.support.virtual import run_virtual, settle

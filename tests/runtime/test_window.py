@@ -9,7 +9,8 @@ import pytest
 
 from holdfast import Broadcaster, CloseReason, Priority
 from holdfast.core.window import MIN_BYTES
-from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.frames import Frame
+from holdfast.runtime.outbox import Outbox
 from holdfast.runtime.pipe import Pipe
 from tests.support.reading import Frames, Reader
 from tests.support.virtual import settle

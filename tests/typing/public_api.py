@@ -29,7 +29,8 @@ from holdfast.auth.jwt import JWTAuthenticator
 from holdfast.client import Gap, Message, Status, StreamFailed, Subscribed, connect
 from holdfast.core.message import Offset
 from holdfast.runtime.broker import Broker
-from holdfast.runtime.outbox import Frame, Outbox
+from holdfast.runtime.frames import Frame
+from holdfast.runtime.outbox import Outbox
 from holdfast.runtime.periodic import PeriodicSource
 from holdfast.settings import Settings
 from holdfast.websocket import InboundLimits

@@ -12,7 +12,8 @@ from ..auth import Request
 from ..core.connection import State
 from ..errors import BroadcasterFailed, Refused
 from ..runtime.broadcaster import Broadcaster
-from ..runtime.outbox import Frame, Outbox
+from ..runtime.frames import Frame
+from ..runtime.outbox import Outbox
 from ..runtime.transport import Conversation, Receive, Send
 from .access import Access, failed, presented
 from .http import Header, answer, error_body

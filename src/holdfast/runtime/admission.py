@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -37,37 +36,13 @@ from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from . import frames
 from .audit import AuditAction
 from .broker import Head
+from .frames import Cause
+from .opening import Hello
 from .outbox import Outbox
-from .subscribing import MaySubscribe, Subscriber, check_topics
+from .subscribing import Subscriber, check_topics
 
 if TYPE_CHECKING:
     from .node import Node
-
-
-class Cause(Enum):
-    """Why something was lost."""
-
-    TRIMMED = "trimmed"
-    RESTART = "restart"
-    FAILOVER = "failover"
-    UNKNOWN = "unknown"
-
-
-@dataclass(slots=True)
-class Hello:
-    """What a client presents. `token` counts before the one inside `last_event_id`.
-
-    `acknowledges`: it will acknowledge what it gets, so it is served with a window.
-    """
-
-    user: UserId | None = None
-    topics: Iterable[str] = ()
-    last_event_id: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    transport: str = "custom"
-    acknowledges: bool = False
-    expires_at: float | None = None
-    may_subscribe: MaySubscribe | None = None
 
 
 @dataclass(slots=True)

@@ -12,12 +12,12 @@ from ..core.connection import CloseReason
 from ..core.message import Offset, Priority, UserId
 from ..core.topics import USER_TOPIC
 from ..errors import ConfigurationError
-from .admission import Admission, Hello
+from .admission import Admission
 from .audit import AuditAction, AuditHook
 from .broker import Broker
 from .lifecycle import DRAIN_TIMEOUT, BroadcasterState, Lifecycle
 from .node import Node
-from .opening import Opening
+from .opening import Hello, Opening
 from .options import Options, OptionsDict
 from .outbox import Outbox
 from .periodic import PeriodicSource, Source

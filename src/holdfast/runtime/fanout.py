@@ -94,7 +94,7 @@ class FanOut:
                 break
             outbox = due.popleft()
             try:
-                sends += outbox.look(self._rendering, monotonic)
+                sends += self._serve(outbox, monotonic)
             except Exception:
                 # One connection costs the others nothing. It comes back, and reads on.
                 _logger.exception("a connection could not be served; it is closed")
@@ -103,6 +103,46 @@ class FanOut:
             asyncio.get_running_loop().call_soon(self._look)
         else:
             self._forget()
+
+    def _serve(self, outbox: Outbox, monotonic: float) -> int:
+        """Hand over what the live feed has brought, on the spot, or wake the connection's task.
+
+        On the spot only while that task waits for it, and the connection keeps up. Returns how
+        many sends that took, about.
+        """
+        delivery, pipe, waiter, window = (
+            outbox.connection.delivery, outbox.pipe, outbox.waiter, outbox.window,
+        )  # fmt: skip
+        run = delivery.unsorted
+        if (
+            run is None or pipe is None or waiter is None or waiter.done() or delivery.buffer
+            or (window is not None and window.room < run.size)
+        ):  # fmt: skip
+            delivery.sort()
+            outbox.wake()
+            return 0
+        rendering = self._rendering(run, pipe.wire)
+        delivery.passed(rendering.passage)
+        steps, count, size = rendering.passage.steps, 0, 0
+        for chunk in rendering.chunks:
+            count += chunk.frames
+            size += chunk.size
+            unsent = pipe.hand_over(chunk.common)
+            if unsent is not None:  # its own task goes on
+                count -= unsent
+                size = sum([len(message.body) for message, _ in steps[:count]])
+                outbox.blocked_since = monotonic
+                delivery.put_back(rendering.passage, count)
+                outbox.wake()
+                break
+        if window is not None:
+            for message, cursor in steps[:count]:
+                window.sent(cursor, len(message.body) + len(outbox.id_at(cursor)), monotonic)
+        if count:
+            outbox.last_sent = monotonic
+            outbox.handed_over += count
+            outbox.handed_over_bytes += size
+        return rendering.sends
 
     def _rendering(self, run: Run, wire: Wire) -> Rendering:
         """How `run` leaves by this wire; worked out once for all who are looked at."""

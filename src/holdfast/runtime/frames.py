@@ -9,10 +9,31 @@ from __future__ import annotations
 import json
 import json.encoder
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from enum import Enum
+from typing import NamedTuple, cast
 
+from ..core.connection import CloseReason
 from ..core.message import Gap, Priority
 from ..errors import InvalidPayload
+
+
+class Frame(NamedTuple):
+    """One frame for a transport to write: a JSON object in UTF-8, and its event id in ASCII.
+
+    The id is the true low-water cursor right after this frame.
+    """
+
+    body: bytes
+    id: str
+
+
+class Cause(Enum):
+    """Why something was lost."""
+
+    TRIMMED = "trimmed"
+    RESTART = "restart"
+    FAILOVER = "failover"
+    UNKNOWN = "unknown"
 
 
 def _one_encoder() -> Callable[[object, int], Iterable[str]]:
@@ -96,9 +117,15 @@ def established(
 def gap(entry: Gap, timestamp: float) -> bytes:
     """A hole in a lane, in its place."""
     data = {
-        "cause": "trimmed",
+        "cause": Cause.TRIMMED.value,
         "count": entry.count,
         "topics": entry.topics,
         "priority": entry.priority.label,
     }
     return control("gap", timestamp, data)
+
+
+def closing(reason: CloseReason, timestamp: float) -> bytes:
+    """The last frame that this side sends, and whether the client is to come back."""
+    data = {"reason": reason.text, "reconnect": reason.may_reconnect}
+    return control("closing", timestamp, data)

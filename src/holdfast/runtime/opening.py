@@ -1,12 +1,34 @@
-"""Opening: what `Broadcaster.connect` returns."""
+"""Opening: what `Broadcaster.connect` returns, and what a client presents to it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..core.message import UserId
+from .subscribing import MaySubscribe
+
 if TYPE_CHECKING:
-    from .admission import Admission, Hello
+    from .admission import Admission
     from .outbox import Outbox
+
+
+@dataclass(slots=True)
+class Hello:
+    """What a client presents. `token` counts before the one inside `last_event_id`.
+
+    `acknowledges`: it will acknowledge what it gets, so it is served with a window.
+    """
+
+    user: UserId | None = None
+    topics: Iterable[str] = ()
+    last_event_id: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    transport: str = "custom"
+    acknowledges: bool = False
+    expires_at: float | None = None
+    may_subscribe: MaySubscribe | None = None
 
 
 class Opening:

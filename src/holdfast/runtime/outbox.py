@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Cursor, EventId
 from ..core.delivery import CHUNK_BYTES
 from ..core.message import Gap
 from ..core.reading import PageRequest
-from ..core.run import Run
 from ..core.tokens import Position, Token
 from ..core.window import Window
 from . import frames
-from .fanout import Rendering
-from .pipe import Pipe, Wire
+from .frames import Frame
+from .pipe import Pipe
 
 if TYPE_CHECKING:
     from .node import Node
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
 
 CONTROL_FRAMES = 64
 """A client that asks faster than it reads the answers is closed beyond this."""
-
-
-class Frame(NamedTuple):
-    """One frame for a transport to write: a JSON object in UTF-8, and its event id in ASCII.
-
-    The id is the true low-water cursor right after this frame.
-    """
-
-    body: bytes
-    id: str
 
 
 class Outbox:
@@ -52,7 +41,6 @@ class Outbox:
         "_first",
         "_flushed",
         "_node",
-        "_waiter",
         "abort",
         "accounted",
         "blocked_since",
@@ -64,6 +52,7 @@ class Outbox:
         "may_subscribe",
         "pipe",
         "token",
+        "waiter",
         "window",
     )
 
@@ -73,7 +62,8 @@ class Outbox:
         self._node = node
         self._control: tuple[bytes, ...] = ()
         self._first: Frame | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        """What `next` waits for, if it does."""
         self._closing_sent = False
         self._flushed: asyncio.Event | None = None
         self.epoch = node.epoch
@@ -97,9 +87,9 @@ class Outbox:
 
     def wake(self) -> None:
         """Let `next` look again; harmless at any time."""
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is not None:
-            self._waiter = None
+            self.waiter = None
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -158,46 +148,6 @@ class Outbox:
             self.wake()
         return True
 
-    def look(self, render: Callable[[Run, Wire], Rendering], monotonic: float) -> int:
-        """The live feed has brought something: hand it over on the spot, or wake the own task.
-
-        On the spot only while that task waits here, and the connection keeps up. Returns how
-        many sends that took, about.
-        """
-        delivery, pipe, waiter, window = (
-            self.connection.delivery, self.pipe, self._waiter, self.window,
-        )  # fmt: skip
-        run = delivery.unsorted
-        if (
-            run is None or pipe is None or waiter is None or waiter.done() or delivery.buffer
-            or (window is not None and window.room < run.size)
-        ):  # fmt: skip
-            delivery.sort()
-            self.wake()
-            return 0
-        rendering = render(run, pipe.wire)
-        delivery.passed(rendering.passage)
-        steps, count, size = rendering.passage.steps, 0, 0
-        for chunk in rendering.chunks:
-            count += chunk.frames
-            size += chunk.size
-            unsent = pipe.hand_over(chunk.common)
-            if unsent is not None:  # its own task goes on
-                count -= unsent
-                size = sum([len(message.body) for message, _ in steps[:count]])
-                self.blocked_since = monotonic
-                delivery.put_back(rendering.passage, count)
-                self.wake()
-                break
-        if window is not None:
-            for message, cursor in steps[:count]:
-                window.sent(cursor, len(message.body) + len(self._id(cursor)), monotonic)
-        if count:
-            self.last_sent = monotonic
-            self.handed_over += count
-            self.handed_over_bytes += size
-        return rendering.sends
-
     # -- what the transport calls --------------------------------------------------------------
 
     async def next(self) -> list[Frame] | None:
@@ -252,13 +202,13 @@ class Outbox:
 
     def event_id(self) -> str:
         """The event id of now."""
-        cursor = self.connection.delivery.cursor(self._node.ingested)
+        return self.id_at(self.cursor())
+
+    def id_at(self, cursor: Cursor) -> str:
+        """The event id of a client that stands at `cursor`."""
         return f"{self.epoch}~{cursor}~{self.token}"
 
     # ------------------------------------------------------------------------------------------
-
-    def _id(self, cursor: Cursor) -> str:
-        return f"{self.epoch}~{cursor}~{self.token}"
 
     def _control_frames(self) -> list[Frame]:
         state = self.connection.state
@@ -274,9 +224,7 @@ class Outbox:
         reason = self.connection.close_reason
         if state is State.CLOSING and reason is not None and not self._closing_sent:
             self._closing_sent = True
-            data = {"reason": reason.text, "reconnect": reason.may_reconnect}
-            body = frames.control("closing", self._node.clock(), data)
-            out.append(Frame(body, self.event_id()))
+            out.append(Frame(frames.closing(reason, self._node.clock()), self.event_id()))
         self._count(len(out), sum([len(frame.body) for frame in out]))
         return out
 
@@ -302,7 +250,7 @@ class Outbox:
             else:
                 body = entry.body
             cursors.append(self.cursor())
-            out.append(Frame(body, self._id(cursors[-1])))
+            out.append(Frame(body, self.id_at(cursors[-1])))
             room -= len(body)
             if delivery.request(self._node.ingested) is not None:
                 break  # something better, or the next page, has to be read first
@@ -321,19 +269,19 @@ class Outbox:
             for frame, cursor in zip(out, cursors, strict=True):
                 self.window.sent(cursor, len(frame.body) + len(frame.id), now)
 
-    def _count(self, frames: int, size: int) -> None:
+    def _count(self, count: int, size: int) -> None:
         """So many frames, with bodies of `size` bytes in all, are on their way to the server."""
-        if frames:
+        if count:
             self.blocked_since = self._node.monotonic()
-            self.handed_over += frames
+            self.handed_over += count
             self.handed_over_bytes += size
 
     def _woken(self) -> asyncio.Future[None]:
         """What ends with the next `wake`; done, too, when whoever waits for it is cancelled."""
-        if self._waiter is not None and not self._waiter.done():
+        if self.waiter is not None and not self.waiter.done():
             raise RuntimeError("two tasks wait in one outbox")
-        self._waiter = asyncio.get_running_loop().create_future()
-        return self._waiter
+        self.waiter = asyncio.get_running_loop().create_future()
+        return self.waiter
 
 
 def _nothing_to_abort() -> None:
