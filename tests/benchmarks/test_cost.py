@@ -34,37 +34,37 @@ from tests.benchmarks.counting import (
 COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
     # Transport, messages in one tick of the loop
     ("sse", 1): {
-        "calls": (26.3, 29.0),
+        "calls": (25.5, 28.0),
         "steps": (0.02, 0.03),
         "sends": (1.0, 1.0),
         "peak": (0.0, 16.0),
         "kept": (0.0, 16.0),
     },
     ("sse", 10): {
-        "calls": (2.7, 3.0),
+        "calls": (2.6, 3.0),
         "steps": (0.002, 0.003),
         "sends": (0.1, 0.1),
         "peak": (0.0, 16.0),
         "kept": (0.0, 16.0),
     },
     ("websocket", 1): {
-        "calls": (25.3, 28.0),
+        "calls": (24.5, 27.0),
         "steps": (0.02, 0.03),
         "sends": (1.0, 1.0),
         "peak": (0.0, 16.0),
         "kept": (0.0, 16.0),
     },
     ("websocket", 10): {
-        "calls": (10.7, 12.0),
+        "calls": (10.6, 12.0),
         "steps": (0.002, 0.003),
         "sends": (1.0, 1.0),
         "peak": (0.0, 16.0),
         "kept": (0.0, 16.0),
     },
 }
-PER_OPENING = {"calls": (237.0, 248.0), "steps": (2.0, 2.0)}
+PER_OPENING = {"calls": (241.0, 252.0), "steps": (2.0, 2.0)}
 """An event stream that is opened, from the request to the first frame: (measured, at most)."""
-CALLS_PER_PUBLISH = (95.5, 104.0)
+CALLS_PER_PUBLISH = (99.5, 107.0)
 """A message that nobody listens to: (measured, at most)."""
 CALLS_PER_REPLAYED = (8.5, 10.0)
 """A message that a resume reads from the history, of 1,000: (measured, at most)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -92,6 +93,19 @@ class TestPublish:
             with pytest.raises(InvalidPayload):
                 await broadcaster.publish("t", data)
             assert (await broadcaster._node.broker.head()).offset == 0
+
+    async def test_what_holds_itself_is_not_written_out(self) -> None:
+        """Much data that holds itself costs no more than once its size."""
+        data: list[Any] = ["x" * 100_000]
+        data.append({"parent": data})
+        async with Broadcaster() as broadcaster:
+            tracemalloc.start()
+            try:
+                with pytest.raises(InvalidPayload):
+                    await broadcaster.publish("t", data)
+                assert tracemalloc.get_traced_memory()[1] < 1_000_000
+            finally:
+                tracemalloc.stop()
 
     @pytest.mark.parametrize(
         "data",

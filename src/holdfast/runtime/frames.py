@@ -7,14 +7,15 @@ so CR, LF and NUL never get into one.
 from __future__ import annotations
 
 import json
-import json.encoder
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from ..core.connection import CloseReason
 from ..core.message import Gap, Priority
 from ..errors import InvalidPayload
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Frame(NamedTuple):
@@ -36,30 +37,14 @@ class Cause(Enum):
     UNKNOWN = "unknown"
 
 
-def _one_encoder() -> Callable[[object, int], Iterable[str]]:
-    """What `JSONEncoder.encode` makes anew at every call: that costs half as much as a frame."""
-    encoder = json.JSONEncoder(
-        ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
-    )
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # a Python without the part in C
-        return lambda value, _: encoder.iterencode(value)
-    escape, parts = json.encoder.encode_basestring, (":", ",")
-    made = make(None, encoder.default, escape, None, *parts, False, False, False)
-    return cast("Callable[[object, int], Iterable[str]]", made)
-
-
-_chunks = _one_encoder()
-
-
 def encode(frame: Mapping[str, object]) -> bytes:
     """One line of JSON; raises `InvalidPayload` for what has no JSON form."""
     try:
-        return "".join(_chunks(frame, 0)).encode()
+        return _ENCODER.encode(frame).encode()
     except UnicodeEncodeError:
         raise InvalidPayload("the data has a lone surrogate, which has no UTF-8 form") from None
     except RecursionError:
-        raise InvalidPayload("the data is nested too deeply, or holds itself") from None
+        raise InvalidPayload("the data is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise InvalidPayload(f"the data has no JSON form: {error}") from None
 
