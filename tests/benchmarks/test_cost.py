@@ -64,7 +64,7 @@ COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
 }
 PER_OPENING = {"calls": (241.0, 252.0), "steps": (2.0, 2.0)}
 """An event stream that is opened, from the request to the first frame: (measured, at most)."""
-CALLS_PER_PUBLISH = (99.5, 107.0)
+CALLS_PER_PUBLISH = (94.5, 102.0)
 """A message that nobody listens to: (measured, at most)."""
 CALLS_PER_REPLAYED = (8.5, 10.0)
 """A message that a resume reads from the history, of 1,000: (measured, at most)."""

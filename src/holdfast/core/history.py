@@ -70,7 +70,7 @@ class History:
             self._supersede(message, logs)
         log = logs[lane]
         log.append(message)
-        self._bytes += message.size
+        self._bytes += len(message.body)
         self._trim(log, now)
         self._trim_all(now)
 
@@ -214,7 +214,7 @@ class History:
         message = log.pop_oldest()
         if message is None:
             return
-        self._bytes -= message.size
+        self._bytes -= len(message.body)
         subject = message.subject
         if subject is not None and self._subjects.get(subject, (None, 0))[1] == message.offset:
             del self._subjects[subject]

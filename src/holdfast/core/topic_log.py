@@ -55,7 +55,7 @@ class TopicLog:
         self.offsets.append(message.offset)
         self.messages.append(message)
         self.live += 1
-        self.bytes += message.size
+        self.bytes += len(message.body)
         self._expires |= message.expires_at is not None
 
     def remove(self, offset: Offset) -> None:
@@ -67,7 +67,7 @@ class TopicLog:
         if message is not None:
             self.messages[index] = None
             self.live -= 1
-            self.bytes -= message.size
+            self.bytes -= len(message.body)
         if len(self.messages) - self.start > 2 * self.live + 16:
             kept = [m for m in self.messages[self.start :] if m is not None]
             self.messages[:] = kept
@@ -90,7 +90,7 @@ class TopicLog:
             self.messages[self.start] = None
             self.start += 1
             self.live -= 1
-            self.bytes -= message.size
+            self.bytes -= len(message.body)
         if self.start > 16 and 2 * self.start > len(self.messages):
             del self.messages[: self.start], self.offsets[: self.start]
             self.start = 0

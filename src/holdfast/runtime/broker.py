@@ -18,7 +18,7 @@ from ..core.reading import Page, PageRequest, Subscriptions, Survey
 from ..core.tokens import ConnectionId, Redemption, Session, Token
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Draft:
     """A message before it has a position; the fields are those of `Message`.
 

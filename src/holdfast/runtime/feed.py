@@ -45,9 +45,9 @@ class Feed:
         self.head = Head(self.head.epoch, message.offset)
         self.unread += 1
         self._messages.append(message)
-        self._bytes += message.size
+        self._bytes += len(message.body)
         while len(self._messages) > FEED_MESSAGES or self._bytes > FEED_BYTES:
-            self._bytes -= self._messages.popleft().size
+            self._bytes -= len(self._messages.popleft().body)
         self._wake()
 
     def skip_to(self, offset: Offset) -> None:

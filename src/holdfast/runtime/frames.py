@@ -12,10 +12,13 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..core.connection import CloseReason
-from ..core.message import Gap, Priority
+from ..core.message import LANES, Gap, Priority
 from ..errors import InvalidPayload
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+_LABELS = [lane.label.encode() for lane in LANES]
 
 
 class Frame(NamedTuple):
@@ -37,10 +40,10 @@ class Cause(Enum):
     UNKNOWN = "unknown"
 
 
-def encode(frame: Mapping[str, object]) -> bytes:
+def encode(value: object) -> bytes:
     """One line of JSON; raises `InvalidPayload` for what has no JSON form."""
     try:
-        return _ENCODER.encode(frame).encode()
+        return _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
         raise InvalidPayload("the data has a lone surrogate, which has no UTF-8 form") from None
     except RecursionError:
@@ -57,17 +60,15 @@ def no_constant(name: str) -> None:
 def message(
     topic: str, data: object, priority: Priority, timestamp: float, key: str | None
 ) -> bytes:
-    """What was published."""
-    frame: dict[str, object] = {
-        "type": "message",
-        "topic": topic,
-        "data": data,
-        "priority": priority.label,
-        "timestamp": timestamp,
-    }
-    if key is not None:
-        frame["key"] = key
-    return encode(frame)
+    """What was published; only the names and the data need the encoder."""
+    last = b"" if key is None else b',"key":%b' % encode(key)
+    return b'{"type":"message","topic":%b,"data":%b,"priority":"%b","timestamp":%r%b}' % (
+        encode(topic),
+        encode(data),
+        _LABELS[priority],
+        timestamp,
+        last,
+    )
 
 
 def control(kind: str, timestamp: float, data: Mapping[str, object] | None = None) -> bytes:

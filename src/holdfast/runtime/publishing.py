@@ -43,8 +43,10 @@ def make_draft(
         check_topic(topic)
     if not isinstance(priority, Priority):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PublishError(f"priority={priority!r}: it must be a member of Priority")
-    for name, value in (("key", key), ("to_user", to_user), ("idempotency_key", idempotency_key)):
-        _check_text(name, value)
+    if key is not None or to_user is not None or idempotency_key is not None:
+        _check_text("key", key)
+        _check_text("to_user", to_user)
+        _check_text("idempotency_key", idempotency_key)
     if to_user == "":
         raise PublishError("to_user='': it must name a user")
     body = frames.message(topic, data, priority, now, key)
