@@ -17,7 +17,7 @@ from .core.connection import CloseReason, State
 from .runtime.frames import Frame
 from .runtime.outbox import Outbox
 from .runtime.pipe import PeerLost, Pipe
-from .runtime.transport import FINISH_TIMEOUT, Conversation, Event, Receive, Scope, Send
+from .runtime.transport import FINISH_TIMEOUT, Conversation, Event, Receive, Scope, Send, until_gone
 
 _logger = logging.getLogger("holdfast")
 
@@ -87,7 +87,7 @@ async def serve(
     Cancellation ends the stream; it leaves nothing open.
     """
     pipe = Pipe(send, _WIRE, outbox.token)
-    async with Conversation(outbox, _watch(receive, outbox)):
+    async with Conversation(outbox, until_gone(receive, outbox)):
         try:
             await _begin(outbox, send, [*headers(scope, token=outbox.token), *extra])
             outbox.pipe = pipe
@@ -125,9 +125,3 @@ async def _finish(send: Send) -> None:
     """End the response cleanly: after an abrupt end, Chromium may lose the last event."""
     with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _watch(receive: Receive, outbox: Outbox) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    outbox.lost()

@@ -14,7 +14,7 @@ from ..errors import BroadcasterFailed, Refused
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.frames import Frame
 from ..runtime.outbox import Outbox
-from ..runtime.transport import Conversation, Receive, Send
+from ..runtime.transport import Conversation, Receive, Send, until_gone
 from .access import Access, failed, presented
 from .http import Header, answer, error_body
 from .stream import PREFETCH_HEADERS
@@ -67,7 +67,7 @@ class Polls:
             async with self._access.connect(
                 request, user, "poll", last_event_id=last_event_id, token=token
             ) as outbox:
-                async with Conversation(outbox, _watch(receive, outbox)):
+                async with Conversation(outbox, until_gone(receive, outbox)):
                     await _gather(outbox, wait, frames)
                 is_gone = outbox.connection.state is State.CLOSED
         except Refused as error:
@@ -121,12 +121,6 @@ async def _gather(outbox: Outbox, wait: float, frames: list[Frame]) -> None:
         frames += more
         outbox.sent()
         size += sum(len(frame.body) for frame in more)
-
-
-async def _watch(receive: Receive, outbox: Outbox) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    outbox.lost()
 
 
 async def _answer(frames: list[Frame], cors: list[Header], send: Send) -> None:

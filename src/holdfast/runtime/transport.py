@@ -59,3 +59,10 @@ class Conversation:
         if not listener.cancelled():
             listener.result()
         return True
+
+
+async def until_gone(receive: Receive, outbox: Outbox) -> None:
+    """Listen to a client that can only go."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    outbox.lost()
