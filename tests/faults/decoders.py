@@ -28,7 +28,7 @@ class EventStreamBody:
             return
         if self._after_cr and chunk[:1] == b"\n":
             chunk = chunk[1:]
-        self._after_cr = chunk[-1:] == b"\r" or (self._after_cr and not chunk)
+        self._after_cr = chunk[-1:] == b"\r"
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         text = self._rest + chunk if self._rest else chunk

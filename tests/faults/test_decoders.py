@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.faults.decoders import TEXT, ChunkedBody, EventStreamBody, SocketBody
@@ -29,6 +29,7 @@ PARTS = st.lists(
 
 
 @given(PARTS, st.lists(st.integers(1, 12), min_size=1))
+@example([b"data:x\r\n", b"\n"], [1])
 def test_the_fast_event_stream_decoder_agrees_with_the_plain_one(
     parts: list[bytes], sizes: list[int]
 ) -> None:
