@@ -51,7 +51,7 @@ class Reader:
         page = self.history.page(request, BOTH, None, 0.0)
         replayed = self.delivery.fill(request, page, self.position, room=self.room)
         if replayed is not None:
-            self.passed += zip(replayed.messages, replayed.cursors(), strict=True)
+            self.passed += zip(replayed.page.messages, replayed.cursors(), strict=True)
         return True
 
     def take(self, now: float = 0.0) -> Message | Gap | None:

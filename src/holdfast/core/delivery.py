@@ -175,7 +175,7 @@ class Delivery:
         before = self.cursor(position)
         self.buffer.passed(len(page.messages), 0, 0)
         self._finish(page, position)
-        return Replayed(page.messages, page.size, before, self.cursor(position))
+        return Replayed(page, before, self.cursor(position))
 
     def _hold(self, page: Page, position: Offset) -> None:
         """Put a page into the buffer, as far as there is room."""

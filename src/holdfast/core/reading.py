@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import merge
 
@@ -56,30 +56,29 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A page that was handed over as it is: messages of one lane, at least one.
+    """A page that was handed over as it is, with one message at least, and no gap.
 
-    The connection stood at `before`, and stands at `after`. `size` is the bytes of all bodies.
+    The connection stood at `before`, and stands at `after`.
     """
 
-    messages: Sequence[Message]
-    size: int
+    page: Page
     before: Cursor
     after: Cursor
 
     def cursors(self) -> Iterator[Cursor]:
         """Where the connection was right after each message."""
         for mark in self._marks():
-            yield self.before.moved(self.messages[0].priority, mark)
+            yield self.before.moved(self.page.lane, mark)
         yield self.after
 
     def ids(self, epoch: Epoch, token: str) -> list[str]:
         """Those as event ids; most of such an id is the same for the whole page."""
-        ids = EventId(epoch, self.before, token).along(self.messages[0].priority, self._marks())
+        ids = EventId(epoch, self.before, token).along(self.page.lane, self._marks())
         return [*ids, str(EventId(epoch, self.after, token))]
 
     def _marks(self) -> list[Offset]:
         """What its lane is settled up to, after each message but the last."""
-        return [Offset(following.offset - 1) for following in self.messages[1:]]
+        return [Offset(following.offset - 1) for following in self.page.messages[1:]]
 
 
 @dataclass(frozen=True, slots=True)

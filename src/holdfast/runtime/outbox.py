@@ -234,9 +234,9 @@ class Outbox:
         if replayed is None:
             return []
         ids = replayed.ids(self.epoch, self.token)
-        out = list(map(Frame, [message.body for message in replayed.messages], ids))
+        out = list(map(Frame, [message.body for message in replayed.page.messages], ids))
         self._await_acknowledgement(out, replayed.cursors())
-        self._count(len(out), replayed.size)
+        self._count(len(out), replayed.page.size)
         return out
 
     def _take(self) -> list[Frame]:
