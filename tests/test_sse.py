@@ -82,6 +82,7 @@ async def test_client_that_leaves_is_let_go_at_once(broadcaster: Broadcaster) ->
         call.leave()
         await call.ended()
         assert broadcaster.statistics().connections == 0
+        assert call.from_app.empty(), "it was sent an end that nobody reads"
 
 
 async def test_client_that_left_before_the_response_began(broadcaster: Broadcaster) -> None:

@@ -120,6 +120,28 @@ class TestWindow:
             assert seen is not None
             assert seen.body["priority"] == "critical"
 
+    @pytest.mark.parametrize("by_pipe", [True, False], ids=["on the spot", "by its own task"])
+    async def test_counts_the_frame_with_its_id(self, by_pipe: bool) -> None:
+        """Whoever hands a message over, its body and its event id are unacknowledged."""
+        async with (
+            Broadcaster() as broadcaster,
+            broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        ):
+            client = Client(outbox) if by_pipe else None
+            sent = list[Frame]() if client is None else client.frames
+            if client is None:
+                await Reader(outbox).hello()
+            await settle()
+            sent.clear()
+            await broadcaster.publish("t", 1)
+            await settle()
+            if client is None:
+                sent += await outbox.next() or []
+            assert len(sent) == 1
+            assert outbox.window is not None
+            size = sum(len(frame.body) + len(frame.id) for frame in sent)
+            assert outbox.window.unacknowledged == size
+
     async def test_everything_arrives_in_the_end(self) -> None:
         """A client that goes on acknowledging gets every message once, through any overflow."""
         async with (
