@@ -189,10 +189,10 @@ CLOCKS = (
         ("runtime/seeded.py", "import redis.asyncio"),
         ("runtime/seeded.py", "import_module('holdfast.asgi')"),
         ("runtime/seeded.py", "importlib.import_module(name)"),
-        ("sse.py", "from holdfast.websocket import seeded"),
-        ("sse.py", "from . import websocket"),
-        ("sse.py", "from holdfast.asgi import LiveApp"),
-        ("sse.py", "from holdfast import Broadcaster"),
+        ("transports/sse.py", "from holdfast.websocket import seeded"),
+        ("transports/sse.py", "from . import websocket"),
+        ("transports/sse.py", "from holdfast.asgi import LiveApp"),
+        ("transports/sse.py", "from holdfast import Broadcaster"),
         ("auth/seeded.py", "from ..settings import Settings"),
         ("client/seeded.py", "from ..runtime import seeded"),
         ("client/seeded.py", "from holdfast import Priority"),
@@ -206,7 +206,13 @@ def test_seeded_violation_is_found(place: str, code: str, tmp_path: Path) -> Non
     """The walker finds each kind of forbidden import when it is put into a copy of the package."""
     package = tmp_path / "holdfast"
     shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for seeded in ("sse.py", "websocket.py", "settings.py", "runtime/seeded.py", place):
+    for seeded in (
+        "transports/sse.py",
+        "transports/websocket.py",
+        "settings.py",
+        "runtime/seeded.py",
+        place,
+    ):
         path = package / seeded
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -223,7 +229,7 @@ def test_seeded_violation_is_found(place: str, code: str, tmp_path: Path) -> Non
         ("core/deep/__init__.py", "from ...errors import HoldfastError\nfrom .. import other"),
         ("core/seeded.py", "from .. import errors"),
         ("runtime/seeded.py", "import asyncio, anyio, time\nfrom ..core import other"),
-        ("sse.py", "import time\nfrom .core import other\nfrom .runtime import seeded"),
+        ("transports/sse.py", "import time\nfrom .core import other\nfrom .runtime import seeded"),
         ("auth/seeded.py", "import jwt\nfrom . import seeded\nfrom holdfast.auth import anonymous"),
         ("client/seeded.py", "import httpx\nfrom ..core import other\nfrom . import seeded"),
         ("asgi/seeded.py", "from holdfast import sse, websocket\nfrom ..auth import anonymous"),
@@ -234,7 +240,13 @@ def test_inward_import_is_allowed(place: str, code: str, tmp_path: Path) -> None
     """The walker accepts each import that points inward, absolute or relative."""
     package = tmp_path / "holdfast"
     for seeded in (
-        *("__init__.py", "errors.py", "sse.py", "websocket.py", "core/other.py"),
+        *(
+            "__init__.py",
+            "errors.py",
+            "transports/sse.py",
+            "transports/websocket.py",
+            "core/other.py",
+        ),
         *("runtime/__init__.py", "runtime/seeded.py", place),
     ):
         path = package / seeded

@@ -6,13 +6,14 @@ fallback. A client that drops off comes back and has lost nothing, or is told ex
 The endpoints are in `holdfast.asgi`, the hooks in `holdfast.auth`.
 """
 
-from .core.buffer import PriorityBuffer
+from .brokers.memory import MemoryBroker
 from .core.connection import CloseReason, Connection
 from .core.cursor import Cursor, EventId
-from .core.history import History
+from .core.delivery.buffer import PriorityBuffer
+from .core.log.history import History
+from .core.log.retention import Retention
 from .core.message import Gap, Message, Priority
 from .core.registry import ConnectionRegistry
-from .core.retention import Retention
 from .core.tokens import TokenLimits, TokenRegistry
 from .errors import (
     BroadcasterFailed,
@@ -28,7 +29,6 @@ from .errors import (
 )
 from .runtime.audit import AuditAction, AuditEvent, logging_audit
 from .runtime.broadcaster import Broadcaster
-from .runtime.memory import MemoryBroker
 from .runtime.statistics import Statistics
 
 __all__ = [

@@ -21,7 +21,7 @@ from typing import Any
 from holdfast import Broadcaster, Priority
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User
-from holdfast.runtime.broker import Broker
+from holdfast.brokers.protocol import Broker
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.durable import DurableBroker
 

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
-from holdfast.websocket import InboundLimits
+from holdfast.transports.websocket import InboundLimits
 from tests.bad_inputs.inputs import MARK
 from tests.support.asgi import live
 from tests.support.virtual import anyio_backend as anyio_backend

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
 from holdfast.auth.request import MAX_QUERY_BYTES
-from holdfast.websocket import InboundLimits
+from holdfast.transports.websocket import InboundLimits
 from tests.bad_inputs.inputs import as_json
 from tests.support.asgi import Http, Socket
 from tests.support.reading import Reader

@@ -15,7 +15,7 @@ from holdfast.auth import anonymous
 from holdfast.auth.jwt import JWTAuthenticator
 from holdfast.runtime.options import Options
 from holdfast.settings import Settings
-from holdfast.websocket import InboundLimits
+from holdfast.transports.websocket import InboundLimits
 from tests.bad_inputs.inputs import HUGE, MARK, NUMBERS, TEXTS, THING
 
 if TYPE_CHECKING:

@@ -14,12 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from holdfast import (
-    Broadcaster,
-    InvalidPayload,
-    MessageTooLarge,
-    PublishError,
-)
+from holdfast import Broadcaster, InvalidPayload, MessageTooLarge, PublishError
 from holdfast.asgi import LiveApp
 from tests.bad_inputs.entries import reader
 from tests.bad_inputs.inputs import (

@@ -14,7 +14,7 @@ import pytest
 from holdfast import AuditEvent, Broadcaster, MemoryBroker, TokenLimits
 from holdfast.asgi import LiveApp
 from holdfast.core.tokens import ConnectionId, Presented, Session, Token, TokenRegistry
-from holdfast.runtime.outbox import Outbox
+from holdfast.runtime.connection import Outbox
 from tests.bad_inputs.entries import TOKEN_DOORS, Door, enter, is_too_long, refusal
 from tests.bad_inputs.inputs import MEGABYTE, TEXTS, mangled_tokens
 from tests.support.asgi import Http, by_name, fetch

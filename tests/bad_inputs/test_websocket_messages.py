@@ -11,7 +11,7 @@ import pytest
 
 from holdfast import Broadcaster, CloseReason
 from holdfast.asgi import LiveApp
-from holdfast.websocket import InboundLimits
+from holdfast.transports.websocket import InboundLimits
 from tests.bad_inputs.entries import Bystander, bystander
 from tests.bad_inputs.inputs import (
     CURSORS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from holdfast import sse, websocket
+from holdfast.transports import sse, websocket
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from holdfast.runtime.broker import Broker
+from holdfast.brokers.protocol import Broker
 from tests.contract.implementations import FACTORIES, Make
 
 

@@ -12,8 +12,8 @@ from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 
 from holdfast import MemoryBroker
+from holdfast.brokers.protocol import Broker
 from holdfast.brokers.redis import RedisBroker
-from holdfast.runtime.broker import Broker
 from tests.support.processes import HOST
 from tests.support.redis_server import shared_cluster, shared_server
 

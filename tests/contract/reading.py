@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 from holdfast import Cursor, Priority
+from holdfast.brokers.protocol import Broker, Draft, Head
 from holdfast.core.cursor import MAX_OFFSET
+from holdfast.core.log.pages import Page, PageRequest, Survey
 from holdfast.core.message import Gap, Message, Offset, UserId
-from holdfast.core.reading import Page, PageRequest, Survey
-from holdfast.runtime.broker import Broker, Draft, Head
 from tests.contract.implementations import CLOCK
 
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from holdfast import NotRunning, Priority
+from holdfast.brokers.protocol import Broker, Head
 from holdfast.core.message import Offset
-from holdfast.runtime.broker import Broker, Head
 from tests.contract.implementations import CLOCK, Make
 from tests.contract.reading import bodies, draft, followed, read
 from tests.support.virtual import settle

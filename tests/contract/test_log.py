@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import Priority, Retention
+from holdfast.brokers.protocol import Broker
 from holdfast.core.message import Message, Offset, UserId
-from holdfast.runtime.broker import Broker
 from tests.contract.implementations import CLOCK, FACTORIES, Make
 from tests.contract.reading import bodies, draft, gaps, read, survey_of
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from holdfast.brokers.protocol import Broker
 from holdfast.core.message import UserId
 from holdfast.core.presence import NodeId
-from holdfast.runtime.broker import Broker
 from tests.contract.implementations import CLOCK
 
 A, B = NodeId("a"), NodeId("b")

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from holdfast import Cursor, TokenLimits
+from holdfast.brokers.protocol import Broker
 from holdfast.core.message import Offset, UserId
 from holdfast.core.tokens import ConnectionId, Position, Presented, Session
-from holdfast.runtime.broker import Broker
 from tests.contract.implementations import CLOCK, Make
 
 ANN, ONE, TWO, THREE = UserId("ann"), ConnectionId("1"), ConnectionId("2"), ConnectionId("3")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast.core.buffer import PriorityBuffer
+from holdfast.core.delivery.buffer import PriorityBuffer
+from holdfast.core.delivery.lanes import NO_LANE, Delivery
+
 from holdfast.core.connection import Connection
 from holdfast.core.cursor import Cursor
-from holdfast.core.delivery import NO_LANE, Delivery
-from holdfast.core.history import History
+from holdfast.core.log.history import History
+from holdfast.core.log.pages import Page, PageRequest
+from holdfast.core.log.retention import Retention
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
-from holdfast.core.reading import Page, PageRequest
-from holdfast.core.retention import Retention
 from holdfast.core.tokens import ConnectionId, Session
 
 LOW, NORMAL, HIGH, CRITICAL = Priority

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from holdfast.core.delivery.batch import Run
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -12,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from holdfast.core.connection import Connection
 from holdfast.core.message import Message, Offset, UserId
 from holdfast.core.registry import ConnectionLimits, ConnectionRegistry
-from holdfast.core.run import Run
 from holdfast.core.tokens import Session
 from holdfast.core.topics import USER_TOPIC, matches
 from tests.core.builders import connection, message

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from holdfast import Broadcaster
-from holdfast.runtime.outbox import Outbox
+from holdfast.runtime.connection import Outbox
 from tests.support import ServerProcess
 from tests.support.clients import HOST, request
 from tests.support.virtual import run_virtual

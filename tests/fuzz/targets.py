@@ -11,11 +11,11 @@ import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from holdfast import Broadcaster, InvalidPayload, InvalidTopic, Priority, Refused, sse, websocket
+from holdfast import Broadcaster, InvalidPayload, InvalidTopic, Priority, Refused
 from holdfast.asgi import LiveApp
 from holdfast.asgi.http import MAX_BODY_BYTES, read_json
-from holdfast.asgi.poll import _wait as poll_wait
-from holdfast.asgi.socket import _subprotocol as choose_subprotocol
+from holdfast.asgi.long_poll import _wait as poll_wait
+from holdfast.asgi.websocket import _subprotocol as choose_subprotocol
 from holdfast.auth import Action, Request, User
 from holdfast.core.cursor import MAX_EVENT_ID, Cursor, EventId
 from holdfast.core.message import UserId
@@ -23,6 +23,7 @@ from holdfast.core.tokens import ConnectionId, Presented, Session, Token, TokenR
 from holdfast.core.topics import TopicIndex, TopicTree, check_expression, check_topic, matches
 from holdfast.runtime import frames
 from holdfast.runtime.frames import Frame
+from holdfast.transports import sse, websocket
 from tests.fuzz import commands, reference
 from tests.fuzz.json_text import is_json
 from tests.support.asgi import Socket

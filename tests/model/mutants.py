@@ -13,17 +13,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from holdfast.core.buffer import PriorityBuffer
+from holdfast.core.delivery.buffer import PriorityBuffer
+from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery
+
 from holdfast.core.cursor import Cursor
-from holdfast.core.delivery import EVERY_LANE, NO_LANE, Delivery
-from holdfast.core.history import History
+from holdfast.core.log.history import History
+from holdfast.core.log.topic_log import TopicLog
 from holdfast.core.message import Gap, Message, Offset, Priority
-from holdfast.core.topic_log import TopicLog
-from holdfast.runtime import admission
-from holdfast.runtime.admission import Admission
+from holdfast.runtime import handshake as admission
+from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
+from holdfast.runtime.handshake import Admission
 from holdfast.runtime.node import Node
-from holdfast.runtime.outbox import Outbox
 
 from .oracle import Violation
 from .world import World

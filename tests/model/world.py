@@ -14,20 +14,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from holdfast.brokers.memory import MemoryBroker
+from holdfast.brokers.protocol import Batch, Head
 from holdfast.core.cursor import EventId
+from holdfast.core.log.retention import Retention
 from holdfast.core.message import Priority, UserId
-from holdfast.core.retention import Retention
-from holdfast.runtime.admission import Admission
-from holdfast.runtime.broker import Batch, Head
+from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.memory import MemoryBroker
+from holdfast.runtime.handshake import Admission
+from holdfast.runtime.inline_send import Pipe
 from holdfast.runtime.node import Node
 from holdfast.runtime.opening import Hello
 from holdfast.runtime.options import Options
-from holdfast.runtime.outbox import Outbox
-from holdfast.runtime.pipe import Pipe
 from holdfast.runtime.publishing import make_draft
-from holdfast.runtime.subscribing import Subscriber
+from holdfast.runtime.subscriptions import Subscriber
 from tests.support.reading import Frames
 from tests.support.virtual import settle
 

@@ -7,14 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import (
-    Broadcaster,
-    CloseReason,
-    ConfigurationError,
-    MemoryBroker,
-    Priority,
-    Refused,
-)
+from holdfast import Broadcaster, CloseReason, ConfigurationError, MemoryBroker, Priority, Refused
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Broadcaster, CloseReason, Priority
+from holdfast.runtime.connection import Outbox
 from holdfast.runtime.fanout import SLICE
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.outbox import Outbox
-from holdfast.runtime.pipe import PeerLost, Pipe
+from holdfast.runtime.inline_send import PeerLost, Pipe
 from tests.support.reading import Frames
 from tests.support.virtual import run_virtual, settle
 

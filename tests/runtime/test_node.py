@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import (
-    Broadcaster,
-    MemoryBroker,
-    Priority,
-    Retention,
-)
+from holdfast import Broadcaster, MemoryBroker, Priority, Retention
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader
 from tests.support.virtual import settle, wall_clock

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from holdfast import Broadcaster, ConfigurationError, MemoryBroker
+from holdfast.brokers.memory import MemoryPresence
 from holdfast.core.message import UserId
 from holdfast.core.presence import Member, Movement, NodeId
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
 from holdfast.runtime import presence
-from holdfast.runtime.memory import MemoryPresence
 from holdfast.runtime.presence import INTERVAL, LAST, LEASE, RETELL, PresenceChange
 from tests.support.reading import Reader
 from tests.support.virtual import wall_clock

@@ -7,13 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import (
-    Broadcaster,
-    InvalidPayload,
-    InvalidTopic,
-    MessageTooLarge,
-    PublishError,
-)
+from holdfast import Broadcaster, InvalidPayload, InvalidTopic, MessageTooLarge, PublishError
 from tests.support.reading import Reader
 from tests.support.virtual import wall_clock
 

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+from holdfast.core.delivery.window import MIN_BYTES
 
 from holdfast import Broadcaster, CloseReason, Priority
-from holdfast.core.window import MIN_BYTES
+from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.outbox import Outbox
-from holdfast.runtime.pipe import Pipe
+from holdfast.runtime.inline_send import Pipe
 from tests.support.reading import Frames, Reader
 from tests.support.virtual import settle
 

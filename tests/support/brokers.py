@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast import Cursor
+    from holdfast.brokers.protocol import Batch, Draft, Head, PresenceStore
     from holdfast.core.cursor import Epoch
+    from holdfast.core.log.pages import Page, PageRequest, Subscriptions, Survey
     from holdfast.core.message import UserId
-    from holdfast.core.reading import Page, PageRequest, Subscriptions, Survey
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
-    from holdfast.runtime.broker import Batch, Draft, Head, PresenceStore
 
 
 class LateTokens:

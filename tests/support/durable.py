@@ -7,14 +7,14 @@ import pickle
 from typing import TYPE_CHECKING
 
 from holdfast import MemoryBroker
-from holdfast.runtime.memory import MemoryTokens
+from holdfast.brokers.memory import MemoryTokens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from holdfast.brokers.protocol import Draft, Head
     from holdfast.core.message import UserId
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
-    from holdfast.runtime.broker import Draft, Head
 
 
 class DurableTokens(MemoryTokens):

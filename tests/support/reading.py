@@ -7,8 +7,8 @@ import contextlib
 import json
 from typing import Any, NamedTuple
 
+from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.outbox import Outbox
 
 
 class Seen(NamedTuple):

@@ -26,14 +26,14 @@ from holdfast import (
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User, anonymous, require_role
 from holdfast.auth.jwt import JWTAuthenticator
+from holdfast.brokers.protocol import Broker
 from holdfast.client import Gap, Message, Status, StreamFailed, Subscribed, connect
 from holdfast.core.message import Offset
-from holdfast.runtime.broker import Broker
+from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.outbox import Outbox
 from holdfast.runtime.periodic import PeriodicSource
 from holdfast.settings import Settings
-from holdfast.websocket import InboundLimits
+from holdfast.transports.websocket import InboundLimits
 
 
 def on_event(event: AuditEvent) -> None:

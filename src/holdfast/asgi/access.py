@@ -15,7 +15,7 @@ from ..core.topics import is_pattern
 from ..errors import Refused
 from ..runtime.audit import AuditAction
 from ..runtime.broadcaster import Broadcaster
-from ..runtime.outbox import Outbox
+from ..runtime.connection import Outbox
 from .http import Header
 
 _logger = logging.getLogger("holdfast")

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 
+from ..asgi_types import Receive, Scope, Send
 from ..auth import Action, Authenticate, Authorize, Request, User, subscribe_only
 from ..errors import ConfigurationError, HoldfastError, Refused
 from ..runtime.broadcaster import Broadcaster
+from ..runtime.connection import Outbox
 from ..runtime.lifecycle import BroadcasterState
-from ..runtime.outbox import Outbox
-from ..runtime.transport import Receive, Scope, Send
-from ..websocket import InboundLimits
+from ..runtime.signals import DrainAtSignal
+from ..transports.websocket import InboundLimits
 from .access import Access
-from .client import TYPES, ClientFiles
+from .client_files import TYPES, ClientFiles
 from .commands import Commands
 from .http import ClientGone, Header, answer, error_body, read_json
-from .poll import Polls
+from .long_poll import Polls
 from .reports import Reports
-from .shutdown import DrainAtSignal
-from .socket import Sockets
 from .stream import Streams
+from .websocket import Sockets
 
 PREFLIGHT: list[Header] = [
     (b"access-control-allow-methods", b"GET, HEAD, POST"),

@@ -9,7 +9,7 @@ import anyio
 from ..errors import Refused
 from ..runtime import frames
 from ..runtime.broadcaster import Broadcaster
-from ..runtime.outbox import Outbox
+from ..runtime.connection import Outbox
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a probe may take to be handed to the server."""

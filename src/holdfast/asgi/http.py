@@ -8,9 +8,9 @@ from typing import cast
 
 import anyio
 
+from ..asgi_types import Receive, Send
 from ..errors import Refused
 from ..runtime import frames
-from ..runtime.transport import Receive, Send
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0

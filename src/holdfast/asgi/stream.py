@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-from .. import sse
+from ..asgi_types import Receive, Scope, Send
 from ..auth import Request
 from ..core.cursor import EventId
 from ..errors import BroadcasterFailed, Refused
 from ..runtime import frames
 from ..runtime.broadcaster import Broadcaster
-from ..runtime.transport import Receive, Scope, Send
+from ..transports import sse
 from .access import Access, presented
 from .http import Header
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import jwt
 
-from ..core.numbers import check_number, is_number
+from ..core.validation import check_number, is_number
 from ..errors import ConfigurationError
 from .hooks import User
 from .request import Request

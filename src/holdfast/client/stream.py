@@ -14,7 +14,7 @@ import httpx
 from anyio.abc import TaskGroup
 
 from ..core.cursor import EventId
-from ..core.numbers import check_number
+from ..core.validation import check_number
 from ..errors import ConfigurationError, NotRunning
 from .acknowledging import Acknowledging
 from .backlog import Backlog, Position

@@ -21,7 +21,7 @@ from typing import Final
 
 from ..errors import IllegalTransition
 from .cursor import Cursor
-from .delivery import Delivery
+from .delivery.lanes import Delivery
 from .message import UserId
 from .tokens import ConnectionId, Position, Session
 

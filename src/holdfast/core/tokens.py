@@ -31,7 +31,7 @@ from typing import NewType
 
 from .cursor import Cursor, Epoch
 from .message import Offset, UserId
-from .numbers import check_number
+from .validation import check_number
 
 Token = NewType("Token", str)
 """22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for 64 at least)."""

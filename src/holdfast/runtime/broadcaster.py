@@ -8,23 +8,23 @@ from typing import Self
 
 from typing_extensions import Unpack
 
+from ..brokers.protocol import Broker
 from ..core.connection import CloseReason
 from ..core.message import Offset, Priority, UserId
 from ..core.topics import USER_TOPIC
 from ..errors import ConfigurationError
-from .admission import Admission
 from .audit import AuditAction, AuditHook
-from .broker import Broker
+from .connection import Outbox
+from .handshake import Admission
 from .lifecycle import DRAIN_TIMEOUT, BroadcasterState, Lifecycle
 from .node import Node
 from .opening import Hello, Opening
 from .options import Options, OptionsDict
-from .outbox import Outbox
 from .periodic import PeriodicSource, Source
 from .presence import PresenceHook, Teller
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connections, of_node
-from .subscribing import MaySubscribe, Subscriber
+from .subscriptions import MaySubscribe, Subscriber
 
 
 class Broadcaster:
@@ -207,7 +207,7 @@ class Broadcaster:
             async with broadcaster.connect(topics=["orders"]) as outbox:
                 ...
 
-        Hand the outbox to a transport (`holdfast.sse.serve`, `holdfast.websocket.serve`). With
+        Hand the outbox to a transport (`holdfast.transports.sse.serve`, `holdfast.transports.websocket.serve`). With
         `acknowledges`, no more than a window of what was sent is unacknowledged
         (`Outbox.acknowledge`). Raises `Refused`. On leaving, the session is kept for a resume.
         """

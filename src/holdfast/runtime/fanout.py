@@ -17,14 +17,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..core.connection import CloseReason
-from ..core.delivery import CHUNK_BYTES, pass_through
+from ..core.delivery.batch import Passage, Run
+from ..core.delivery.lanes import CHUNK_BYTES, pass_through
 from ..core.message import BEGINNING, Message, UserId
-from ..core.run import Passage, Run
 
 if TYPE_CHECKING:
+    from .connection import Outbox
+    from .inline_send import Wire
     from .node import Node
-    from .outbox import Outbox
-    from .pipe import Wire
 
 _logger = logging.getLogger("holdfast")
 

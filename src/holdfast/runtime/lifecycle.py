@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from ..brokers.protocol import Head
 from ..core.connection import CloseReason
 from ..errors import BroadcasterFailed, NotRunning, WrongThread
-from .broker import Head
 
 if TYPE_CHECKING:
     from .node import Node

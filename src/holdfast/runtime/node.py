@@ -11,21 +11,21 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ..brokers.protocol import Batch, Broker, Head
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Epoch
+from ..core.log.pages import PageRequest, Replayed
 from ..core.message import BEGINNING, Gap, UserId
-from ..core.reading import PageRequest, Replayed
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from . import frames
 from .audit import AuditAction, AuditEvent, AuditHook
-from .broker import Batch, Broker, Head
+from .connection import Outbox
 from .fanout import FanOut
 from .options import Options
-from .outbox import Outbox
 from .statistics import Counters
-from .upkeep import Upkeep
+from .timers import Upkeep
 
 _logger = logging.getLogger("holdfast")
 

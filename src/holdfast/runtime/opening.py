@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core.message import UserId
-from .subscribing import MaySubscribe
+from .subscriptions import MaySubscribe
 
 if TYPE_CHECKING:
-    from .admission import Admission
-    from .outbox import Outbox
+    from .connection import Outbox
+    from .handshake import Admission
 
 
 @dataclass(slots=True)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
-from ..core.buffer import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
-from ..core.numbers import check_number
+from ..brokers.memory import MemoryBroker
+from ..brokers.protocol import Broker
+from ..core.delivery.buffer import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
+from ..core.log.retention import Retention
 from ..core.registry import ConnectionLimits
-from ..core.retention import Retention
 from ..core.tokens import TokenLimits
+from ..core.validation import check_number
 from ..errors import ConfigurationError
-from .broker import Broker
-from .memory import MemoryBroker
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Bytes of one encoded frame: the least that the ASGI servers take over WebSocket (daphne)."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import anyio.to_thread
 from typing_extensions import Unpack
 
-from ..core.numbers import check_number
+from ..core.validation import check_number
 from .publishing import PublishOptions, make_draft
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from ..brokers.protocol import Draft
 from ..core.message import Priority, UserId
-from ..core.numbers import is_number
 from ..core.topics import USER_TOPIC, check_topic
+from ..core.validation import is_number
 from ..errors import MessageTooLarge, PublishError
 from . import frames
-from .broker import Draft
 
 MAX_KEY_BYTES = 200
 

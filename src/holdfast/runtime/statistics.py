@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..core.buffer import BufferStatistics
 from ..core.connection import Connection
+from ..core.delivery.buffer import BufferStatistics
 
 if TYPE_CHECKING:
+    from .connection import Outbox
     from .node import Node
-    from .outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from holdfast.core.cursor import EventId
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.runtime.broker import Broker
+    from holdfast.brokers.protocol import Broker
 
 __all__ = ["app"]
 

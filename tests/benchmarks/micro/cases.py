@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from holdfast.core.buffer import PriorityBuffer
+from holdfast.core.delivery.buffer import PriorityBuffer
+from holdfast.core.delivery.window import Window
+
 from holdfast.core.cursor import Cursor, Epoch, EventId
-from holdfast.core.history import History
+from holdfast.core.log.history import History
+from holdfast.core.log.pages import PageRequest
+from holdfast.core.log.retention import Retention
 from holdfast.core.message import Message, Offset, Priority, UserId
-from holdfast.core.reading import PageRequest
 from holdfast.core.registry import ConnectionLimits, ConnectionRegistry
-from holdfast.core.retention import Retention
 from holdfast.core.tokens import ConnectionId, Session, Token, TokenRegistry
 from holdfast.core.topics import TopicIndex
-from holdfast.core.window import Window
 from tests.benchmarks.micro.timing import Case
 from tests.core.builders import connection, message
 

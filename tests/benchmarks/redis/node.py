@@ -17,11 +17,12 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from holdfast import Broadcaster, TokenLimits, sse
+from holdfast import Broadcaster, TokenLimits
 from holdfast.brokers.redis import RedisBroker
 from holdfast.core.message import UserId
 from holdfast.core.presence import Member, NodeId
 from holdfast.core.tokens import ConnectionId, Session
+from holdfast.transports import sse
 from tests.benchmarks.redis.channel import answer
 from tests.benchmarks.redis.worker import percentile
 

@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from holdfast import Cursor, Priority, Retention
+from holdfast.brokers.protocol import Draft, Head
 from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.log.pages import PageRequest
 from holdfast.core.message import Gap, Message, Offset, UserId
-from holdfast.core.reading import PageRequest
-from holdfast.runtime.broker import Draft, Head
 from tests.brokers.redis.conftest import Start
 from tests.brokers.redis.test_reader import key_of
 

@@ -14,10 +14,10 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from holdfast import ConfigurationError, Priority
+from holdfast.brokers.protocol import Draft
 from holdfast.brokers.redis import RedisBroker, entries, keys, script
 from holdfast.brokers.redis.line import Line
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
-from holdfast.runtime.broker import Draft
 from tests.brokers.redis.conftest import Start
 from tests.support.processes import HOST
 from tests.support.proxy import Fault, Proxy

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from holdfast import MemoryBroker
+from holdfast.brokers.protocol import PresenceStore
 from holdfast.brokers.redis import RedisBroker, keys
 from holdfast.core.message import UserId
 from holdfast.core.presence import Attendance, Member, NodeId
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
-from holdfast.runtime.broker import PresenceStore
 from tests.brokers.redis.conftest import Start
 from tests.support.processes import HOST
 from tests.support.redis_server import RedisServer, shared_server

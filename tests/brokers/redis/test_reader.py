@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
 from holdfast import Cursor, Priority
+from holdfast.brokers.protocol import Draft, Head
 from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.log.pages import PageRequest
 from holdfast.core.message import Gap, Message, Offset
-from holdfast.core.reading import PageRequest
 from holdfast.errors import NotRunning
-from holdfast.runtime.broker import Draft, Head
 from tests.brokers.redis.conftest import Start
 from tests.faults.hub import feed_links
 from tests.support.processes import HOST

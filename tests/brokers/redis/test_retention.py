@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from holdfast import Cursor, MemoryBroker, Priority, Retention
+from holdfast.brokers.protocol import Broker, Draft
 from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.log.pages import PageRequest
 from holdfast.core.message import Gap, Message, Offset, UserId
-from holdfast.core.reading import PageRequest
-from holdfast.runtime.broker import Broker, Draft
 from tests.support.redis_server import shared_server
 
 ANN = UserId("ann")

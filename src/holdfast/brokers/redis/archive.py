@@ -10,9 +10,9 @@ from itertools import chain
 from typing import Any
 
 from ...core.cursor import Cursor
+from ...core.log.pages import Located, Page, PageRequest, Subscriptions, Survey, page_of
+from ...core.log.topic_log import TopicLog
 from ...core.message import BEGINNING, Gap, Message, Offset, Priority, UserId
-from ...core.reading import Located, Page, PageRequest, Subscriptions, Survey, page_of
-from ...core.topic_log import TopicLog
 from ...core.topics import TopicTree, is_pattern
 from . import entries, keys
 from .line import Line, Then

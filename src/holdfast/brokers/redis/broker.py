@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.cursor import MAX_OFFSET, Cursor, Epoch
+from ...core.log.pages import Page, PageRequest, Subscriptions, Survey
+from ...core.log.retention import Retention
 from ...core.message import Offset, UserId
-from ...core.numbers import check_number
-from ...core.reading import Page, PageRequest, Subscriptions, Survey
-from ...core.retention import Retention
 from ...core.tokens import TokenLimits
+from ...core.validation import check_number
 from ...errors import BrokerUnavailable, ConfigurationError
-from ...runtime.broker import Batch, Draft, Head
+from ..protocol import Batch, Draft, Head
 from . import entries, keys
 from .archive import Archive
 from .bounded import within

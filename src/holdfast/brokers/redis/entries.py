@@ -8,7 +8,7 @@ from ...core.cursor import Epoch
 from ...core.message import Message, Offset, Priority, UserId
 from ...core.topics import USER_TOPIC, check_topic
 from ...errors import InvalidTopic
-from ...runtime.broker import Draft
+from ..protocol import Draft
 from .keys import address, owner, parse_address
 from .script import Operation
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...core.cursor import Epoch
+from ...core.log.retention import Retention
 from ...core.message import BEGINNING, Offset
-from ...core.retention import Retention
 from ...errors import BrokerUnavailable, OutcomeUnknown
-from ...runtime.broker import Head
-from ...runtime.feed import Feed
+from ..feed import Feed
+from ..protocol import Head
 from . import entries
 from .bounded import stop, within
 from .line import UNREACHABLE, Client, Line, connection_settings

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from itertools import product
 
 from ...core.cursor import Cursor
-from ...core.history import History
+from ...core.log.history import History
+from ...core.log.pages import Subscriptions
+from ...core.log.retention import Retention
 from ...core.message import LANES, Offset, Priority
-from ...core.reading import Subscriptions
-from ...core.retention import Retention
 
 
 class Replica(History):

@@ -1,0 +1,64 @@
+"""Run: a stretch of the live feed, shared by all connections that are to have the same messages.
+
+Connections that keep up have the same messages before them. What becomes of those on their way
+through an empty buffer (which is superseded, which has expired, in which order the rest leaves,
+and where that leaves the cursor) is then the same for all, and worked out once: a `Passage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..cursor import Cursor
+from ..message import Message
+
+
+class Run:
+    """Messages in log order, at least one. Joining two costs the same however long they are."""
+
+    __slots__ = ("_before", "_joined", "_own", "count", "expires", "size")
+
+    def __init__(self, messages: Sequence[Message], before: Run | None = None) -> None:
+        self._own = messages
+        self._before = before
+        self._joined: tuple[Run, Run] | None = None
+        self.count = len(messages)
+        """Messages in all."""
+        self.size = sum([len(message.body) for message in messages])
+        """Bytes of all bodies."""
+        self.expires = any(message.expires_at is not None for message in messages)
+        """Whether what becomes of it depends on the time."""
+        if before is not None:
+            self.count += before.count
+            self.size += before.size
+            self.expires |= before.expires
+
+    @property
+    def messages(self) -> list[Message]:
+        """All of them; costs time in proportion."""
+        parts: list[Sequence[Message]] = []
+        run: Run | None = self
+        while run is not None:
+            parts.append(run._own)
+            run = run._before
+        return [message for part in reversed(parts) for message in part]
+
+    def followed_by(self, later: Run) -> Run:
+        """This run and a later one as one; the next who asks for the same gets the same."""
+        if self._joined is None or self._joined[0] is not later:
+            self._joined = later, Run(later._own, self)
+        return self._joined[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A run on its way through the empty buffer of a connection that keeps up.
+
+    `steps` are the messages that leave, in that order, each with the cursor right after it; the
+    others were `conflated` or had `expired`.
+    """
+
+    steps: tuple[tuple[Message, Cursor], ...]
+    conflated: int
+    expired: int

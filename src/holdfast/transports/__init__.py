@@ -1,0 +1,1 @@
+"""Transports: the frames of one connection over Server-Sent Events or WebSocket."""

@@ -1,0 +1,392 @@
+"""The WebSocket transport: the same frames, and messages from the client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from holdfast import Broadcaster, CloseReason, Refused
+from holdfast.auth import subscribe_only
+from holdfast.runtime.connection import CONTROL_FRAMES
+from holdfast.transports import websocket
+from holdfast.transports.websocket import InboundLimits
+from tests.support.asgi import Http, Socket, live
+from tests.support.virtual import anyio_backend as anyio_backend
+from tests.support.virtual import run_virtual, settle
+
+
+class TestFrames:
+    """What the server sends."""
+
+    async def test_frames_are_those_of_sse_with_an_id(self, broadcaster: Broadcaster) -> None:
+        """The same JSON goes over both, over WebSocket with the event id as its last member."""
+        app = live(broadcaster)
+        async with Socket(app, "/websocket?topics=t") as socket, Http(app, "/stream?topics=t") as h:
+            await socket.first_frame()
+            await h.start()
+            await h.event()
+            await broadcaster.publish("t", {"id": "mine", "é": "\u2028\r\n"}, key="k")
+            message = await socket.receive()
+            frame = json.loads(message["text"])
+            assert list(frame)[-1] == "id"
+            frame.pop("id")
+            assert frame == await h.frame()
+            assert "\n" not in message["text"]
+
+    async def test_closed_with_a_code_that_says_whether_to_come_back(
+        self, broadcaster: Broadcaster
+    ) -> None:
+        """Each reason has a close code: 1012 and 4000 to 4399 mean reconnect, 44xx do not."""
+        for reason in CloseReason:
+            async with Socket(live(broadcaster)) as socket:
+                first = await socket.first_frame()
+                assert broadcaster.disconnect(first["data"]["connectionId"], reason)
+                frame = await socket.frame()
+                assert frame["type"] == "closing"
+                assert frame["data"] == {
+                    "reason": reason.text, "reconnect": reason.may_reconnect,
+                }  # fmt: skip
+                code = await socket.closed()
+                assert code == reason.code
+                assert (code == 1012 or 4000 <= code < 4400) == reason.may_reconnect
+
+    async def test_client_that_leaves_is_let_go(self, broadcaster: Broadcaster) -> None:
+        """When the client is gone the call returns, and the connection with it."""
+        async with Socket(live(broadcaster)) as socket:
+            await socket.first_frame()
+            socket.leave()
+            await socket.ended()
+        assert broadcaster.statistics().connections == 0
+
+    @pytest.mark.parametrize("error", [OSError, RuntimeError])
+    async def test_send_that_raises_is_a_client_that_left(
+        self, broadcaster: Broadcaster, error: type[Exception]
+    ) -> None:
+        """What servers raise after a disconnect is no error of the application."""
+        app = live(broadcaster)
+
+        async def faulty(scope: Any, receive: Any, send: Any) -> None:
+            sends = 0
+
+            async def raising(message: Any) -> None:
+                nonlocal sends
+                sends += 1
+                if sends > 2:
+                    raise error("closed")
+                await send(message)
+
+            await app(scope, receive, raising)
+
+        async with Socket(faulty, "/websocket?topics=t") as socket:
+            await socket.first_frame()
+            await broadcaster.publish("t", 1)
+            await asyncio.wait_for(socket.ended(), 1.0)
+        assert broadcaster.statistics().connections == 0
+
+
+class TestParse:
+    """`parse` is total: a value or a refusal, for whatever comes."""
+
+    @settings(max_examples=150)
+    @given(
+        st.text()
+        | st.recursive(
+            st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("type"), inner),
+        ).map(json.dumps)
+    )
+    @example("[" * 100_000)
+    @example('{"type":' * 20_000)
+    @example('{"type": "ping", "x": ' + "9" * 5000 + "}")
+    @example('{"type": "ping", "x": 1e999}')
+    @example('{"type": "\ud800"}')
+    @example("\ufeff{}")
+    @example("\0")
+    def test_any_text(self, text: str) -> None:
+        """Any text is an object with a string type, or refused; nothing else is raised."""
+        with contextlib.suppress(Refused):
+            value = websocket.parse({"type": "websocket.receive", "text": text}, 64 * 1024)
+            assert isinstance(value["type"], str)
+
+    @pytest.mark.parametrize(
+        ("message", "code"),
+        [
+            ({"bytes": b"{}"}, "not_text"),
+            ({"bytes": b"{}", "text": None}, "not_text"),
+            ({}, "not_text"),
+            ({"text": ""}, "not_json"),
+            ({"text": "{"}, "not_json"),
+            ({"text": "[" * 60_000}, "not_json"),
+            ({"text": '{"type": "ping", "x": NaN}'}, "not_json"),
+            ({"text": '{"type": "ping", "x": -Infinity}'}, "not_json"),
+            ({"text": '{"type": "ping", "x": ' + "9" * 5000 + "}"}, "not_json"),
+            ({"text": "null"}, "no_type"),
+            ({"text": "5"}, "no_type"),
+            ({"text": '"ping"'}, "no_type"),
+            ({"text": '["ping"]'}, "no_type"),
+            ({"text": "{}"}, "no_type"),
+            ({"text": '{"type": 5}'}, "no_type"),
+            ({"text": '{"type": null}'}, "no_type"),
+            ({"text": '{"type": ["ping"]}'}, "no_type"),
+            ({"text": '{"type": "ping", "x": "' + "x" * 65_536 + '"}'}, "too_large"),
+            ({"text": '{"type": "ping", "x": "' + "é" * 32_760 + '"}'}, "too_large"),
+            ({"text": "x" * 1_000_000}, "too_large"),
+        ],
+        ids=lambda value: str(value)[:40],
+    )
+    def test_refusals(self, message: dict[str, Any], code: str) -> None:
+        """Each kind of nonsense has its code."""
+        with pytest.raises(Refused) as caught:
+            websocket.parse(message, 65_536)
+        assert caught.value.code == code
+
+    def test_largest_message(self) -> None:
+        """A message of exactly the limit is taken, in bytes and not in characters."""
+        text = '{"type":"é"}'
+        size = len(text.encode())
+        assert websocket.parse({"text": text}, size) == {"type": "é"}
+        with pytest.raises(Refused):
+            websocket.parse({"text": text}, size - 1)
+
+
+class TestMessages:
+    """What a client may say, and what comes back."""
+
+    @pytest.mark.parametrize(
+        ("message", "code"),
+        [
+            ("{", "not_json"),
+            ("[]", "no_type"),
+            (b"\x00\xff", "not_text"),
+            ({"type": "nonsense"}, "unknown_type"),
+            ({"type": "PING"}, "unknown_type"),
+            ({"type": ""}, "unknown_type"),
+            ({"type": "subscribe"}, "invalid_message"),
+            ({"type": "subscribe", "topics": []}, "invalid_message"),
+            ({"type": "subscribe", "topics": {}}, "invalid_message"),
+            ({"type": "subscribe", "topics": [1]}, "invalid_message"),
+            ({"type": "subscribe", "topics": ["a", None]}, "invalid_message"),
+            ({"type": "subscribe", "topics": [["a"]]}, "invalid_message"),
+            ({"type": "subscribe", "topics": ["a b"]}, "invalid_topic"),
+            ({"type": "subscribe", "topics": ["$user"]}, "invalid_topic"),
+            ({"type": "subscribe", "topics": ["\ud800"]}, "invalid_topic"),
+            ({"type": "subscribe", "topics": [f"t{n}" for n in range(201)]}, "too_many_topics"),
+            ({"type": "unsubscribe", "topics": 5}, "invalid_message"),
+            ({"type": "ack"}, "invalid_message"),
+            ({"type": "ack", "id": 5}, "invalid_message"),
+            ({"type": "resume"}, "invalid_message"),
+            ({"type": "resume", "id": None}, "invalid_message"),
+        ],
+        ids=lambda value: str(value)[:50],
+    )
+    async def test_nonsense_is_an_error_frame(
+        self, broadcaster: Broadcaster, message: Any, code: str
+    ) -> None:
+        """A message that cannot be carried out is answered, and the connection goes on."""
+        async with Socket(live(broadcaster), "/websocket?topics=t") as socket:
+            await socket.first_frame()
+            socket.send(message)
+            frame = await socket.frame()
+            assert (frame["type"], frame["data"]["code"]) == ("error", code)
+            assert frame["id"]
+            await broadcaster.publish("t", 1)
+            assert (await socket.frame())["data"] == 1
+
+    async def test_commands(self, broadcaster: Broadcaster) -> None:
+        """Ping, subscribe, unsubscribe: each has its answer; extra fields are ignored."""
+        async with Socket(live(broadcaster, authorize=subscribe_only)) as socket:
+            await socket.first_frame()
+            for message, kind, data in [
+                ({"type": "ping", "extra": [1]}, "pong", None),
+                (
+                    {"type": "subscribe", "topics": ["a", "b"]},
+                    "subscribed",
+                    {"topics": ["a", "b"], "rejected": []},
+                ),
+                (
+                    {"type": "subscribe", "metrics": "c.*"},
+                    "subscribed",
+                    {"topics": [], "rejected": ["c.*"]},
+                ),
+                ({"type": "unsubscribe", "topics": "a"}, "unsubscribed", {"topics": ["a"]}),
+            ]:
+                socket.send(message)
+                frame = await socket.frame()
+                assert (frame["type"], frame.get("data")) == (kind, data)
+            await broadcaster.publish("a", 1)
+            await broadcaster.publish("b", 2)
+            assert (await socket.frame())["data"] == 2
+
+    async def test_resume_as_first_message(self, broadcaster: Broadcaster) -> None:
+        """A client that cannot send headers resumes by its first message, on the same socket."""
+        app = live(broadcaster)
+        async with Socket(app, "/websocket?topics=t") as socket:
+            await socket.first_frame()
+            await broadcaster.publish("t", 1)
+            at = (await socket.frame())["id"]
+            await broadcaster.publish("t", 2)
+            await socket.frame()
+        for text, session in ((at, "resumed"), ("nonsense", "gap"), ("", "fresh")):
+            async with Socket(app, "/websocket?topics=t") as socket:
+                socket.send({"type": "resume", "id": text})
+                await socket.accepted()
+                frame = await socket.frame()
+                if frame["data"]["session"] == "fresh" and session != "fresh":
+                    frame = await socket.frame()  # the one that was there before the message
+                assert frame["data"]["session"] == session
+                if session == "resumed":
+                    assert (await socket.frame())["data"] == 2
+                socket.send({"type": "ping"})
+                while (await socket.frame())["type"] != "pong":
+                    pass
+            await settle()
+        assert broadcaster.statistics().connections == 0
+
+    async def test_resume_later_is_refused(self, broadcaster: Broadcaster) -> None:
+        """After any other message it is too late to resume."""
+        async with Socket(live(broadcaster)) as socket:
+            first = await socket.first_frame()
+            socket.send({"type": "ping"})
+            await socket.frame()
+            socket.send({"type": "resume", "id": first["id"]})
+            assert (await socket.frame())["data"]["code"] == "too_late"
+
+    async def test_acks_set_the_resume_point_only_where_they_may(
+        self, broadcaster: Broadcaster
+    ) -> None:
+        """Good acks count; those from elsewhere, the future or the past have no effect at all."""
+        app = live(broadcaster)
+        async with (
+            Socket(app, "/websocket?topics=t") as socket,
+            Socket(app, "/websocket?topics=t") as other,
+        ):
+            first, theirs = await socket.first_frame(), await other.first_frame()
+            ids = []
+            for n in range(4):
+                await broadcaster.publish("t", n)
+                ids.append((await socket.frame())["id"])
+            epoch, _, token = ids[0].split("~")
+            future = f"{epoch}~999~{token}"
+            for ack in (ids[1], ids[1], ids[0], first["id"], theirs["id"], future, "-1", "", "~"):
+                socket.send({"type": "ack", "id": ack})
+            socket.send({"type": "ping"})
+            assert (await socket.frame())["type"] == "pong", "an ack has no answer"
+        async with Socket(app, f"/websocket?topics=t&token={token}") as socket:
+            data = (await socket.first_frame())["data"]
+            assert (data["session"], data["replay"]) == ("resumed", 2)
+
+    async def test_flood_is_closed(self, broadcaster: Broadcaster) -> None:
+        """More messages than the limit end the connection, with a code that says: stay away."""
+        inbound = InboundLimits(rate=10.0, burst=20)
+        async with Socket(live(broadcaster, inbound=inbound)) as socket:
+            await socket.first_frame()
+            for _ in range(20):
+                socket.send({"type": "ack", "id": "x"})
+            await settle(50)
+            await asyncio.sleep(1.0)
+            for _ in range(10):
+                socket.send({"type": "ack", "id": "x"})
+            await settle(50)
+            assert not socket.task.done(), "within the limit"
+            for _ in range(200):
+                socket.send({"type": "ack", "id": "x"})
+            assert await socket.closed() == CloseReason.ABUSE.code
+
+    async def test_acknowledging_each_frame_is_no_flood(self, broadcaster: Broadcaster) -> None:
+        """A client may answer every frame, however fast they come; repeating itself is counted."""
+        app = live(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
+        async with Socket(app, "/websocket?topics=t&ack=true") as socket:
+            id = (await socket.first_frame())["id"]
+            for number in range(100):
+                await broadcaster.publish("t", number)
+                id = (await socket.frame())["id"]
+                socket.send({"type": "ack", "id": id})
+            for _ in range(20):
+                socket.send({"type": "ack", "id": id})
+            assert await socket.closed() == CloseReason.ABUSE.code
+
+    async def test_acknowledging_more_than_was_sent_is_a_flood(
+        self, broadcaster: Broadcaster
+    ) -> None:
+        """Ids that were never issued, though each lies before the end, are counted."""
+        app = live(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
+        for number in range(100):
+            await broadcaster.publish("other", number)
+        await settle()
+        async with Socket(app, "/websocket?topics=t") as socket:
+            epoch, _, token = (await socket.first_frame())["id"].split("~")
+            for number in range(1, 50):
+                socket.send({"type": "ack", "id": f"{epoch}~{number}~{token}"})
+            assert await socket.closed() == CloseReason.ABUSE.code
+
+    async def test_asking_faster_than_reading_is_closed(self) -> None:
+        """Pings whose answers are not taken do not pile up in memory."""
+        async with Broadcaster() as broadcaster:
+            app = live(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))
+            release = asyncio.Event()
+
+            async def slow(scope: Any, receive: Any, send: Any) -> None:
+                async def sending(message: Any) -> None:
+                    if message["type"] == "websocket.send":
+                        await release.wait()
+                    await send(message)
+
+                await app(scope, receive, sending)
+
+            async with Socket(slow) as socket:
+                await socket.accepted()
+                for _ in range(10 * CONTROL_FRAMES):
+                    socket.send({"type": "ping"})
+                await settle(20 * CONTROL_FRAMES)
+                release.set()
+                assert await socket.closed() == CloseReason.ABUSE.code
+
+    async def test_sign_of_life(self) -> None:
+        """Any message keeps a quiet connection from being ended as idle."""
+        async with (
+            Broadcaster(idle_timeout=100.0, heartbeat_interval=None) as broadcaster,
+            Socket(live(broadcaster)) as socket,
+        ):
+            await socket.first_frame()
+            for _ in range(10):
+                await asyncio.sleep(60.0)
+                socket.send("not even JSON")
+            assert not socket.task.done()
+            assert await asyncio.wait_for(socket.closed(), 200.0) == CloseReason.IDLE.code
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.text(max_size=30)
+        | st.binary(max_size=10)
+        | st.fixed_dictionaries(
+            {"type": st.sampled_from(["ping", "ack", "subscribe", "unsubscribe", "resume", "x"])},
+            optional={
+                "topics": st.lists(st.sampled_from(["a", "b.*", "$user", "", "é", 5]), max_size=3),
+                "id": st.none() | st.text(max_size=40) | st.integers(),
+            },
+        ),
+        max_size=15,
+    )
+)
+def test_whatever_a_client_says_the_connection_lives(messages: list[Any]) -> None:
+    """After any sequence of messages a ping is still answered, and nothing has been raised."""
+
+    async def script() -> None:
+        async with Broadcaster() as broadcaster, Socket(live(broadcaster)) as socket:
+            await socket.accepted()
+            for message in messages:
+                socket.send(message)
+            socket.send({"type": "ping"})
+            while (await socket.frame())["type"] != "pong":
+                pass
+            await settle()
+
+    run_virtual(script())
