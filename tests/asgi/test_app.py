@@ -11,7 +11,7 @@ from holdfast import Broadcaster, NotRunning
 from holdfast.asgi import LiveApp
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.asgi.paths import GETS, POSTS, STREAMS
-from tests.support.asgi import Conversation, Http, Socket, fetch, live, scope
+from tests.support.asgi import AsgiExchange, Http, Socket, fetch, live, scope
 from tests.support.brokers import LateBroker
 from tests.support.virtual import settle
 
@@ -62,7 +62,7 @@ class TestLifespan:
         """Between startup and shutdown the broadcaster runs."""
         broadcaster = Broadcaster()
         app = live(broadcaster)
-        async with Conversation(app, {"type": "lifespan"}) as lifespan:
+        async with AsgiExchange(app, {"type": "lifespan"}) as lifespan:
             lifespan.to_app.put_nowait({"type": "lifespan.startup"})
             assert (await lifespan.receive())["type"] == "lifespan.startup.complete"
             assert broadcaster.statistics().state == "running"
@@ -79,7 +79,7 @@ class TestLifespan:
             async def start(self) -> None:
                 raise ConnectionError("no route to the broker")
 
-        lifespan = Conversation(live(Broadcaster(broker=Unreachable())), {"type": "lifespan"})
+        lifespan = AsgiExchange(live(Broadcaster(broker=Unreachable())), {"type": "lifespan"})
         with pytest.raises(ConnectionError):
             async with lifespan:
                 lifespan.to_app.put_nowait({"type": "lifespan.startup"})
@@ -107,7 +107,7 @@ class TestLifespan:
 
     async def test_unknown_kind_of_scope(self, app: LiveApp) -> None:
         """A scope of a kind that did not exist when this was written is left alone."""
-        async with Conversation(app, scope("http", "/") | {"type": "webtransport"}) as call:
+        async with AsgiExchange(app, scope("http", "/") | {"type": "webtransport"}) as call:
             await call.ended()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast import AuditEvent, Broadcaster, MemoryBroker, TokenLimits
 from holdfast.asgi import LiveApp
-from holdfast.core.tokens import ConnectionId, Presented, Session, Token, TokenRegistry
+from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token, TokenRegistry
 from holdfast.runtime.connection import Outbox
 from tests.bad_inputs.entries import TOKEN_DOORS, Door, enter, is_too_long, refusal
 from tests.bad_inputs.inputs import MEGABYTE, TEXTS, mangled_tokens
@@ -182,7 +182,7 @@ def registry_with(tokens: dict[str, Token]) -> TokenRegistry:
 def test_refusing_takes_the_same_steps() -> None:
     """Between a guess, somebody else's token and a spent one, no step differs: no clock tells."""
     own = {"ann": Token("a" * 22), "bob": Token("b" * 22), "ann spent": Token("c" * 22)}
-    counted: dict[Presented, Counter[str]] = {}
+    counted: dict[RedeemStatus, Counter[str]] = {}
     for token in ("x" * 22, "b" * 22, "c" * 22):
         registry, steps = registry_with(own), Counter[str]()
 
@@ -198,8 +198,12 @@ def test_refusing_takes_the_same_steps() -> None:
             sys.setprofile(None)
             gc.enable()
         counted[answer.verdict] = steps
-    assert set(counted) == {Presented.UNKNOWN, Presented.FOREIGN, Presented.SPENT}
-    assert counted[Presented.UNKNOWN] == counted[Presented.FOREIGN] == counted[Presented.SPENT]
+    assert set(counted) == {RedeemStatus.UNKNOWN, RedeemStatus.FOREIGN, RedeemStatus.SPENT}
+    assert (
+        counted[RedeemStatus.UNKNOWN]
+        == counted[RedeemStatus.FOREIGN]
+        == counted[RedeemStatus.SPENT]
+    )
 
 
 def test_no_secret_is_kept_that_could_be_compared() -> None:
@@ -233,7 +237,7 @@ async def test_flood_of_guesses_on_the_store() -> None:
         for n in range(GUESSES):
             guess = shapes[n % 4].format(n)
             answer = await broker.tokens.redeem(guess, None, ConnectionId("c"))
-            assert answer.verdict is Presented.UNKNOWN
+            assert answer.verdict is RedeemStatus.UNKNOWN
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.benchmarks import tables
 from tests.benchmarks.contestants import FAMILIES
 from tests.benchmarks.readings import machine
-from tests.benchmarks.scenarios import SCENARIOS, Run
+from tests.benchmarks.scenarios import SCENARIOS, LiveBatch
 from tests.benchmarks.session import Place
 
 QUICK = ("holdfast", "raw", "bare")
@@ -71,7 +71,7 @@ def main() -> None:
     args = arguments()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor per connection
-    run = Run(
+    run = LiveBatch(
         contestants=installed(args.contestants),
         rounds=args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
         place=Place.of_machine(polite=args.polite),

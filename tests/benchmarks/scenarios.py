@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class LiveBatch:
     """What the command line says. `quick`: a first impression, in a fraction of the time."""
 
     contestants: Sequence[str]
@@ -41,12 +41,12 @@ class Scenario:
     """A line about it, the rows of a run, and their table."""
 
     about: str
-    rows: Callable[[Run], Iterator[Row]]
+    rows: Callable[[LiveBatch], Iterator[Row]]
     table: Callable[[Sequence[Row]], str]
 
 
 def _fan_out(scenario: fanout.FanOut) -> Scenario:
-    def rows(run: Run) -> Iterator[Row]:
+    def rows(run: LiveBatch) -> Iterator[Row]:
         count = scenario.count if not run.quick else scenario.count * 3 // 10
         less = replace(scenario, count=max(scenario.chunk, count))
         rounds = run.few if scenario.rate else run.rounds
@@ -59,24 +59,24 @@ def _fan_out(scenario: fanout.FanOut) -> Scenario:
     return Scenario(scenario.about, rows, table)
 
 
-def _opening(run: Run) -> Iterator[Row]:
+def _opening(run: LiveBatch) -> Iterator[Row]:
     connections = 300 if run.quick else 1000
     return opening.run_opening(run.contestants, run.few, run.place, connections=connections)
 
 
-def _resuming(run: Run) -> Iterator[Row]:
+def _resuming(run: LiveBatch) -> Iterator[Row]:
     if run.has_holdfast:
         connections = 100 if run.quick else 200
         yield from opening.run_resuming(run.few, run.place, connections=connections)
 
 
-def _storm(run: Run) -> Iterator[Row]:
+def _storm(run: LiveBatch) -> Iterator[Row]:
     if run.has_holdfast:
         yield from opening.run_storm(run.place, connections=1000 if run.quick else 10_000)
 
 
-def _inside(*parts: str) -> Callable[[Run], Iterator[Row]]:
-    def rows(run: Run) -> Iterator[Row]:
+def _inside(*parts: str) -> Callable[[LiveBatch], Iterator[Row]]:
+    def rows(run: LiveBatch) -> Iterator[Row]:
         if run.has_holdfast:
             yield from inside.rows({"parts": parts, "rounds": run.few, "quick": run.quick})
 

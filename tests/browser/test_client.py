@@ -111,7 +111,7 @@ async def test_a_slow_handler_holds_messages_back_at_the_server(transport, site,
 
     await eventually(held)
     [connection] = await site.connections(user)
-    assert connection["handed_over"] < 100
+    assert connection["frames_sent"] < 100
     assert len(await tab.seen("messages")) == 1
     await tab.run("release()")
     await tab.received(401)

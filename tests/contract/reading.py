@@ -8,7 +8,7 @@ from typing import Any
 from holdfast import Cursor, Priority
 from holdfast.brokers.protocol import Broker, Draft, Head
 from holdfast.core.cursor import MAX_OFFSET
-from holdfast.core.log.pages import Page, PageRequest, Survey
+from holdfast.core.log.pages import Page, PageRequest, ReplaySummary
 from holdfast.core.message import Gap, Message, Offset, UserId
 from tests.contract.implementations import CLOCK
 
@@ -40,11 +40,11 @@ async def read(
     return page
 
 
-async def survey_of(broker: Broker, after: int, topics: dict[str, Offset]) -> Survey:
+async def survey_of(broker: Broker, after: int, topics: dict[str, Offset]) -> ReplaySummary:
     """What lies between a position and the end of the log."""
-    survey = await broker.survey((await broker.head()).epoch, Cursor.at(after), topics, None)
-    assert survey is not None
-    return survey
+    summary = await broker.summarize((await broker.head()).epoch, Cursor.at(after), topics, None)
+    assert summary is not None
+    return summary
 
 
 async def followed(broker: Broker, begin: Head, count: int) -> list[Message]:
@@ -53,7 +53,7 @@ async def followed(broker: Broker, begin: Head, count: int) -> list[Message]:
     async with asyncio.timeout(5):
         while len(found) < count:
             batch = await broker.follow(begin)
-            assert not batch.missed
+            assert not batch.truncated
             begin = batch.head
             found += batch.messages
     return found

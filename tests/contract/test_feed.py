@@ -25,7 +25,7 @@ class TestFollow:
         found = await followed(broker, begin, 4)
         assert [m.body for m in found] == [b"0", b"1", b"2", b"3"]
         batch = await broker.follow(begin)
-        assert (batch.head, batch.missed) == (await broker.head(), False)
+        assert (batch.head, batch.truncated) == (await broker.head(), False)
         middle = Head(begin.epoch, Offset(begin.offset + 2))
         assert [m.body for m in (await broker.follow(middle)).messages] == [b"2", b"3"]
 
@@ -69,7 +69,7 @@ class TestFollow:
         assert [m.body for m in batch.messages] == [b"1"]
 
     async def test_too_far_behind_is_told(self, broker: Broker) -> None:
-        """A follower farther behind than the feed keeps gets `missed`, and history has the rest."""
+        """A follower farther behind than the feed keeps gets `truncated`, and history has the rest."""
         begin = await broker.head()
         body = b"x" * 100_000
         for _ in range(100):
@@ -77,7 +77,7 @@ class TestFollow:
         head = await broker.head()
         await read(broker)  # which is there as far as its head was
         batch = await broker.follow(begin)
-        assert batch.missed
+        assert batch.truncated
         assert batch.head == head
         offsets = [m.offset for m in batch.messages]
         assert offsets == list(range(batch.head.offset - len(offsets) + 1, batch.head.offset + 1))
@@ -95,7 +95,7 @@ class TestFollow:
             while len(seen) < 60:
                 batch = await broker.follow(position)
                 seen.extend(m.offset for m in batch.messages)
-                assert not batch.missed
+                assert not batch.truncated
                 assert batch.head.offset == seen[-1]
                 position = batch.head
                 await asyncio.sleep(0)

@@ -103,8 +103,8 @@ class TestLog:
         await broker.publish(draft(3))
         topics: dict[str, int] = {"t": head.offset}
         assert bodies(await read(broker, topics=topics)) == [b"3"]
-        survey = await survey_of(broker, 0, {"t": head.offset})
-        assert (survey.replay, survey.lost) == (1, None)
+        summary = await survey_of(broker, 0, {"t": head.offset})
+        assert (summary.replay, summary.lost) == (1, None)
 
     async def test_patterns_are_read(self, broker: Broker) -> None:
         """A pattern reads each topic that it covers once, and no other."""
@@ -132,8 +132,8 @@ class TestLog:
         topics = {"t": 0, "u": 0}
         found = [e for lane in Priority for e in (await read(broker, lane, topics=topics)).entries]
         assert [e.body for e in found if isinstance(e, Message)] == [b"2", b"3", b"4"]
-        survey = await survey_of(broker, 0, {"t": Offset(0), "u": Offset(0)})
-        assert (survey.replay, survey.lost) == (3, None)
+        summary = await survey_of(broker, 0, {"t": Offset(0), "u": Offset(0)})
+        assert (summary.replay, summary.lost) == (3, None)
 
     async def test_empty_key_is_a_key(self, broker: Broker) -> None:
         """An empty key conflates; no key does not."""
@@ -195,8 +195,8 @@ class TestRetention:
         await broker.start()
         offsets = [(await broker.publish(draft(n))).offset for n in range(10)]
         for position, lost in [(offsets[3], 3), (offsets[5], 1), (offsets[6], 0), (offsets[8], 0)]:
-            survey = await survey_of(broker, position, {"t": Offset(0)})
-            assert (survey.lost.count if survey.lost else 0) == lost
+            summary = await survey_of(broker, position, {"t": Offset(0)})
+            assert (summary.lost.count if summary.lost else 0) == lost
             page = await read(broker, after=position)
             assert sum(gap.count or 0 for gap in gaps(page)) == lost
 
@@ -231,9 +231,9 @@ class TestRetention:
         await broker.start()
         for n in range(200):
             await broker.publish(draft(n))
-        survey = await survey_of(broker, 1, {"t": Offset(0)})
-        assert survey.lost is not None
-        assert survey.lost.count in (None, 183)
+        summary = await survey_of(broker, 1, {"t": Offset(0)})
+        assert summary.lost is not None
+        assert summary.lost.count in (None, 183)
 
 
 @pytest.mark.parametrize("name", FACTORIES)

@@ -18,13 +18,13 @@ class TestPresence:
         """A user on two nodes came with the first and goes with the last."""
         here = broker.presence
         first = await here.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
-        assert (set(first.came), first.went) == ({ANN_ON_T, BOB_ON_T}, ())
+        assert (set(first.joined), first.left) == ({ANN_ON_T, BOB_ON_T}, ())
         again = await here.update(B, [ANN_ON_T], [], 10.0)
-        assert (again.came, again.went) == ((), ())
+        assert (again.joined, again.left) == ((), ())
         assert await here.users("t") == {ANN_ON_T[1], BOB_ON_T[1]}
-        assert (await here.update(A, [], [ANN_ON_T, BOB_ON_T], 10.0)).went == (BOB_ON_T,)
+        assert (await here.update(A, [], [ANN_ON_T, BOB_ON_T], 10.0)).left == (BOB_ON_T,)
         assert await here.users("t") == {"ann"}
-        assert (await here.update(B, [], [ANN_ON_T], 10.0)).went == (ANN_ON_T,)
+        assert (await here.update(B, [], [ANN_ON_T], 10.0)).left == (ANN_ON_T,)
         assert await here.users("t") == frozenset()
 
     async def test_topics_are_apart(self, broker: Broker) -> None:
@@ -39,10 +39,10 @@ class TestPresence:
         """Coming twice and going twice are reported, and counted, once."""
         for n in range(2):
             moved = await broker.presence.update(A, [ANN_ON_T], [], 10.0)
-            assert moved.came == ((ANN_ON_T,) if n == 0 else ())
+            assert moved.joined == ((ANN_ON_T,) if n == 0 else ())
         for n in range(2):
             moved = await broker.presence.update(A, [], [ANN_ON_T], 10.0)
-            assert moved.went == ((ANN_ON_T,) if n == 0 else ())
+            assert moved.left == ((ANN_ON_T,) if n == 0 else ())
         assert await broker.presence.users("t") == frozenset()
 
     async def test_node_that_dies_takes_its_members_along(self, broker: Broker) -> None:
@@ -51,9 +51,9 @@ class TestPresence:
         await broker.presence.update(B, [BOB_ON_T], [], 100.0)
         CLOCK.skip(11.0)
         moved = await broker.presence.update(B, [], [], 100.0)
-        assert (moved.is_known, moved.went) == (True, (ANN_ON_T,))
+        assert (moved.is_known, moved.left) == (True, (ANN_ON_T,))
         assert await broker.presence.users("t") == {BOB_ON_T[1]}
-        assert (await broker.presence.update(B, [], [], 100.0)).went == ()
+        assert (await broker.presence.update(B, [], [], 100.0)).left == ()
 
     async def test_node_taken_for_dead_is_told(self, broker: Broker) -> None:
         """A node that comes back after its lease learns that nobody knows its members."""
@@ -61,7 +61,7 @@ class TestPresence:
         await broker.presence.update(B, [], [], 100.0)
         CLOCK.skip(11.0)
         moved = await broker.presence.update(A, [], [], 10.0)
-        assert (moved.is_known, moved.went) == (False, (ANN_ON_T,))
+        assert (moved.is_known, moved.left) == (False, (ANN_ON_T,))
         assert (await broker.presence.update(A, [], [], 10.0)).is_known
 
     async def test_after_an_outage_nobody_is_buried(self, broker: Broker) -> None:
@@ -70,12 +70,12 @@ class TestPresence:
         await broker.presence.update(B, [BOB_ON_T], [], 10.0)
         CLOCK.skip(60.0)
         moved = await broker.presence.update(B, [], [], 10.0)
-        assert (moved.is_known, moved.went) == (True, ())
+        assert (moved.is_known, moved.left) == (True, ())
         CLOCK.skip(9.0)
-        assert (await broker.presence.update(B, [], [], 10.0)).went == ()
+        assert (await broker.presence.update(B, [], [], 10.0)).left == ()
         assert await broker.presence.users("t") == {ANN_ON_T[1], BOB_ON_T[1]}
         CLOCK.skip(2.0)
-        assert (await broker.presence.update(B, [], [], 10.0)).went == (ANN_ON_T,)
+        assert (await broker.presence.update(B, [], [], 10.0)).left == (ANN_ON_T,)
         assert await broker.presence.users("t") == {BOB_ON_T[1]}
 
     async def test_nodes_that_die_together_are_buried_together(self, broker: Broker) -> None:
@@ -85,20 +85,20 @@ class TestPresence:
         await broker.presence.update(NodeId("c"), [], [], 100.0)
         CLOCK.skip(11.0)
         moved = await broker.presence.update(NodeId("c"), [], [], 100.0)
-        assert (moved.came, moved.went) == ((), (ANN_ON_T,))
+        assert (moved.joined, moved.left) == ((), (ANN_ON_T,))
         assert await broker.presence.users("t") == frozenset()
 
     async def test_node_that_ends_takes_its_members_along(self, broker: Broker) -> None:
         """Whoever was nowhere else is reported at once."""
         await broker.presence.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
         await broker.presence.update(B, [BOB_ON_T], [], 10.0)
-        assert (await broker.presence.remove(A)).went == (ANN_ON_T,)
-        assert (await broker.presence.remove(A)).went == ()
+        assert (await broker.presence.remove(A)).left == (ANN_ON_T,)
+        assert (await broker.presence.remove(A)).left == ()
 
     async def test_many_members_at_once(self, broker: Broker) -> None:
         """Thousands come and go in one telling."""
         many = [("t", UserId(f"u{n}")) for n in range(2500)]
-        assert set((await broker.presence.update(A, many, [], 10.0)).came) == set(many)
+        assert set((await broker.presence.update(A, many, [], 10.0)).joined) == set(many)
         moved = await broker.presence.update(A, many[:100], many[100:], 10.0)
-        assert (moved.came, set(moved.went)) == ((), set(many[100:]))
+        assert (moved.joined, set(moved.left)) == ((), set(many[100:]))
         assert len(await broker.presence.users("t")) == 100

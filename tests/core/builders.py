@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast.core.delivery.buffer import PriorityBuffer
-from holdfast.core.delivery.lanes import NO_LANE, Delivery
-
 from holdfast.core.connection import Connection
 from holdfast.core.cursor import Cursor
+from holdfast.core.delivery.buffer import PriorityBuffer
+from holdfast.core.delivery.lanes import NO_LANE, Delivery
 from holdfast.core.log.history import History
 from holdfast.core.log.pages import Page, PageRequest
 from holdfast.core.log.retention import Retention

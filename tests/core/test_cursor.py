@@ -67,8 +67,8 @@ def test_ids_along_a_lane_are_those_of_each_cursor(
 ) -> None:
     """The ids of a page are what each of its cursors is written as, the short form included."""
     marks += id.cursor.marks
-    expected = [replace(id, cursor=id.cursor.moved(lane, mark)) for mark in marks]
-    assert id.along(lane, marks) == [str(each) for each in expected]
+    expected = [replace(id, cursor=id.cursor.with_mark(lane, mark)) for mark in marks]
+    assert id.format_series(lane, marks) == [str(each) for each in expected]
     assert [each.cursor[lane] for each in expected] == marks
 
 

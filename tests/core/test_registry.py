@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from holdfast.core.delivery.batch import Run
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from holdfast.core.connection import Connection
+from holdfast.core.delivery.batch import LiveBatch
 from holdfast.core.message import Message, Offset, UserId
 from holdfast.core.registry import ConnectionLimits, ConnectionRegistry
 from holdfast.core.tokens import Session
@@ -103,7 +103,7 @@ class RegistryMachine(RuleBasedStateMachine):
         assert len(recipients) == len(expected)
         assert set(recipients) == {client.connection for client in expected}
         for client in expected:
-            client.connection.delivery.offer(Run([published]))
+            client.connection.delivery.offer(LiveBatch([published]))
             client.pending.append(published)
 
     @invariant()
@@ -134,7 +134,7 @@ class RegistryMachine(RuleBasedStateMachine):
         """Each connection, here or gone, has its own topics and messages."""
         for client in self.all:
             assert client.connection.subscriptions == client.held
-            client.connection.delivery.sort()
+            client.connection.delivery.flush()
             assert list(client.connection.delivery.buffer) == client.pending
 
     def teardown(self) -> None:
@@ -214,7 +214,7 @@ def test_unsubscribing_drops_what_nothing_else_covers() -> None:
     here = registered("1", registry, ANN, "a.x", "b", "a.*")
     offered = [message(1, "a.x"), message(2, "b")]
     for each in offered:
-        here.delivery.offer(Run([each]))
+        here.delivery.offer(LiveBatch([each]))
     registry.unsubscribe(here, ["a.x", "b", "never held"])
     assert list(here.delivery.buffer) == offered[:1]
 

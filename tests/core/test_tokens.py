@@ -15,7 +15,7 @@ from holdfast.core.message import Offset, UserId
 from holdfast.core.tokens import (
     ConnectionId,
     Position,
-    Presented,
+    RedeemStatus,
     Redemption,
     Session,
     Token,
@@ -127,7 +127,7 @@ class TokenMachine(RuleBasedStateMachine):
         shared = token != known.tokens[-1] and known.connection is not None
         answer = self.registry.redeem(token, user, connection, nonce, self.now)
         self.texts += [repr(answer), str(answer)]
-        if verdict is not Presented.ACCEPTED:
+        if verdict is not RedeemStatus.ACCEPTED:
             assert answer == Redemption(verdict)
             return
         assert answer.token is not None
@@ -157,22 +157,22 @@ class TokenMachine(RuleBasedStateMachine):
         self.tokens[token] = Known(copy, [token], connection)
         self.known.append(self.tokens[token])
 
-    def expected(self, known: Known, token: Token, user: UserId | None) -> Presented:
+    def expected(self, known: Known, token: Token, user: UserId | None) -> RedeemStatus:
         """The table of the module's docstring."""
         if known not in self.known or token not in known.tokens[-2:]:
-            return Presented.UNKNOWN
+            return RedeemStatus.UNKNOWN
         if user != known.session.user:
-            return Presented.FOREIGN
+            return RedeemStatus.FOREIGN
         if token == known.tokens[-1] or known.connection is not None:
-            return Presented.ACCEPTED
-        return Presented.SPENT if self.now >= known.grace_until else Presented.ACCEPTED
+            return RedeemStatus.ACCEPTED
+        return RedeemStatus.SPENT if self.now >= known.grace_until else RedeemStatus.ACCEPTED
 
     @rule(text=st.text() | st.integers(10**6, 10**21 - 1).map(fresh))
     def redeem_garbage(self, text: str) -> None:
         """A text that nobody was given."""
         self.expire_model()
         answer = self.registry.redeem(text, ANN, self.new_connection(), b"n" * 16, self.now)
-        assert answer == Redemption(Presented.UNKNOWN)
+        assert answer == Redemption(RedeemStatus.UNKNOWN)
 
     @rule(data=st.data(), late=st.sampled_from([False, False, True]), by_name=st.booleans())
     def detach(self, data: st.DataObject, late: bool, by_name: bool) -> None:
@@ -246,7 +246,7 @@ class Bench:
 
     def accepted(self, token: str, connection: ConnectionId = SECOND, now: float = 0.0) -> Token:
         answer = self.redeem(token, connection, now=now)
-        assert answer.verdict is Presented.ACCEPTED
+        assert answer.verdict is RedeemStatus.ACCEPTED
         assert answer.token is not None
         return answer.token
 
@@ -275,7 +275,7 @@ def test_previous_token_gives_the_same_successor_again() -> None:
     lost = bench.accepted(fresh(0), SECOND)
     bench.registry.detach(bench.session, SECOND, 1.0)
     again = bench.redeem(fresh(0), THIRD, now=2.0, nonce=b"m" * 16)
-    assert (again.verdict, again.token) == (Presented.ACCEPTED, lost)
+    assert (again.verdict, again.token) == (RedeemStatus.ACCEPTED, lost)
     assert bench.session.connection == THIRD
     bench.accepted(lost)
 
@@ -313,7 +313,7 @@ def test_previous_token_is_spent_after_the_grace() -> None:
     bench = Bench()
     bench.accepted(fresh(0), SECOND)
     bench.registry.detach(bench.session, SECOND, 1.0)
-    assert bench.redeem(fresh(0), THIRD, now=1.0 + GRACE) == Redemption(Presented.SPENT)
+    assert bench.redeem(fresh(0), THIRD, now=1.0 + GRACE) == Redemption(RedeemStatus.SPENT)
     assert bench.session.connection is None
 
 
@@ -322,7 +322,7 @@ def test_grace_begins_when_the_connection_has_gone() -> None:
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
     copy = bench.redeem(fresh(0), THIRD, now=100 * GRACE)
-    assert copy.verdict is Presented.ACCEPTED
+    assert copy.verdict is RedeemStatus.ACCEPTED
     assert copy.session is not bench.session
     bench.registry.detach(bench.session, SECOND, 100 * GRACE)
     assert bench.accepted(fresh(0), FIRST, now=101 * GRACE - 0.1) == successor
@@ -343,7 +343,7 @@ def test_token_of_another_user_is_foreign(user: UserId | None) -> None:
     successor = bench.accepted(fresh(0), SECOND)
     bench.registry.detach(bench.session, SECOND, 0.0)
     for token in (fresh(0), successor):
-        assert bench.redeem(token, user=user) == Redemption(Presented.FOREIGN)
+        assert bench.redeem(token, user=user) == Redemption(RedeemStatus.FOREIGN)
     assert bench.session.connection is None
     bench.accepted(successor)
 
@@ -352,15 +352,15 @@ def test_token_of_nobody_is_foreign_to_an_identified_user() -> None:
     """An anonymous session is not opened by somebody who has logged in."""
     bench = Bench()
     bench.registry.issue(fresh(1), Session(None), 0.0, None)
-    assert bench.redeem(fresh(1)).verdict is Presented.FOREIGN
-    assert bench.redeem(fresh(1), user=None).verdict is Presented.ACCEPTED
+    assert bench.redeem(fresh(1)).verdict is RedeemStatus.FOREIGN
+    assert bench.redeem(fresh(1), user=None).verdict is RedeemStatus.ACCEPTED
 
 
 def test_token_two_generations_old_is_unknown() -> None:
     """Row 7: the predecessor of the predecessor is forgotten."""
     bench = Bench()
     bench.accepted(bench.accepted(fresh(0)))
-    assert bench.redeem(fresh(0)) == Redemption(Presented.UNKNOWN)
+    assert bench.redeem(fresh(0)) == Redemption(RedeemStatus.UNKNOWN)
 
 
 @pytest.mark.parametrize("text", NASTY, ids=lambda text: ascii(text[:12]))
@@ -368,13 +368,13 @@ def test_nasty_token_is_unknown(text: str) -> None:
     """Row 7: what nobody was given is unknown, whatever it is, and beside a real token too."""
     bench = Bench()
     for token in (text, fresh(0) + (text or " "), (text or " ") + fresh(0), fresh(0)[:-1] + text):
-        assert bench.redeem(token) == Redemption(Presented.UNKNOWN)
+        assert bench.redeem(token) == Redemption(RedeemStatus.UNKNOWN)
 
 
 @pytest.mark.parametrize("change", [str.lower, lambda token: token + "=", lambda token: token[:-1]])
 def test_altered_token_is_unknown(change) -> None:
     """A token in another case, padded or cut is another token."""
-    assert Bench().redeem(change(fresh(0))).verdict is Presented.UNKNOWN
+    assert Bench().redeem(change(fresh(0))).verdict is RedeemStatus.UNKNOWN
 
 
 def test_refused_token_changes_nothing() -> None:
@@ -390,7 +390,7 @@ def test_refused_token_changes_nothing() -> None:
 
 def test_detached_session_expires_after_its_lifetime() -> None:
     """A lifetime after its connection went, a session is gone; just before it is not."""
-    for now, verdict in ((LIFETIME - 0.1, Presented.ACCEPTED), (LIFETIME, Presented.UNKNOWN)):
+    for now, verdict in ((LIFETIME - 0.1, RedeemStatus.ACCEPTED), (LIFETIME, RedeemStatus.UNKNOWN)):
         bench = Bench()
         bench.registry.detach(bench.session, FIRST, 0.0)
         assert bench.redeem(fresh(0), now=now).verdict is verdict
@@ -427,8 +427,8 @@ def test_user_with_too_many_detached_sessions_loses_the_oldest() -> None:
     for number in (2, 3, 4):
         bench.registry.issue(fresh(number), Session(ANN), 0.0, None)
     verdicts = [bench.redeem(fresh(number)).verdict for number in (2, 3, 4)]
-    assert verdicts == [Presented.UNKNOWN, Presented.ACCEPTED, Presented.ACCEPTED]
-    assert bench.redeem(fresh(1), user=BOB).verdict is Presented.ACCEPTED
+    assert verdicts == [RedeemStatus.UNKNOWN, RedeemStatus.ACCEPTED, RedeemStatus.ACCEPTED]
+    assert bench.redeem(fresh(1), user=BOB).verdict is RedeemStatus.ACCEPTED
 
 
 def test_anonymous_sessions_have_no_cap_but_the_total() -> None:
@@ -437,7 +437,7 @@ def test_anonymous_sessions_have_no_cap_but_the_total() -> None:
     for number in (1, 2, 3, 4):
         bench.registry.issue(fresh(number), Session(None), 0.0, None)
     verdicts = [bench.redeem(fresh(number), user=None).verdict for number in (1, 2, 3, 4)]
-    assert verdicts == [Presented.UNKNOWN, *[Presented.ACCEPTED] * 3]
+    assert verdicts == [RedeemStatus.UNKNOWN, *[RedeemStatus.ACCEPTED] * 3]
 
 
 def test_strangers_do_not_push_out_users() -> None:
@@ -447,7 +447,7 @@ def test_strangers_do_not_push_out_users() -> None:
     for number in (1, 2, 3):
         bench.registry.issue(fresh(number), Session(None), 0.0, None)
     assert len(bench.registry) == 3
-    assert bench.redeem(fresh(1), user=None).verdict is Presented.UNKNOWN
+    assert bench.redeem(fresh(1), user=None).verdict is RedeemStatus.UNKNOWN
     bench.accepted(fresh(0))
 
 
@@ -459,7 +459,7 @@ def test_logout_forgets_both_tokens_of_the_user() -> None:
     assert bench.registry.forget(ANN) == 1
     assert bench.registry.forget(ANN) == 0
     for token in (fresh(0), successor):
-        assert bench.redeem(token).verdict is Presented.UNKNOWN
+        assert bench.redeem(token).verdict is RedeemStatus.UNKNOWN
     assert len(bench.registry) == 0
 
 

@@ -94,7 +94,7 @@ class Debts:
                 self._mark(message.number, NOTHING)
         self.offer(window)
 
-    def withdraw(self, topics: set[str], *, certain: bool) -> None:
+    def evict_after(self, topics: set[str], *, certain: bool) -> None:
         """What is pending for these is dropped, or, as long as that is not certain, may be."""
         for queue in self._pending.values():
             for message in queue:

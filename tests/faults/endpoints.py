@@ -41,7 +41,7 @@ def live(world: World, broadcaster: Broadcaster | None = None) -> LiveApp:
     )
 
 
-class Wire:
+class FrameEncoder:
     """What a server gives the application for one request, and the client at the other end.
 
     Each `receive` and `send` takes its time, and a `send` may fail, before the client has got
@@ -143,14 +143,18 @@ class Wire:
 async def stream_fresh(world: World) -> Script:
     """A first visit over SSE."""
     eve = Client(world, "eve")
-    yield Wire(world, "/stream?topics=t", eve, enough=lambda: bool(eve.sessions)).run(live(world))
+    yield FrameEncoder(world, "/stream?topics=t", eve, enough=lambda: bool(eve.sessions)).run(
+        live(world)
+    )
     assert eve.sessions in ([], ["fresh"])
 
 
 async def stream_resumed(world: World) -> Script:
     """The replay over SSE goes on after what the client has."""
     ada = world.ada
-    wire = Wire(world, "/reconnect?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed))
+    wire = FrameEncoder(
+        world, "/reconnect?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed)
+    )
     yield wire.run(live(world))
     wire.check_ended()
 
@@ -158,7 +162,7 @@ async def stream_resumed(world: World) -> Script:
 async def stream_that_the_server_ends(world: World) -> Script:
     """A close from this side, at any point of the stream."""
     ada = world.ada
-    wire = Wire(world, "/stream", ada)
+    wire = FrameEncoder(world, "/stream", ada)
 
     async def ended_meanwhile() -> None:
         serving = asyncio.ensure_future(wire.run(live(world)))
@@ -176,14 +180,14 @@ async def stream_that_the_server_ends(world: World) -> Script:
 async def poll_fresh(world: World) -> Script:
     """A first poll."""
     eve = Client(world, "eve")
-    yield Wire(world, "/poll?topics=t", eve).run(live(world))
+    yield FrameEncoder(world, "/poll?topics=t", eve).run(live(world))
     assert eve.sessions in ([], ["fresh"])
 
 
 async def poll_resumed(world: World) -> Script:
     """The replay goes on after what the client has, and is there as a whole or not at all."""
     ada = world.ada
-    before, wire = len(ada.got), Wire(world, "/poll?topics=t", ada)
+    before, wire = len(ada.got), FrameEncoder(world, "/poll?topics=t", ada)
     yield wire.run(live(world))
     assert len(ada.got) in (before, len(world.owed))
 
@@ -192,14 +196,14 @@ async def poll_that_waits(world: World) -> Script:
     """With nothing to tell it waits, and is answered at the end of its time."""
     ada = world.ada
     await ada.visit(lambda: len(ada.got) >= len(world.owed))
-    yield Wire(world, "/poll?topics=t&wait=2", ada).run(live(world))
+    yield FrameEncoder(world, "/poll?topics=t&wait=2", ada).run(live(world))
     assert len(ada.got) == len(world.owed)
 
 
 async def socket_fresh(world: World) -> Script:
     """A first visit over WebSocket."""
     eve = Client(world, "eve")
-    wire = Wire(world, "/websocket?topics=t", eve, enough=lambda: bool(eve.sessions))
+    wire = FrameEncoder(world, "/websocket?topics=t", eve, enough=lambda: bool(eve.sessions))
     yield wire.run(live(world))
     assert eve.sessions in ([], ["fresh"])
 
@@ -207,7 +211,9 @@ async def socket_fresh(world: World) -> Script:
 async def socket_resumed_by_header(world: World) -> Script:
     """The replay over WebSocket goes on after what the client has."""
     ada = world.ada
-    wire = Wire(world, "/websocket?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed))
+    wire = FrameEncoder(
+        world, "/websocket?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed)
+    )
     yield wire.run(live(world))
     wire.check_ended()
 
@@ -216,7 +222,7 @@ async def socket_resumed_by_message(world: World, turns: int = 1) -> Script:
     """The same, where the first message asks for it: two sessions, one after the other."""
     ada, last_id = world.ada, world.ada.last_id
     ada.last_id = None  # the browser cannot set headers
-    wire = Wire(
+    wire = FrameEncoder(
         world,
         "/websocket?topics=t",
         ada,
@@ -245,7 +251,7 @@ async def socket_with_commands(world: World) -> Script:
         {"type": "ack", "id": ada.last_id},
         {"type": "nonsense"},
     ]
-    wire = Wire(
+    wire = FrameEncoder(
         world,
         "/websocket?topics=t",
         ada,
@@ -263,14 +269,14 @@ def request(method: str, path: str, **body: Any) -> Any:
 
     async def operation(world: World) -> Script:
         eve, app = Client(world, "eve"), live(world)
-        streaming = asyncio.ensure_future(Wire(world, "/stream?topics=t", eve).run(app))
+        streaming = asyncio.ensure_future(FrameEncoder(world, "/stream?topics=t", eve).run(app))
         await asyncio.sleep(0.1)
         [outbox] = world.broadcaster.outboxes_of("eve")
         whole = json.dumps({"connectionId": outbox.connection.id, "id": eve.last_id, **body})
 
-        def once() -> Wire:
+        def once() -> FrameEncoder:
             caller = Client(world, "eve")
-            return Wire(world, path, caller, method=method, body=whole.encode())
+            return FrameEncoder(world, path, caller, method=method, body=whole.encode())
 
         yield once().run(app)
         again = once()
@@ -288,8 +294,10 @@ async def refused_requests(world: World) -> Script:
     """Requests that cannot work are answered, one after the other."""
     app, eve = live(world), Client(world, "eve")
     posts = {"/subscribe": b"{", "/ack": b"{}", "/nowhere": b"", "/test-connection": b"{}"}
-    wires = [Wire(world, path, eve, method="POST", body=body) for path, body in posts.items()]
-    wires.append(Wire(world, "/stream?topics=%00", eve))
+    wires = [
+        FrameEncoder(world, path, eve, method="POST", body=body) for path, body in posts.items()
+    ]
+    wires.append(FrameEncoder(world, "/stream?topics=%00", eve))
 
     async def all_of_them() -> None:
         for wire in wires:

@@ -165,4 +165,4 @@ class Account:
 
     def _withdraw(self, topic: str, *, certain: bool) -> None:
         gone = self._topics({topic}) - self._topics(self.subscribed - {topic})
-        self.debts.withdraw(gone, certain=certain)
+        self.debts.evict_after(gone, certain=certain)

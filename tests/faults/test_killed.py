@@ -112,7 +112,7 @@ async def stalled(port: int, count: int) -> AsyncIterator[None]:
             while waiting < count or taken != before:
                 await publish(port, *["x" * 30_000] * 30, topic="full")
                 report = (await request(port, "GET", "/connection-stats")).json()["connections"]
-                before, taken = taken, sum(each["handed_over_bytes"] for each in report)
+                before, taken = taken, sum(each["bytes_sent"] for each in report)
                 waiting = sum(not each["live"] or each["buffer"]["held"] > 0 for each in report)
         yield
     finally:

@@ -108,10 +108,10 @@ async def flood_until_stuck(port: int) -> int:
         number += 50
         report = (await request(port, "GET", "/connection-stats")).json()
         [slow] = [each for each in report["connections"] if each["user"] == "slow"]
-        same = same + 1 if slow["handed_over"] == handed else 0
+        same = same + 1 if slow["frames_sent"] == handed else 0
         if same == 2:
             return number
-        handed = slow["handed_over"]
+        handed = slow["frames_sent"]
     raise AssertionError("a client that reads nothing takes 40 MB")
 
 

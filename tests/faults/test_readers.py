@@ -20,7 +20,7 @@ from tests.support.proxy import Fault, Link, Proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.faults.wire import Wire
+    from tests.faults.wire import FrameEncoder
 
 LONG = os.environ.get("HOLDFAST_LONG") == "1"
 SECONDS = 60.0 if LONG else 5.0
@@ -62,7 +62,7 @@ class Victim:
         self.seen: list[Seen] = []
         self._make = make
         self._client: Client
-        self.wire: Wire
+        self.wire: FrameEncoder
 
     async def connect(self, port: int) -> None:
         """Go on from the last id."""

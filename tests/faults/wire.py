@@ -27,7 +27,7 @@ EXPECTED = [MESSAGES[n]["data"] for n in (2, 3, 1, 4, 0, 5)]
 END = b'"the end"'
 
 
-class Wire(asyncio.Protocol):
+class FrameEncoder(asyncio.Protocol):
     """Feeds a client with what arrives.
 
     A callback and no reader: what arrived before a RST is the client's, to the last byte.
@@ -60,10 +60,10 @@ class Wire(asyncio.Protocol):
                 await self._news.wait()
 
 
-async def begin(port: int, client: Client) -> Wire:
+async def begin(port: int, client: Client) -> FrameEncoder:
     """Connect; the connection stays open."""
     loop = asyncio.get_running_loop()
-    _, wire = await loop.create_connection(lambda: Wire(client), HOST, port)
+    _, wire = await loop.create_connection(lambda: FrameEncoder(client), HOST, port)
     return wire
 
 

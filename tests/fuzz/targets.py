@@ -19,7 +19,7 @@ from holdfast.asgi.websocket import _subprotocol as choose_subprotocol
 from holdfast.auth import Action, Request, User
 from holdfast.core.cursor import MAX_EVENT_ID, Cursor, EventId
 from holdfast.core.message import UserId
-from holdfast.core.tokens import ConnectionId, Presented, Session, Token, TokenRegistry
+from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token, TokenRegistry
 from holdfast.core.topics import TopicIndex, TopicTree, check_expression, check_topic, matches
 from holdfast.runtime import frames
 from holdfast.runtime.frames import Frame
@@ -85,7 +85,9 @@ def token(data: bytes) -> None:
                 continue
             who = None if user is None else UserId(user)
             answer = registry.redeem(each, who, ConnectionId("c"), bytes(16), 1.0)
-            assert answer.verdict is (Presented.FOREIGN if each == TOKEN else Presented.UNKNOWN)
+            assert answer.verdict is (
+                RedeemStatus.FOREIGN if each == TOKEN else RedeemStatus.UNKNOWN
+            )
             assert (answer.session, answer.token, answer.taken_over) == (None, None, None)
             assert (len(registry), session.connection) == (1, None)
     answer = registry.redeem(TOKEN, UserId("ann"), ConnectionId("c"), bytes(16), 1.0)

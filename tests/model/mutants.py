@@ -13,17 +13,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from holdfast.core.cursor import Cursor
 from holdfast.core.delivery.buffer import PriorityBuffer
 from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery
-
-from holdfast.core.cursor import Cursor
 from holdfast.core.log.history import History
 from holdfast.core.log.topic_log import TopicLog
 from holdfast.core.message import Gap, Message, Offset, Priority
 from holdfast.runtime import handshake as admission
 from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.handshake import Admission
+from holdfast.runtime.handshake import Handshake
 from holdfast.runtime.node import Node
 
 from .oracle import Violation
@@ -69,9 +68,9 @@ def a_marker_is_not_pending() -> list[Patch]:
     def without_gaps(self, position):
         def first_message(buffer, lane):
             entries = buffer._lanes[lane]
-            return buffer._standing(entries[0])[0] if entries else None
+            return buffer._slot(entries[0])[0] if entries else None
 
-        with applied([(PriorityBuffer, "first_place", first_message)]):
+        with applied([(PriorityBuffer, "low_water", first_message)]):
             return cursor(self, position)
 
     return [(Delivery, "cursor", without_gaps)]
@@ -80,12 +79,12 @@ def a_marker_is_not_pending() -> list[Patch]:
 @mutant
 def a_gap_outside_its_lane() -> list[Patch]:
     """A gap is announced at once, by the best lane, and not where the messages are missing."""
-    mark = PriorityBuffer.mark
+    mark = PriorityBuffer.add_gap
 
     def in_the_best_lane(self, gap):
         mark(self, replace(gap, priority=Priority.CRITICAL))
 
-    return [(PriorityBuffer, "mark", in_the_best_lane)]
+    return [(PriorityBuffer, "add_gap", in_the_best_lane)]
 
 
 @mutant
@@ -109,7 +108,7 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
 
     def fill(self, wanted, page, position, *, room):
         for entry in page.entries:
-            self.buffer.mark(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
+            self.buffer.add_gap(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
         self._read(wanted.lane, page.through)
         self._behind -= {wanted.lane}
 
@@ -148,12 +147,12 @@ def subscriptions_as_of_connect_time() -> list[Patch]:
 @mutant
 def the_future_judged_by_this_node() -> list[Patch]:
     """A cursor beyond this node's position is taken for one beyond the log."""
-    position = Admission._position
+    position = Handshake._position
 
     def by_the_node(self, start, event_id, head, hello):
         position(self, start, event_id, replace(head, offset=self._node.ingested), hello)
 
-    return [(Admission, "_position", by_the_node)]
+    return [(Handshake, "_position", by_the_node)]
 
 
 @mutant
@@ -168,7 +167,7 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
         return passed
 
     return [
-        (Delivery, "waits_for", lambda self, position: False),
+        (Delivery, "is_ahead_of", lambda self, position: False),
         (Delivery, "fill", ready_at_once),
     ]
 
@@ -176,15 +175,15 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
 @mutant
 def a_lane_that_is_not_empty_is_not_read() -> list[Patch]:
     """A client that comes back is live at once, whatever lies before it."""
-    return [(admission, "_behind", lambda start, survey, node: NO_LANE)]
+    return [(admission, "_behind", lambda start, summary, node: NO_LANE)]
 
 
 @mutant
 def an_empty_lane_is_live_before_its_node() -> list[Patch]:
     """What the client has seen on another node comes again with the live feed of this one."""
 
-    def whatever_the_node(start, survey, node):
-        return NO_LANE if start.cursor is None else EVERY_LANE - survey.empty
+    def whatever_the_node(start, summary, node):
+        return NO_LANE if start.cursor is None else EVERY_LANE - summary.empty
 
     return [(admission, "_behind", whatever_the_node)]
 
@@ -192,7 +191,7 @@ def an_empty_lane_is_live_before_its_node() -> list[Patch]:
 @mutant
 def what_could_not_be_handed_over_is_settled() -> list[Patch]:
     """A `send` on the spot that waits takes the rest of the run with it."""
-    return [(Delivery, "put_back", lambda self, passage, handed_over: None)]
+    return [(Delivery, "requeue", lambda self, passage, handed_over: None)]
 
 
 @mutant

@@ -21,10 +21,10 @@ from holdfast.core.log.retention import Retention
 from holdfast.core.message import Priority, UserId
 from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.handshake import Admission
-from holdfast.runtime.inline_send import Pipe
+from holdfast.runtime.handshake import Handshake
+from holdfast.runtime.inline_send import InlineSender
 from holdfast.runtime.node import Node
-from holdfast.runtime.opening import Hello
+from holdfast.runtime.opening import ConnectRequest
 from holdfast.runtime.options import Options
 from holdfast.runtime.publishing import make_draft
 from holdfast.runtime.subscriptions import Subscriber
@@ -81,7 +81,7 @@ class World:
         self.nodes = [Node(self.broker, options, lambda: self.now, None) for _ in range(2)]
         self.subscribers = [Subscriber(node) for node in self.nodes]
         self.admissions = [
-            Admission(node, subscriber)
+            Handshake(node, subscriber)
             for node, subscriber in zip(self.nodes, self.subscribers, strict=True)
         ]
         self.head = self.run(self.broker.head())
@@ -188,7 +188,7 @@ class World:
             return topic in seat.rights
 
         account, node = seat.account, self.nodes[seat.node]
-        hello = Hello(
+        hello = ConnectRequest(
             user=UserId(account.name), topics=seat.requested, last_event_id=seat.last_event_id,
             may_subscribe=may_subscribe, acknowledges=seat.acknowledges, transport="model",
         )  # fmt: skip
@@ -252,7 +252,7 @@ class World:
             link.append(frame)
             await seat.gate.wait()
 
-        pipe = outbox.pipe = Pipe(cast("Any", send), Frames(), outbox.token)
+        pipe = outbox.pipe = InlineSender(cast("Any", send), Frames(), outbox.token)
         try:
             while (frames := await outbox.next()) is not None:
                 self._check_priorities(frames)

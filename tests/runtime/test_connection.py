@@ -8,14 +8,14 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from holdfast.core.delivery.lanes import CHUNK_BYTES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Broadcaster, CloseReason, Cursor, EventId, MemoryBroker, Priority
+from holdfast.core.delivery.lanes import CHUNK_BYTES
 from holdfast.runtime import frames
 from holdfast.runtime.connection import CONTROL_FRAMES
-from holdfast.runtime.inline_send import Pipe
+from holdfast.runtime.inline_send import InlineSender
 from tests.support.brokers import LateBroker
 from tests.support.reading import Frames, Reader
 from tests.support.virtual import run_virtual, settle, wall_clock
@@ -188,7 +188,7 @@ class TestNext:
                 await reader.hello()
                 for turns in range(12):
                     if replayed:
-                        outbox.connection.delivery.fall_behind(broadcaster._node.ingested)
+                        outbox.connection.delivery.rewind(broadcaster._node.ingested)
                     await broadcaster.publish("t", turns, priority=lane)
                     await settle()
                     reading = asyncio.ensure_future(outbox.next())
@@ -471,7 +471,7 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
                         client.outbox.close(CloseReason.REQUESTED)
                     case ("missed", _):
                         for connection in broadcaster._node.outboxes:
-                            connection.delivery.fall_behind(broadcaster._node.ingested)
+                            connection.delivery.rewind(broadcaster._node.ingested)
             if client.outbox is None:
                 await client.connect()
             while (count := await client.read()) != 0:
@@ -565,7 +565,7 @@ async def test_heartbeats_come_though_everything_expires() -> None:
             seen.append(json.loads(frame.body)["type"])
 
         async def own() -> None:
-            pipe = outbox.pipe = Pipe(send, Frames(), outbox.token)
+            pipe = outbox.pipe = InlineSender(send, Frames(), outbox.token)
             while (frames := await outbox.next()) is not None:
                 for frame in frames:
                     await pipe.send(cast("Any", frame))

@@ -18,7 +18,7 @@ from holdfast import Broadcaster, CloseReason, Priority
 from holdfast.runtime.connection import Outbox
 from holdfast.runtime.fanout import SLICE
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.inline_send import PeerLost, Pipe
+from holdfast.runtime.inline_send import InlineSender, PeerLost
 from tests.support.reading import Frames
 from tests.support.virtual import run_virtual, settle
 
@@ -44,7 +44,7 @@ class Client:
             await self.open.wait()
 
     async def _run(self, on_the_spot: bool) -> None:
-        pipe = Pipe(self.send, Frames(), self.outbox.token)
+        pipe = InlineSender(self.send, Frames(), self.outbox.token)
         if on_the_spot:
             self.outbox.pipe = pipe
         try:
@@ -74,7 +74,7 @@ async def client(broadcaster: Broadcaster, *topics: str, **options: Any) -> Asyn
     async with broadcaster.connect(topics=topics or ["t"]) as outbox:
         made = Client(outbox, **options)
         await settle()
-        made.hello_bytes = outbox.handed_over_bytes
+        made.hello_bytes = outbox.bytes_sent
         try:
             yield made
         finally:
@@ -128,8 +128,8 @@ def test_on_the_spot_is_what_the_own_task_would_do(
                 (
                     replace(each.outbox.connection.delivery.buffer.statistics(), high_water=0),
                     each.outbox.cursor(),
-                    each.outbox.handed_over,
-                    each.outbox.handed_over_bytes - each.hello_bytes,
+                    each.outbox.frames_sent,
+                    each.outbox.bytes_sent - each.hello_bytes,
                 )
                 for each in (spot, own)
             ]

@@ -10,14 +10,14 @@ from typing import Any
 import anyio
 import pytest
 
-from holdfast.runtime.inline_send import PeerLost, Pipe
+from holdfast.runtime.inline_send import InlineSender, PeerLost
 from tests.support.virtual import settle
 
 Sending = Callable[[Any], Awaitable[None]]
 
 
 class Words:
-    """A `Wire` whose frames are words, each one event."""
+    """A `FrameEncoder` whose frames are words, each one event."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
@@ -42,12 +42,12 @@ class Owner:
         self.made = asyncio.Event()
         self.error: BaseException | None = None
         self.wakings = 0
-        self.pipe: Pipe
+        self.pipe: InlineSender
         self.task = asyncio.ensure_future(self._run(send))
 
     async def _run(self, send: Sending) -> None:
         NAME.set("owner")
-        self.pipe = Pipe(send, Words(), "!")
+        self.pipe = InlineSender(send, Words(), "!")
         self.made.set()
         try:
             while True:
@@ -60,11 +60,13 @@ class Owner:
         finally:
             self.pipe.close()
 
-    async def hand_over(self, *words: str) -> int | None:
+    async def send_nowait(self, *words: str) -> int | None:
         """From a callback of the loop, as the fan-out does; then wake the owner if it has to."""
         await self.made.wait()
         unsent: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(lambda: unsent.set_result(self.pipe.hand_over(words)))
+        asyncio.get_running_loop().call_soon(
+            lambda: unsent.set_result(self.pipe.send_nowait(words))
+        )
         count = await unsent
         if self.pipe.is_busy:
             self.woken.set()
@@ -82,8 +84,8 @@ async def test_send_that_does_not_wait_wakes_nobody() -> None:
         sent.append(event)
 
     owner = Owner(send)
-    assert await owner.hand_over("a", "b") is None
-    assert await owner.hand_over("c") is None
+    assert await owner.send_nowait("a", "b") is None
+    assert await owner.send_nowait("c") is None
     await settle()
     assert sent == ["a!", "b!", "c!"]
     assert owner.wakings == 0
@@ -101,7 +103,7 @@ async def test_send_that_waits_is_finished_by_the_owner() -> None:
         sent.append(f"end {event} by {asyncio.current_task() is owner.task}")
 
     owner = Owner(send)
-    assert await owner.hand_over("a", "b", "c") == 2
+    assert await owner.send_nowait("a", "b", "c") == 2
     assert owner.pipe.is_busy
     await settle()
     assert sent == ["begin a!"]
@@ -122,7 +124,7 @@ async def test_send_finds_its_own_task_and_context() -> None:
             await asyncio.sleep(0)
 
     owner = Owner(send)
-    await owner.hand_over("a")
+    await owner.send_nowait("a")
     await settle()
     assert seen == [(True, "owner")] * 2
     assert asyncio.current_task() is not owner.task
@@ -140,7 +142,7 @@ async def test_what_send_sets_and_resets_belongs_together() -> None:
         done.append(NAME.get())
 
     owner = Owner(send)
-    await owner.hand_over("a")
+    await owner.send_nowait("a")
     await asyncio.sleep(2.0)
     assert done == ["owner"]
     assert owner.error is None
@@ -160,7 +162,7 @@ async def test_timeout_inside_send_ends_that_send(library: str) -> None:
                 await anyio.sleep(100.0)
 
     owner = Owner(send)
-    await owner.hand_over("a")
+    await owner.send_nowait("a")
     await asyncio.wait([owner.task], timeout=5.0)
     assert isinstance(owner.error, PeerLost)  # TimeoutError is an OSError
     assert owner.task.cancelling() == 0
@@ -177,7 +179,7 @@ async def test_send_that_raises_raises_in_the_owner(when: str) -> None:
 
     for word, expected in (("x", PeerLost), ("y", ValueError)):
         owner = Owner(send)
-        assert await owner.hand_over(word, "z") == 1
+        assert await owner.send_nowait(word, "z") == 1
         await asyncio.wait([owner.task], timeout=5.0)
         assert isinstance(owner.error, expected)
 
@@ -195,9 +197,9 @@ async def test_awaitable_that_is_no_coroutine() -> None:
             sent.append(self.event)
 
     owner = Owner(Sent)
-    await owner.hand_over("a")
+    await owner.send_nowait("a")
     await settle()
-    await owner.hand_over("b")
+    await owner.send_nowait("b")
     await asyncio.sleep(2.0)
     assert sent == ["a!", "b!"]
     owner.task.cancel()
@@ -217,7 +219,7 @@ async def test_owner_that_is_cancelled_cancels_what_was_begun() -> None:
     for rounds, expected in ((0, "GeneratorExit"), (20, "CancelledError")):
         owner = Owner(send)
         await owner.made.wait()
-        asyncio.get_running_loop().call_soon(owner.pipe.hand_over, ["a"])
+        asyncio.get_running_loop().call_soon(owner.pipe.send_nowait, ["a"])
         await settle(2)
         if rounds:
             owner.woken.set()

@@ -12,10 +12,10 @@ import pytest
 from holdfast import Broadcaster, ConfigurationError, MemoryBroker
 from holdfast.brokers.memory import MemoryPresence
 from holdfast.core.message import UserId
-from holdfast.core.presence import Member, Movement, NodeId
+from holdfast.core.presence import Member, NodeId, PresenceDelta
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
 from holdfast.runtime import presence
-from holdfast.runtime.presence import INTERVAL, LAST, LEASE, RETELL, PresenceChange
+from holdfast.runtime.presence import FULL_SYNC_INTERVAL, INTERVAL, LAST, LEASE, PresenceChange
 from tests.support.reading import Reader
 from tests.support.virtual import wall_clock
 
@@ -30,13 +30,13 @@ class CountedPresence(MemoryPresence):
         self.is_carried_out = False
 
     async def update(
-        self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
-    ) -> Movement:
+        self, node: NodeId, joined: Iterable[Member], left: Iterable[Member], lease: float
+    ) -> PresenceDelta:
         self.nodes.append(node)
         if self.error is None:
-            return await super().update(node, came, went, lease)
+            return await super().update(node, joined, left, lease)
         if self.is_carried_out:
-            await super().update(node, came, went, lease)
+            await super().update(node, joined, left, lease)
         raise self.error
 
 
@@ -149,7 +149,7 @@ async def test_all_is_told_again_now_and_then() -> None:
         await broker.presence.update(broker.presence.nodes[0], [], lost, LEASE)
         await asyncio.sleep(2 * INTERVAL)
         assert await one.online() == frozenset()
-        await asyncio.sleep(RETELL)
+        await asyncio.sleep(FULL_SYNC_INTERVAL)
         assert await one.online() == {"ann"}
 
 
@@ -257,7 +257,7 @@ async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureF
 async def test_node_that_cannot_say_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the store raises when a node leaves it, no task of the node is left running."""
 
-    async def broken(node: NodeId) -> Movement:
+    async def broken(node: NodeId) -> PresenceDelta:
         raise ValueError("broken")
 
     broker, before = Counted(clock=wall_clock), len(asyncio.all_tasks())

@@ -15,7 +15,7 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import anonymous
 from holdfast.runtime.signals import SIGNALS, DrainAtSignal
-from tests.support.asgi import Conversation, Http
+from tests.support.asgi import AsgiExchange, Http
 from tests.support.virtual import settle
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ async def test_app_chains_in_at_startup_and_out_at_shutdown(handlers: list[str])
     before = current()
     broadcaster = Broadcaster()
     app = LiveApp(broadcaster, authenticate=anonymous)
-    async with Conversation(app, {"type": "lifespan"}) as lifespan:
+    async with AsgiExchange(app, {"type": "lifespan"}) as lifespan:
         lifespan.to_app.put_nowait({"type": "lifespan.startup"})
         await lifespan.receive()
         assert current() != before

@@ -68,9 +68,9 @@ async def test_handed_over_counts_what_was_handed_over() -> None:
                 for frame in await outbox.next() or []:
                     frames, size = frames + 1, size + len(frame.body)
             (one, two) = broadcaster.connection_statistics()
-            assert one.handed_over + two.handed_over == frames == 3
+            assert one.frames_sent + two.frames_sent == frames == 3
         seen = broadcaster.statistics()
-        assert (seen.handed_over, seen.handed_over_bytes) == (frames, size)
+        assert (seen.frames_sent, seen.bytes_sent) == (frames, size)
 
 
 async def test_account_of_a_buffer_adds_up() -> None:

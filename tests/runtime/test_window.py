@@ -6,12 +6,12 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from holdfast.core.delivery.window import MIN_BYTES
 
 from holdfast import Broadcaster, CloseReason, Priority
+from holdfast.core.delivery.window import MIN_BYTES
 from holdfast.runtime.connection import Outbox
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.inline_send import Pipe
+from holdfast.runtime.inline_send import InlineSender
 from tests.support.reading import Frames, Reader
 from tests.support.virtual import settle
 
@@ -38,7 +38,7 @@ class Client:
         async def send(frame: Any) -> None:
             self.frames.append(frame)
 
-        pipe = outbox.pipe = Pipe(send, Frames(), outbox.token)
+        pipe = outbox.pipe = InlineSender(send, Frames(), outbox.token)
         while (frames := await outbox.next()) is not None:
             for frame in frames:
                 await pipe.send(cast("Any", frame))
@@ -237,7 +237,7 @@ class TestWindow:
             for _ in range(500):
                 await broadcaster.publish("t", "small")
                 await settle(5)
-            assert outbox.connection.delivery.unsorted is None
+            assert outbox.connection.delivery.pending_batch is None
             assert len(outbox.connection.delivery.buffer) <= 100
             made.task.cancel()
             await asyncio.wait([made.task])

@@ -70,7 +70,7 @@ def live(broadcaster: Broadcaster, **options: Any) -> LiveApp:
     return LiveApp(broadcaster, drain_at_signal=False, **options)
 
 
-class Conversation:
+class AsgiExchange:
     """An application at work on one scope, for the length of an ``async with`` block.
 
     The block ends with the client gone, and fails if the application does not end then.
@@ -131,7 +131,7 @@ class Conversation:
         raise EOFError("the application has returned")
 
 
-class Http(Conversation):
+class Http(AsgiExchange):
     """A request and the response to it."""
 
     def __init__(
@@ -200,7 +200,7 @@ class Http(Conversation):
         return dict(frame["data"])
 
 
-class Socket(Conversation):
+class Socket(AsgiExchange):
     """A WebSocket."""
 
     def __init__(

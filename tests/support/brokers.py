@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from holdfast import Cursor
     from holdfast.brokers.protocol import Batch, Draft, Head, PresenceStore
     from holdfast.core.cursor import Epoch
-    from holdfast.core.log.pages import Page, PageRequest, Subscriptions, Survey
+    from holdfast.core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
     from holdfast.core.message import UserId
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
 
@@ -125,8 +125,8 @@ class LateBroker:
     async def start(self) -> None:
         await self.log.start()
 
-    def watch(self, told: Callable[[bool], None]) -> None:
-        self.log.watch(told)
+    def on_availability(self, told: Callable[[bool], None]) -> None:
+        self.log.on_availability(told)
 
     async def close(self) -> None:
         await self.log.close()
@@ -168,14 +168,14 @@ class LateBroker:
         await self.answer()
         return page
 
-    async def survey(
+    async def summarize(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey | None:
+    ) -> ReplaySummary | None:
         await self.ask()
-        survey = await self.log.survey(epoch, cursor, dict(subscriptions), user)
+        summary = await self.log.summarize(epoch, cursor, dict(subscriptions), user)
         await self.answer()
         await self.surveying.wait()
-        return survey
+        return summary
 
     async def sweep(self) -> None:
         await self.log.sweep()

@@ -82,7 +82,7 @@ class Reader:
 
 
 class Frames:
-    """A `Wire` whose events are frames."""
+    """A `FrameEncoder` whose events are frames."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 

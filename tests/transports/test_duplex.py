@@ -8,7 +8,7 @@ import pytest
 
 from holdfast import Broadcaster
 from holdfast.runtime.connection import Outbox
-from holdfast.transports.duplex import Conversation
+from holdfast.transports.duplex import DuplexScope
 from tests.support.virtual import settle
 
 PATIENCE = 60.0
@@ -32,7 +32,7 @@ class Directions:
             self.log.append("listened")
 
     async def run(self, outbox: Outbox) -> None:
-        async with Conversation(outbox, self.listen()):
+        async with DuplexScope(outbox, self.listen()):
             try:
                 await self.said.wait()
             finally:
@@ -123,7 +123,7 @@ async def test_error_of_sending_is_raised(broadcaster: Broadcaster) -> None:
 
     async with broadcaster.connect() as outbox:
         with pytest.raises(ValueError, match="sending"):
-            async with Conversation(outbox, listen()):
+            async with DuplexScope(outbox, listen()):
                 await settle()
                 raise ValueError("sending")
     assert log == ["listened"]

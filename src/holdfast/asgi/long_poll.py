@@ -15,7 +15,7 @@ from ..runtime.broadcaster import Broadcaster
 from ..runtime.connection import Outbox
 from ..runtime.frames import Frame
 from ..transports import websocket
-from ..transports.duplex import Conversation, until_gone
+from ..transports.duplex import DuplexScope, until_gone
 from .access import Access, failed, presented
 from .http import Header, answer, error_body
 from .stream import PREFETCH_HEADERS
@@ -68,7 +68,7 @@ class Polls:
             async with self._access.connect(
                 request, user, "poll", last_event_id=last_event_id, token=token
             ) as outbox:
-                async with Conversation(outbox, until_gone(receive, outbox)):
+                async with DuplexScope(outbox, until_gone(receive, outbox)):
                     await _gather(outbox, wait, frames)
                 is_gone = outbox.connection.state is State.CLOSED
         except Refused as error:

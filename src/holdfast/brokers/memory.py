@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 
 from ..core.cursor import Cursor, Epoch
 from ..core.log.history import History
-from ..core.log.pages import Page, PageRequest, Subscriptions, Survey
+from ..core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
 from ..core.log.retention import Retention
 from ..core.message import Message, Offset, UserId
-from ..core.presence import Member, Movement, NodeId, Roster
+from ..core.presence import Member, NodeId, PresenceDelta, PresenceTable
 from ..core.tokens import (
     ConnectionId,
     Redemption,
@@ -71,19 +71,19 @@ class MemoryPresence:
     """A `PresenceStore` in this process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._roster = Roster()
+        self._roster = PresenceTable()
         self._clock = clock
 
     async def update(
-        self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
-    ) -> Movement:
+        self, node: NodeId, joined: Iterable[Member], left: Iterable[Member], lease: float
+    ) -> PresenceDelta:
         """See `PresenceStore.update`."""
         now = self._clock()
-        return self._roster.update(node, came, went, now=now, until=now + lease)
+        return self._roster.update(node, joined, left, now=now, until=now + lease)
 
-    async def remove(self, node: NodeId) -> Movement:
+    async def remove(self, node: NodeId) -> PresenceDelta:
         """See `PresenceStore.remove`."""
-        return Movement(is_known=True, went=tuple(self._roster.remove(node)))
+        return PresenceDelta(is_known=True, left=tuple(self._roster.remove(node)))
 
     async def users(self, topic: str) -> frozenset[UserId]:
         """See `PresenceStore.users`."""
@@ -135,7 +135,7 @@ class MemoryBroker:
         if self._feed.head is None:
             self._feed.begin(Head(self._epoch, self._history.head))
 
-    def watch(self, told: Callable[[bool], None]) -> None:
+    def on_availability(self, told: Callable[[bool], None]) -> None:
         """Nothing to tell: this log can always be reached."""
 
     async def close(self) -> None:
@@ -186,13 +186,13 @@ class MemoryBroker:
             return None
         return self._history.page(request, subscriptions, user, self._clock())
 
-    async def survey(
+    async def summarize(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey | None:
-        """See `Broker.survey`."""
+    ) -> ReplaySummary | None:
+        """See `Broker.summarize`."""
         if epoch != self._epoch:
             return None
-        return self._history.survey(cursor, subscriptions, user, self._clock())
+        return self._history.summarize(cursor, subscriptions, user, self._clock())
 
     async def sweep(self) -> None:
         """Trim by age, expire tokens."""

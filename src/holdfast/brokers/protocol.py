@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..core.cursor import Cursor, Epoch
-from ..core.log.pages import Page, PageRequest, Subscriptions, Survey
+from ..core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
 from ..core.message import Message, Offset, Priority, UserId
-from ..core.presence import Member, Movement, NodeId
+from ..core.presence import Member, NodeId, PresenceDelta
 from ..core.tokens import ConnectionId, Redemption, Session, Token
 
 
@@ -53,13 +53,13 @@ class Head:
 class Batch:
     """What followed a position: `messages` in log order, complete up to `head`.
 
-    `missed`: some that followed it are no longer in the feed and have to be read from history;
+    `truncated`: some that followed it are no longer in the feed and have to be read from history;
     `messages` are then those at the end.
     """
 
     head: Head
     messages: tuple[Message, ...]
-    missed: bool = False
+    truncated: bool = False
 
 
 class TokenStore(Protocol):
@@ -97,15 +97,15 @@ class PresenceStore(Protocol):
     """Where all nodes note who is there (see `core/presence.py`)."""
 
     async def update(
-        self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
-    ) -> Movement:
+        self, node: NodeId, joined: Iterable[Member], left: Iterable[Member], lease: float
+    ) -> PresenceDelta:
         """Note what changed on a node, and that it is alive for `lease` seconds more.
 
         Returns what that changed over all nodes, and who went with nodes that died.
         """
         ...
 
-    async def remove(self, node: NodeId) -> Movement:
+    async def remove(self, node: NodeId) -> PresenceDelta:
         """The node ends; who was nowhere else has gone."""
         ...
 
@@ -146,7 +146,7 @@ class Broker(Protocol):
         """Make ready; the epoch exists from here on. Starting again is allowed."""
         ...
 
-    def watch(self, told: Callable[[bool], None]) -> None:
+    def on_availability(self, told: Callable[[bool], None]) -> None:
         """Call `told` whenever the log cannot be reached any more, and when it can again."""
         ...
 
@@ -176,10 +176,10 @@ class Broker(Protocol):
         """One page of one lane (see `History.page`); `None` if the log is another one by now."""
         ...
 
-    async def survey(
+    async def summarize(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey | None:
-        """What lies between `cursor` and the head (see `History.survey`); `None` as for `read`."""
+    ) -> ReplaySummary | None:
+        """What lies between `cursor` and the head (see `History.summarize`); `None` as for `read`."""
         ...
 
     async def sweep(self) -> None:

@@ -154,7 +154,7 @@ class Connection:
     def acknowledge(self, position: Position, handed_over: Cursor) -> bool:
         """The client has everything up to `position`: the resume point of its session from now on.
 
-        What lies beyond `handed_over` or behind what was acknowledged before, or comes after
+        What lies beyond `frames_sent` or behind what was acknowledged before, or comes after
         another connection has taken over the session, changes nothing and returns `False`.
         """
         session = self.session

@@ -74,12 +74,12 @@ class Cursor:
         """Whether no lane is farther than in `other`."""
         return all(mine <= theirs for mine, theirs in zip(self.marks, other.marks, strict=True))
 
-    def up_to(self, offset: Offset) -> Cursor:
+    def capped_at(self, offset: Offset) -> Cursor:
         """This position, with no mark beyond `offset`."""
         low, normal, high, critical = (min(mark, offset) for mark in self.marks)
         return Cursor((low, normal, high, critical))
 
-    def moved(self, lane: Priority, mark: Offset) -> Cursor:
+    def with_mark(self, lane: Priority, mark: Offset) -> Cursor:
         """This position with another mark in `lane`."""
         marks = [*self.marks]
         marks[lane] = mark
@@ -115,11 +115,11 @@ class EventId:
     def __str__(self) -> str:
         return f"{self.epoch}~{self.cursor}~{self.token}"
 
-    def along(self, lane: Priority, marks: Sequence[Offset]) -> list[str]:
+    def format_series(self, lane: Priority, marks: Sequence[Offset]) -> list[str]:
         """This id as text, with each of `marks` in `lane` in turn: as `str` has it, but faster."""
         others = {self.cursor[other] for other in LANES if other != lane}
         if len(others) == 1 and not others.isdisjoint(marks):  # that one is written shorter
-            return [str(replace(self, cursor=self.cursor.moved(lane, mark))) for mark in marks]
+            return [str(replace(self, cursor=self.cursor.with_mark(lane, mark))) for mark in marks]
         digits = [str(mark) for mark in self.cursor.marks]
         digits[lane] = "|"
         before, after = ".".join(reversed(digits)).split("|")

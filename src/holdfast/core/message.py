@@ -10,7 +10,7 @@ from typing import NewType
 Offset = NewType("Offset", int)
 """A message's position in its log: the first is 1, and each is one more than the one before."""
 
-BEGINNING = Offset(0)
+OFFSET_ZERO = Offset(0)
 """The position before the first message."""
 
 UserId = NewType("UserId", str)

@@ -19,7 +19,7 @@ Member = tuple[str, UserId]
 """A topic or pattern, and a user who is there."""
 
 
-class Attendance:
+class LocalPresence:
     """Who is here, on this node, and what of that has not been told to the others.
 
     Invariant (tests/core/test_presence.py, beside a store that fails): after a telling that was
@@ -49,19 +49,19 @@ class Attendance:
     def changes(self) -> tuple[list[Member], list[Member]]:
         """Who came and who went since the last call; the caller tells the others.
 
-        Whoever cannot tell them, or does not know whether they heard it, calls `tell_again`.
+        Whoever cannot tell them, or does not know whether they heard it, calls `schedule_full_sync`.
         """
         changed, self._changed = self._changed, set[Member]()
         doubtful, self._doubtful = self._doubtful, set[Member]()
-        came = [each for each in changed if each in self._here and each not in self._told]
+        joined = [each for each in changed if each in self._here and each not in self._told]
         gone = [each for each in changed if each not in self._here]
-        went = [each for each in gone if each in self._told or each in doubtful]
-        self._told.update(came)
-        self._told.difference_update(went)
-        self._leaving = set(went)
-        return came, went
+        left = [each for each in gone if each in self._told or each in doubtful]
+        self._told.update(joined)
+        self._told.difference_update(left)
+        self._leaving = set(left)
+        return joined, left
 
-    def tell_again(self) -> None:
+    def schedule_full_sync(self) -> None:
         """Nobody knows what the others know: who is here has come, who may have been has gone."""
         self._doubtful |= self._told | self._leaving
         self._told.clear()
@@ -69,7 +69,7 @@ class Attendance:
 
 
 @dataclass(frozen=True, slots=True)
-class Movement:
+class PresenceDelta:
     """Who came and who went, over all nodes.
 
     Without `is_known`, not all that the node told before is noted: it was taken for dead, or is
@@ -77,8 +77,8 @@ class Movement:
     """
 
     is_known: bool
-    came: tuple[Member, ...] = ()
-    went: tuple[Member, ...] = ()
+    joined: tuple[Member, ...] = ()
+    left: tuple[Member, ...] = ()
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class _Node:
     members: set[Member] = field(default_factory=set[Member])
 
 
-class Roster:
+class PresenceTable:
     """Who is where, over all nodes. A node without a lease is dead, and its members are gone.
 
     If nobody has one, it was the roster that could not be reached: all are given another.
@@ -103,26 +103,26 @@ class Roster:
     def update(
         self,
         node: NodeId,
-        came: Iterable[Member],
-        went: Iterable[Member],
+        joined: Iterable[Member],
+        left: Iterable[Member],
         *,
         now: float,
         until: float,
-    ) -> Movement:
+    ) -> PresenceDelta:
         """Note what changed on `node`, whose lease is until `until`; bury those without one."""
         arrived: list[Member] = []
         departed = [each for dead in self._dead(now, until) for each in self.remove(dead)]
         is_known = node in self._nodes
         record = self._nodes.setdefault(node, _Node(until))
         record.until = until
-        for member in came:
+        for member in joined:
             if member not in record.members:
                 record.members.add(member)
                 self._count[member] += 1
                 if self._count[member] == 1:
                     arrived.append(member)
-        departed += [member for member in went if self._drop(record, member)]
-        return Movement(is_known, tuple(arrived), tuple(departed))
+        departed += [member for member in left if self._drop(record, member)]
+        return PresenceDelta(is_known, tuple(arrived), tuple(departed))
 
     def remove(self, node: NodeId) -> list[Member]:
         """A node is gone; return who was nowhere else."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .connection import Connection
 from .message import Message, Offset, UserId
-from .presence import Attendance
+from .presence import LocalPresence
 from .tokens import ConnectionId
 from .topics import TopicIndex, covering
 
@@ -32,7 +32,7 @@ class ConnectionRegistry:
 
     def __init__(self, limits: ConnectionLimits | None = None) -> None:
         self.limits = limits or ConnectionLimits()
-        self.attendance: Attendance | None = None
+        self.attendance: LocalPresence | None = None
         """Who is on which topic; `None` while nobody wants to know."""
         self._connections: dict[ConnectionId, Connection] = {}
         self._of_user: dict[UserId, dict[Connection, None]] = {}

@@ -83,7 +83,7 @@ class Session:
     first request named: one that names the same again means "go on", whatever was subscribed
     since; `refused` are topics that it may not have at present, to be asked for again.
     `position` is the stored resume point (the last acknowledged, or else what was handed
-    over), used when a token comes without an event id; `acknowledged` tells which. `is_answered`:
+    over), used when a token comes without an event id; `acknowledged` tells which. `is_long_poll`:
     its client gets a token only with the answer that ends the connection (long polling), and may
     notice late that this was lost: the grace time is as long as the lifetime.
     """
@@ -94,11 +94,11 @@ class Session:
     refused: frozenset[str] = NONE_REFUSED
     position: Position | None = None
     acknowledged: bool = False
-    is_answered: bool = False
+    is_long_poll: bool = False
     connection: ConnectionId | None = None
 
 
-class Presented(Enum):
+class RedeemStatus(Enum):
     """How a presented token fared; all but ACCEPTED look alike to the client."""
 
     ACCEPTED = "accepted"
@@ -111,7 +111,7 @@ class Presented(Enum):
 class Redemption:
     """The answer to a presented token; `session` and `token` only when it was accepted."""
 
-    verdict: Presented
+    verdict: RedeemStatus
     session: Session | None = None
     token: Token | None = field(default=None, repr=False)
     taken_over: ConnectionId | None = None
@@ -192,15 +192,15 @@ class TokenRegistry:
         presented = hash_token(token) if is_token(token) else b""
         entry = self._by_hash.get(presented)
         if entry is None:
-            return Redemption(Presented.UNKNOWN)
+            return Redemption(RedeemStatus.UNKNOWN)
         session = entry.session
         if session.user != user:
-            return Redemption(Presented.FOREIGN)
+            return Redemption(RedeemStatus.FOREIGN)
         if presented == entry.previous:
             if session.connection is not None:
                 return self._copy(session, Token(token), connection, nonce, now)
             if entry.grace_until <= now:
-                return Redemption(Presented.SPENT)
+                return Redemption(RedeemStatus.SPENT)
             successor = make_successor(Token(token), entry.nonce)
         else:
             successor = make_successor(Token(token), nonce)
@@ -209,7 +209,7 @@ class TokenRegistry:
         if taken_over is None:
             self._reattach(session)
         session.connection = connection
-        return Redemption(Presented.ACCEPTED, session, successor, taken_over)
+        return Redemption(RedeemStatus.ACCEPTED, session, successor, taken_over)
 
     def detach(self, session: Session, connection: ConnectionId, now: float) -> bool:
         """Note that `connection` is gone; `False` (nothing done) if the session has another."""
@@ -254,7 +254,7 @@ class TokenRegistry:
         copy = Session(session.user, session.subscriptions, session.requested, session.refused)
         successor = make_successor(token, nonce)
         self.issue(successor, copy, now, connection)
-        return Redemption(Presented.ACCEPTED, copy, successor)
+        return Redemption(RedeemStatus.ACCEPTED, copy, successor)
 
     def _rotate(self, entry: _Entry, successor: Token, nonce: bytes) -> None:
         """Consume the current token: `successor` is the current one from now on."""
@@ -268,7 +268,7 @@ class TokenRegistry:
     def _detach(self, entry: _Entry, now: float) -> None:
         session = entry.session
         entry.expires_at = now + self.limits.lifetime
-        grace = self.limits.lifetime if session.is_answered else self.limits.grace
+        grace = self.limits.lifetime if session.is_long_poll else self.limits.grace
         entry.grace_until = now + grace
         detached = self._strangers if session.user is None else self._detached
         detached[session] = entry

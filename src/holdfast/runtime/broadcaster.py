@@ -15,13 +15,13 @@ from ..core.topics import USER_TOPIC
 from ..errors import ConfigurationError
 from .audit import AuditAction, AuditHook
 from .connection import Outbox
-from .handshake import Admission
+from .handshake import Handshake
 from .lifecycle import DRAIN_TIMEOUT, BroadcasterState, Lifecycle
 from .node import Node
-from .opening import Hello, Opening
+from .opening import ConnectRequest, Opening
 from .options import Options, OptionsDict
 from .periodic import PeriodicSource, Source
-from .presence import PresenceHook, Teller
+from .presence import PresenceHook, PresenceReporter
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connections, of_node
 from .subscriptions import MaySubscribe, Subscriber
@@ -52,9 +52,9 @@ class Broadcaster:
         self.options = Options(**options)
         self._node = Node(self.options.broker(broker, clock), self.options, clock, audit)
         hook = None if isinstance(presence, bool) else presence
-        self._life = Lifecycle(self._node, Teller(self._node, hook) if presence else None)
+        self._life = Lifecycle(self._node, PresenceReporter(self._node, hook) if presence else None)
         self._subscriber = Subscriber(self._node)
-        self._admission = Admission(self._node, self._subscriber)
+        self._admission = Handshake(self._node, self._subscriber)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -207,13 +207,13 @@ class Broadcaster:
             async with broadcaster.connect(topics=["orders"]) as outbox:
                 ...
 
-        Hand the outbox to a transport (`holdfast.transports.sse.serve`, `holdfast.transports.websocket.serve`). With
+        Hand the outbox to a transport (`holdfast.transports`). With
         `acknowledges`, no more than a window of what was sent is unacknowledged
         (`Outbox.acknowledge`). Raises `Refused`. On leaving, the session is kept for a resume.
         """
         self._life.check_running()
         known = None if user is None else UserId(user)
-        hello = Hello(
+        hello = ConnectRequest(
             known, topics, last_event_id, token, transport, acknowledges, expires_at, may_subscribe
         )
         return Opening(self._admission, hello)

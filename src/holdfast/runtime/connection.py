@@ -15,7 +15,7 @@ from ..core.message import Gap
 from ..core.tokens import Position, Token
 from . import frames
 from .frames import Frame
-from .inline_send import Pipe
+from .inline_send import InlineSender
 
 if TYPE_CHECKING:
     from .node import Node
@@ -30,8 +30,8 @@ class Outbox:
 
     One task at a time waits in `next`. Everything else is synchronous, of the same event loop.
 
-    Invariants (tests/runtime/test_connection.py): `next` ends after the connection is closed, whoever
-    closed it; a cancelled `next` has handed over nothing; nothing leaves a lane while a better
+    Invariants (tests/runtime/test_connection.py): `next` ends after the connection is closed,
+    whoever closed it; a cancelled `next` has handed over nothing; nothing leaves a lane while a better
     one holds, or has still to read, anything.
     """
 
@@ -44,10 +44,10 @@ class Outbox:
         "abort",
         "accounted",
         "blocked_since",
+        "bytes_sent",
         "connection",
         "epoch",
-        "handed_over",
-        "handed_over_bytes",
+        "frames_sent",
         "last_sent",
         "may_subscribe",
         "pipe",
@@ -70,13 +70,13 @@ class Outbox:
         self.connection = connection
         self.token = token
         self.may_subscribe = may_subscribe
-        self.handed_over = self.handed_over_bytes = 0
+        self.frames_sent = self.bytes_sent = 0
         self.last_sent = connection.opened_at
         self.blocked_since: float | None = None
         """When the transport began to send what it is still sending (monotonic seconds)."""
         self.window: Window | None = None
         """What is unacknowledged; `None` for a client that does not acknowledge."""
-        self.pipe: Pipe | None = None
+        self.pipe: InlineSender | None = None
         """Where the fan-out may send on the spot; the transport sets it."""
         self.abort: Callable[[], None] = _nothing_to_abort
         """Ends the transport at once, whatever it is doing; the transport sets it."""
@@ -273,8 +273,8 @@ class Outbox:
         """So many frames, with bodies of `size` bytes in all, are on their way to the server."""
         if count:
             self.blocked_since = self._node.monotonic()
-            self.handed_over += count
-            self.handed_over_bytes += size
+            self.frames_sent += count
+            self.bytes_sent += size
 
     def _woken(self) -> asyncio.Future[None]:
         """What ends with the next `wake`; done, too, when whoever waits for it is cancelled."""

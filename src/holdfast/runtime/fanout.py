@@ -17,13 +17,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..core.connection import CloseReason
-from ..core.delivery.batch import Passage, Run
-from ..core.delivery.lanes import CHUNK_BYTES, pass_through
-from ..core.message import BEGINNING, Message, UserId
+from ..core.delivery.batch import DeliveryPlan, LiveBatch
+from ..core.delivery.lanes import CHUNK_BYTES, plan_delivery
+from ..core.message import OFFSET_ZERO, Message, UserId
 
 if TYPE_CHECKING:
     from .connection import Outbox
-    from .inline_send import Wire
+    from .inline_send import FrameEncoder
     from .node import Node
 
 _logger = logging.getLogger("holdfast")
@@ -51,7 +51,7 @@ class Chunk:
 class Rendering:
     """A run as it leaves every connection that keeps up, on one kind of transport."""
 
-    passage: Passage
+    passage: DeliveryPlan
     chunks: tuple[Chunk, ...]
     sends: int
 
@@ -66,16 +66,16 @@ class FanOut:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._due: deque[Outbox] = deque()
-        self._renderings: dict[tuple[Run, Wire], Rendering] = {}
+        self._renderings: dict[tuple[LiveBatch, FrameEncoder], Rendering] = {}
         self._rendered = 0
-        self._position = BEGINNING
+        self._position = OFFSET_ZERO
 
     def offer(self, messages: Iterable[Message]) -> None:
         """Offer each message to whoever may have it, and see to it that they are looked at."""
         node, due = self._node, self._due
         is_idle = not due
         for _, stretch in groupby(messages, _address):
-            run = Run(tuple(stretch))
+            run = LiveBatch(tuple(stretch))
             for connection in node.registry.recipients(run.messages[0]):
                 if connection.delivery.offer(run):
                     due.append(node.outboxes[connection])
@@ -113,26 +113,26 @@ class FanOut:
         delivery, pipe, waiter, window = (
             outbox.connection.delivery, outbox.pipe, outbox.waiter, outbox.window,
         )  # fmt: skip
-        run = delivery.unsorted
+        run = delivery.pending_batch
         if (
             run is None or pipe is None or waiter is None or waiter.done() or delivery.buffer
             or (window is not None and window.room < run.size)
         ):  # fmt: skip
-            delivery.sort()
+            delivery.flush()
             outbox.wake()
             return 0
         rendering = self._rendering(run, pipe.wire)
-        delivery.passed(rendering.passage)
+        delivery.mark_sent(rendering.passage)
         steps, count, size = rendering.passage.steps, 0, 0
         for chunk in rendering.chunks:
             count += chunk.frames
             size += chunk.size
-            unsent = pipe.hand_over(chunk.common)
+            unsent = pipe.send_nowait(chunk.common)
             if unsent is not None:  # its own task goes on
                 count -= unsent
                 size = sum([len(message.body) for message, _ in steps[:count]])
                 outbox.blocked_since = monotonic
-                delivery.put_back(rendering.passage, count)
+                delivery.requeue(rendering.passage, count)
                 outbox.wake()
                 break
         if window is not None:
@@ -140,11 +140,11 @@ class FanOut:
                 window.sent(cursor, len(message.body) + len(outbox.id_at(cursor)), monotonic)
         if count:
             outbox.last_sent = monotonic
-            outbox.handed_over += count
-            outbox.handed_over_bytes += size
+            outbox.frames_sent += count
+            outbox.bytes_sent += size
         return rendering.sends
 
-    def _rendering(self, run: Run, wire: Wire) -> Rendering:
+    def _rendering(self, run: LiveBatch, wire: FrameEncoder) -> Rendering:
         """How `run` leaves by this wire; worked out once for all who are looked at."""
         rendering = self._renderings.get((run, wire))
         if rendering is None:
@@ -153,9 +153,9 @@ class FanOut:
             rendering = self._renderings[run, wire] = self._render(run, wire)
         return rendering
 
-    def _render(self, run: Run, wire: Wire) -> Rendering:
+    def _render(self, run: LiveBatch, wire: FrameEncoder) -> Rendering:
         node = self._node
-        passage = pass_through(run, node.ingested, node.clock())
+        passage = plan_delivery(run, node.ingested, node.clock())
         chunks: list[Chunk] = []
         heads: list[Any] = []
         size = 0

@@ -31,7 +31,7 @@ class Frame(NamedTuple):
     id: str
 
 
-class Cause(Enum):
+class GapCause(Enum):
     """Why something was lost."""
 
     TRIMMED = "trimmed"
@@ -103,7 +103,7 @@ def established(
 def gap(entry: Gap, timestamp: float) -> bytes:
     """A hole in a lane, in its place."""
     data = {
-        "cause": Cause.TRIMMED.value,
+        "cause": GapCause.TRIMMED.value,
         "count": entry.count,
         "topics": entry.topics,
         "priority": entry.priority.label,

@@ -21,16 +21,24 @@ from ..core.connection import CloseReason, Connection
 from ..core.cursor import Cursor, Epoch, EventId
 from ..core.delivery.buffer import PriorityBuffer
 from ..core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery
-from ..core.log.pages import Survey
-from ..core.message import BEGINNING, Offset, Priority, UserId
-from ..core.tokens import NONE_REFUSED, ConnectionId, Position, Presented, Session, Token, base64url
+from ..core.log.pages import ReplaySummary
+from ..core.message import OFFSET_ZERO, Offset, Priority, UserId
+from ..core.tokens import (
+    NONE_REFUSED,
+    ConnectionId,
+    Position,
+    RedeemStatus,
+    Session,
+    Token,
+    base64url,
+)
 from ..core.topics import USER_TOPIC
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from . import frames
 from .audit import AuditAction
 from .connection import Outbox
-from .frames import Cause
-from .opening import Hello
+from .frames import GapCause
+from .opening import ConnectRequest
 from .subscriptions import Subscriber, check_topics
 
 if TYPE_CHECKING:
@@ -45,23 +53,23 @@ class _Start:
     token: Token
     epoch: Epoch
     cursor: Cursor | None = None
-    cause: Cause | None = None
+    cause: GapCause | None = None
     returns: bool = False
     rights: int = 0
-    newest: Offset = BEGINNING
+    newest: Offset = OFFSET_ZERO
 
 
-_NOTHING_BEFORE = Survey(0, None)
+_NOTHING_BEFORE = ReplaySummary(0, None)
 
 
-class Admission:
+class Handshake:
     """Lets clients in: one instance per node."""
 
     def __init__(self, node: Node, subscriber: Subscriber) -> None:
         self._node = node
         self._subscriber = subscriber
 
-    async def admit(self, hello: Hello) -> Outbox:
+    async def admit(self, hello: ConnectRequest) -> Outbox:
         """Register a connection and prepare its first frame; raises `Refused`.
 
         When cancelled, the session is given back: its token can be presented again.
@@ -122,17 +130,19 @@ class Admission:
 
     # -- token and position --------------------------------------------------------------------
 
-    async def _present(self, hello: Hello, topics: tuple[str, ...], id: ConnectionId) -> _Start:
+    async def _present(
+        self, hello: ConnectRequest, topics: tuple[str, ...], id: ConnectionId
+    ) -> _Start:
         node, broker = self._node, self._node.broker
         event_id = EventId.parse(hello.last_event_id) if hello.last_event_id else None
         presented = hello.token or (event_id.token if event_id else None)
         cause = None
         if hello.last_event_id or hello.token:
             foreign_log = event_id is not None and event_id.epoch != node.epoch
-            cause = Cause.RESTART if foreign_log else Cause.UNKNOWN
+            cause = GapCause.RESTART if foreign_log else GapCause.UNKNOWN
         if presented is not None:
             answer = await broker.tokens.redeem(presented, hello.user, id)
-            if answer.verdict is Presented.ACCEPTED and answer.session and answer.token:
+            if answer.verdict is RedeemStatus.ACCEPTED and answer.session and answer.token:
                 if answer.taken_over is not None:
                     node.take_over(answer.taken_over)
                 head = Head(node.epoch, node.ingested)
@@ -149,29 +159,31 @@ class Admission:
         session = Session(hello.user, {}, _requested(topics))
         return _Start(session, await broker.tokens.issue(session, id), node.epoch, None, cause)
 
-    def _refused(self, hello: Hello, id: ConnectionId, why: str) -> None:
+    def _refused(self, hello: ConnectRequest, id: ConnectionId, why: str) -> None:
         self._node.counters.tokens_refused += 1
         self._node.note(AuditAction.TOKEN_REFUSED, hello.user, id, hello.transport, why)
 
-    def _position(self, start: _Start, event_id: EventId | None, head: Head, hello: Hello) -> None:
+    def _position(
+        self, start: _Start, event_id: EventId | None, head: Head, hello: ConnectRequest
+    ) -> None:
         """Decide where an accepted session goes on."""
         session, at = start.session, start.session.position
         if event_id is not None:
             at = Position(event_id.epoch, event_id.cursor)
         if at is None:
-            start.cause = Cause.UNKNOWN
+            start.cause = GapCause.UNKNOWN
             return
         end = head.offset if at.epoch == head.epoch else head.forks.get(at.epoch)
         if end is None:
-            start.cause = Cause.RESTART if event_id is not None else Cause.UNKNOWN
+            start.cause = GapCause.RESTART if event_id is not None else GapCause.UNKNOWN
         elif at.cursor.highest <= end:
             start.cursor = at.cursor
             if event_id is None and (not session.acknowledged or hello.last_event_id):
-                start.cause = Cause.UNKNOWN
+                start.cause = GapCause.UNKNOWN
         elif at.epoch != head.epoch:
-            start.cursor, start.cause = at.cursor.up_to(end), Cause.FAILOVER
+            start.cursor, start.cause = at.cursor.capped_at(end), GapCause.FAILOVER
         else:
-            start.cause = Cause.UNKNOWN
+            start.cause = GapCause.UNKNOWN
         if end is not None and at.epoch != head.epoch:
             # What was subscribed at the end that was lost is so from there.
             held = session.subscriptions.items()
@@ -180,7 +192,7 @@ class Admission:
     # -- subscriptions, by the rights of now -----------------------------------------------------
 
     async def _open(
-        self, hello: Hello, topics: tuple[str, ...], id: ConnectionId, start: _Start
+        self, hello: ConnectRequest, topics: tuple[str, ...], id: ConnectionId, start: _Start
     ) -> Outbox:
         node, session = self._node, start.session
         wanted: Iterable[str] = topics
@@ -191,9 +203,9 @@ class Admission:
                 wanted = [*session.subscriptions, *session.refused]
             else:
                 session.requested = requested
-        survey = await self._settle(hello, wanted, start)
+        summary = await self._settle(hello, wanted, start)
         while start.rights != node.rights:  # some were withdrawn while we asked
-            survey = await self._settle(hello, wanted, start)
+            summary = await self._settle(hello, wanted, start)
         # From here to the return nothing waits.
         node.check_open()
         if start.epoch != node.epoch:
@@ -202,21 +214,23 @@ class Admission:
             raise Refused("unauthorized", "logged out", status=401, close_code=4401)
         if session.connection != id:
             raise Refused("taken_over", "another has the session", status=503, close_code=4003)
-        session.acknowledged, session.is_answered = False, hello.transport == "poll"
+        session.acknowledged, session.is_long_poll = False, hello.transport == "poll"
         cursor = start.cursor or Cursor.at(node.ingested)
         buffer = PriorityBuffer(node.options.buffer_capacity, max_bytes=node.options.buffer_bytes)
-        behind = _behind(start, survey, node)
+        behind = _behind(start, summary, node)
         delivery = Delivery(buffer, cursor, behind=behind, not_before=start.newest)
         connection = Connection(id, session, delivery, hello.transport, node.monotonic())
         connection.expires_at = hello.expires_at
         outbox = Outbox(node, connection, start.token, hello.may_subscribe)
         if hello.acknowledges:
             outbox.open_window()
-        outbox.begin(self._first_frame(outbox, start, survey))
+        outbox.begin(self._first_frame(outbox, start, summary))
         node.register(outbox, resumed=start.cursor is not None)
         return outbox
 
-    async def _settle(self, hello: Hello, wanted: Iterable[str], start: _Start) -> Survey:
+    async def _settle(
+        self, hello: ConnectRequest, wanted: Iterable[str], start: _Start
+    ) -> ReplaySummary:
         """Decide what the session may have, record it, and see what lies before it."""
         node, session = self._node, start.session
         start.rights = node.rights
@@ -238,14 +252,14 @@ class Admission:
         await node.broker.tokens.record(session)
         if start.cursor is None:
             return _NOTHING_BEFORE
-        survey = await node.broker.survey(
+        summary = await node.broker.summarize(
             start.epoch, start.cursor, session.subscriptions, session.user
         )
-        if survey is None:
+        if summary is None:
             raise _not_now("the log is another one by now")
-        return survey
+        return summary
 
-    def _first_frame(self, outbox: Outbox, start: _Start, survey: Survey) -> bytes:
+    def _first_frame(self, outbox: Outbox, start: _Start, summary: ReplaySummary) -> bytes:
         node, session = self._node, start.session
         data: dict[str, object] = {
             "session": "fresh",
@@ -256,11 +270,11 @@ class Admission:
         if outbox.window is not None:
             data["window"] = outbox.window.size
         if start.cursor is not None:
-            data |= {"session": "resumed", "replay": survey.replay}
+            data |= {"session": "resumed", "replay": summary.replay}
         if start.cause is not None:
             data |= {"session": "gap", "gap": {"cause": start.cause.value, "count": None}}
-        elif survey.lost is not None:
-            gap = {"cause": Cause.TRIMMED.value, "count": survey.lost.count}
+        elif summary.lost is not None:
+            gap = {"cause": GapCause.TRIMMED.value, "count": summary.lost.count}
             data |= {"session": "gap", "gap": gap}
         now, connection = node.clock(), outbox.connection
         return frames.established(connection.id, start.token, now, node.resumable_for, data)
@@ -272,13 +286,13 @@ def _requested(topics: tuple[str, ...]) -> frozenset[str]:
     return frozenset(topics)
 
 
-def _behind(start: _Start, survey: Survey, node: Node) -> frozenset[Priority]:
+def _behind(start: _Start, summary: ReplaySummary, node: Node) -> frozenset[Priority]:
     """The lanes that have to be read from the log before they are live."""
     if start.cursor is None:
         return NO_LANE
-    if survey.through < node.ingested or start.newest > node.ingested:
+    if summary.through < node.ingested or start.newest > node.ingested:
         return EVERY_LANE  # more has come since, or the live feed is behind the client
-    return EVERY_LANE - survey.empty
+    return EVERY_LANE - summary.empty
 
 
 def _not_now(detail: str) -> Refused:

@@ -22,7 +22,7 @@ from ..asgi_types import Event, Send
 _enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
 
 
-class Wire(Protocol):
+class FrameEncoder(Protocol):
     """How frames look on one kind of transport.
 
     A frame is a head, which ends within its event id and is the same for all connections, and a
@@ -53,11 +53,11 @@ class PeerLost(Exception):
     """The server could not send, because the client has gone."""
 
 
-class Pipe:
+class InlineSender:
     """`send` of one connection. The task that makes it is the one that owns it.
 
-    Invariants (tests/runtime/test_inline_send.py): events are sent whole and in order, whoever sends
-    them; while `is_busy`, only the owner goes on.
+    Invariants (tests/runtime/test_inline_send.py): events are sent whole and in order, whoever
+    sends them; while `is_busy`, only the owner goes on.
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Pipe:
         "wire",
     )
 
-    def __init__(self, send: Send, wire: Wire, token: str) -> None:
+    def __init__(self, send: Send, wire: FrameEncoder, token: str) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.wire = wire
@@ -88,7 +88,7 @@ class Pipe:
         """Whether the owner has something to finish, or an error to raise."""
         return self._waiting is not None or self._error is not None
 
-    def hand_over(self, common: Any) -> int | None:
+    def send_nowait(self, common: Any) -> int | None:
         """Send frames on the spot, from outside any task; `None` if that was all.
 
         Otherwise the owner has to finish what waits, or to raise what was raised, and so many
@@ -161,7 +161,7 @@ async def _awaiting(awaitable: Awaitable[None]) -> None:
 def _go_on(
     context: contextvars.Context, coroutine: Coroutine[Any, Any, None], waits_for: Any
 ) -> Generator[Any, Any, None]:
-    """Run a coroutine to its end that was stepped once, and now waits for `waits_for`."""
+    """Run a coroutine to its end that was stepped once, and now waits for `is_ahead_of`."""
     while True:
         try:
             try:

@@ -18,7 +18,7 @@ from ..errors import BroadcasterFailed, NotRunning, WrongThread
 if TYPE_CHECKING:
     from .node import Node
     from .periodic import PeriodicSource
-    from .presence import Teller
+    from .presence import PresenceReporter
 
 _logger = logging.getLogger("holdfast")
 
@@ -49,7 +49,7 @@ class Lifecycle:
     connection ends and `check_running` raises.
     """
 
-    def __init__(self, node: Node, teller: Teller | None) -> None:
+    def __init__(self, node: Node, teller: PresenceReporter | None) -> None:
         self.state = BroadcasterState.NEW
         self._node = node
         self._teller = teller

@@ -14,8 +14,8 @@ from typing import Any
 from ..brokers.protocol import Batch, Broker, Head
 from ..core.connection import CloseReason, Connection, Event, State
 from ..core.cursor import Epoch
-from ..core.log.pages import PageRequest, Replayed
-from ..core.message import BEGINNING, Gap, UserId
+from ..core.log.pages import DirectPage, PageRequest
+from ..core.message import OFFSET_ZERO, Gap, UserId
 from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Position, Session
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
@@ -25,7 +25,7 @@ from .connection import Outbox
 from .fanout import FanOut
 from .options import Options
 from .statistics import Counters
-from .timers import Upkeep
+from .timers import ConnectionTimers
 
 _logger = logging.getLogger("holdfast")
 
@@ -56,7 +56,7 @@ class Node:
         self.counters = Counters()
         self.outboxes: dict[Connection, Outbox] = {}
         self.epoch = Epoch("")
-        self.ingested = BEGINNING
+        self.ingested = OFFSET_ZERO
         """The offset up to which the live feed has been fanned out."""
         self.is_open = False
         """Whether connections may begin."""
@@ -66,13 +66,13 @@ class Node:
         """Counts how often rights were withdrawn: what was asked before does not hold."""
         self.is_reachable = True
         """Whether the broker answers; while it does not, nothing is delivered."""
-        broker.watch(self._reachable)
+        broker.on_availability(self._reachable)
         self.emptied = asyncio.Event()
         """Set whenever the last connection has gone."""
         self.on_listeners: Callable[[], None] = lambda: None
         """Called when somebody subscribed."""
         self._audit = audit
-        self.upkeep = Upkeep(self)
+        self.upkeep = ConnectionTimers(self)
         self._fan_out = FanOut(self)
         self._ahead: set[Outbox] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -102,9 +102,9 @@ class Node:
                 self.end(outbox, CloseReason.FAILED)
             self.epoch, self.ingested = batch.head.epoch, batch.head.offset
             return
-        if batch.missed:
+        if batch.truncated:
             for connection, outbox in self.outboxes.items():
-                connection.delivery.fall_behind(self.ingested)
+                connection.delivery.rewind(self.ingested)
                 outbox.wake()
         else:
             self._fan_out.offer(batch.messages)
@@ -115,13 +115,13 @@ class Node:
     def _wake_those_ahead(self) -> None:
         """Go on with clients that had seen more than this node; now it may have come as far."""
         for outbox in list(self._ahead):
-            if not outbox.connection.delivery.waits_for(self.ingested):
+            if not outbox.connection.delivery.is_ahead_of(self.ingested):
                 self._ahead.discard(outbox)
                 outbox.wake()
 
     async def read_page(
         self, connection: Connection, request: PageRequest, room: int
-    ) -> Replayed | None:
+    ) -> DirectPage | None:
         """Fill a lane that catches up with its next page, by the subscriptions of now.
 
         Returns what is to be handed over at once (`Delivery.fill`).
@@ -149,7 +149,7 @@ class Node:
         for old in self.registry.add(connection):
             self.end(self.outboxes[old], CloseReason.REPLACED)
         self.outboxes[connection] = outbox
-        if connection.delivery.waits_for(self.ingested):
+        if connection.delivery.is_ahead_of(self.ingested):
             self._ahead.add(outbox)
         self.counters.opened += 1
         self.counters.resumed += resumed
@@ -227,7 +227,7 @@ class Node:
     def _leave_fan_out(self, connection: Connection) -> None:
         """Nothing is offered any more, so the cursor must not move with the node any more."""
         self.registry.remove(connection)
-        connection.delivery.fall_behind(self.ingested)
+        connection.delivery.rewind(self.ingested)
 
     def close_all(self, reason: CloseReason) -> None:
         """Tell every connection to end."""

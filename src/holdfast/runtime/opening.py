@@ -11,11 +11,11 @@ from .subscriptions import MaySubscribe
 
 if TYPE_CHECKING:
     from .connection import Outbox
-    from .handshake import Admission
+    from .handshake import Handshake
 
 
 @dataclass(slots=True)
-class Hello:
+class ConnectRequest:
     """What a client presents. `token` counts before the one inside `last_event_id`.
 
     `acknowledges`: it will acknowledge what it gets, so it is served with a window.
@@ -36,9 +36,9 @@ class Opening:
 
     __slots__ = ("_admission", "_hello", "_outbox")
 
-    def __init__(self, admission: Admission, hello: Hello) -> None:
+    def __init__(self, admission: Handshake, hello: ConnectRequest) -> None:
         self._admission = admission
-        self._hello: Hello | None = hello
+        self._hello: ConnectRequest | None = hello
         self._outbox: Outbox | None = None
 
     async def __aenter__(self) -> Outbox:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..core.message import UserId
-from ..core.presence import Attendance, Movement, NodeId
+from ..core.presence import LocalPresence, NodeId, PresenceDelta
 from ..errors import BrokerUnavailable, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ INTERVAL = 1.0
 LEASE = 10.0
 """Seconds after which a node that tells nothing is dead."""
 
-RETELL = 600.0
+FULL_SYNC_INTERVAL = 600.0
 """Seconds after which a node tells all again: by then the others know what a store has lost."""
 
 BACKLOG = 10_000
@@ -57,7 +57,7 @@ What it raises is logged. It may take its time: beyond a backlog the oldest chan
 """
 
 
-class Teller:
+class PresenceReporter:
     """One per node that keeps presence.
 
     Invariant (tests/runtime/test_presence.py): it tells on time, whatever the hook does.
@@ -65,8 +65,8 @@ class Teller:
 
     def __init__(self, node: Node, hook: PresenceHook | None) -> None:
         self._node = node
-        self._reports = Reports(hook) if hook is not None else None
-        self._attendance = node.registry.attendance = Attendance()
+        self._reports = PresenceHookQueue(hook) if hook is not None else None
+        self._attendance = node.registry.attendance = LocalPresence()
         self._id = NodeId("")
         self._has_left = False
 
@@ -82,39 +82,39 @@ class Teller:
     async def leave(self) -> None:
         """The node ends: take its members along, and let the hook hear of it, for a moment."""
         self._has_left = True
-        self._attendance.tell_again()
+        self._attendance.schedule_full_sync()
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):  # the lease ends by itself
             self._report(await self._node.broker.presence.remove(self._id))
         if self._reports is not None:
             await self._reports.finish()
 
     async def _tell_for_ever(self) -> None:
-        retell_at = self._node.monotonic() + RETELL
+        retell_at = self._node.monotonic() + FULL_SYNC_INTERVAL
         while not self._has_left:
             await self._tell()
             await asyncio.sleep(INTERVAL)
             if self._node.monotonic() >= retell_at:
-                self._attendance.tell_again()
-                retell_at += RETELL
+                self._attendance.schedule_full_sync()
+                retell_at += FULL_SYNC_INTERVAL
 
     async def _tell(self) -> None:
         store = self._node.broker.presence
-        came, went = self._attendance.changes()
+        joined, left = self._attendance.changes()
         try:
-            moved = await store.update(self._id, came, went, LEASE)
+            moved = await store.update(self._id, joined, left, LEASE)
         except (BrokerUnavailable, OutcomeUnknown):
-            self._attendance.tell_again()  # whatever it knows: told again, it changes nothing
+            self._attendance.schedule_full_sync()  # whatever it knows: told again, it changes nothing
             return
         if not moved.is_known:
-            self._attendance.tell_again()
+            self._attendance.schedule_full_sync()
         self._report(moved)
 
-    def _report(self, moved: Movement) -> None:
+    def _report(self, moved: PresenceDelta) -> None:
         if self._reports is not None:
             self._reports.add(moved)
 
 
-class Reports:
+class PresenceHookQueue:
     """What the hook is still to be told, in order."""
 
     def __init__(self, hook: PresenceHook) -> None:
@@ -123,10 +123,10 @@ class Reports:
         self._added = asyncio.Event()
         self._is_dropping = False
 
-    def add(self, moved: Movement) -> None:
+    def add(self, moved: PresenceDelta) -> None:
         """Report this as well; does not wait."""
-        self._waiting.extend(PresenceChange(*member, is_present=True) for member in moved.came)
-        self._waiting.extend(PresenceChange(*member, is_present=False) for member in moved.went)
+        self._waiting.extend(PresenceChange(*member, is_present=True) for member in moved.joined)
+        self._waiting.extend(PresenceChange(*member, is_present=False) for member in moved.left)
         self._added.set()
         excess = len(self._waiting) - BACKLOG
         for _ in range(excess):

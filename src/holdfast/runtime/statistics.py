@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ConnectionStatistics:
     """One connection.
 
-    `age` and `idle` are in seconds; `handed_over` counts frames given to the server, which does
+    `age` and `idle` are in seconds; `frames_sent` counts frames given to the server, which does
     not mean that they arrived; `unacknowledged` is in bytes, `None` for a client that does not
     acknowledge.
     """
@@ -32,8 +32,8 @@ class ConnectionStatistics:
     idle: float
     topics: int
     live: bool
-    handed_over: int
-    handed_over_bytes: int
+    frames_sent: int
+    bytes_sent: int
     unacknowledged: int | None
     buffer: BufferStatistics
 
@@ -42,7 +42,7 @@ class ConnectionStatistics:
 class Statistics:
     """A Broadcaster as it stands. Counts are since it started.
 
-    `reachable`: whether the broker answers; `handed_over` counts frames given to servers;
+    `reachable`: whether the broker answers; `frames_sent` counts frames given to servers;
     `evicted` are messages that left a buffer to be read again from history; `gaps` are gap frames
     sent, `lost` the messages those counted.
     """
@@ -58,8 +58,8 @@ class Statistics:
     resumed: int
     tokens_refused: int
     published: int
-    handed_over: int
-    handed_over_bytes: int
+    frames_sent: int
+    bytes_sent: int
     conflated: int
     expired: int
     evicted: int
@@ -80,8 +80,8 @@ class Counters:
     resumed: int = 0
     tokens_refused: int = 0
     published: int = 0
-    handed_over: int = 0
-    handed_over_bytes: int = 0
+    frames_sent: int = 0
+    bytes_sent: int = 0
     conflated: int = 0
     expired: int = 0
     evicted: int = 0
@@ -95,8 +95,8 @@ class Counters:
         self.conflated += account.conflated
         self.expired += account.expired
         self.evicted += account.evicted
-        self.handed_over += outbox.handed_over
-        self.handed_over_bytes += outbox.handed_over_bytes
+        self.frames_sent += outbox.frames_sent
+        self.bytes_sent += outbox.bytes_sent
 
 
 def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
@@ -111,8 +111,8 @@ def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
         idle=now - connection.last_seen,
         topics=len(connection.subscriptions),
         live=connection.delivery.is_live,
-        handed_over=outbox.handed_over,
-        handed_over_bytes=outbox.handed_over_bytes,
+        frames_sent=outbox.frames_sent,
+        bytes_sent=outbox.bytes_sent,
         unacknowledged=None if outbox.window is None else outbox.window.unacknowledged,
         buffer=connection.delivery.buffer.statistics(),
     )

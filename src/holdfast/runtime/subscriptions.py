@@ -81,7 +81,7 @@ class Subscriber:
         held = connection.subscriptions
         if len({*held, *allowed} - {USER_TOPIC}) > limit:
             raise Refused("too_many_topics", f"at most {limit} topics", status=400)
-        since = connection.delivery.horizon(node.ingested)
+        since = connection.delivery.subscribe_offset(node.ingested)
         added = [topic for topic in allowed if topic not in held]
         node.registry.subscribe(connection, allowed, since)
         node.on_listeners()

@@ -36,7 +36,7 @@ LOOK_AGAIN = 30.0
 """Seconds until a connection without any deadline is looked at again."""
 
 
-class Upkeep:
+class ConnectionTimers:
     """Looks after the outboxes that it was given, until they are closed."""
 
     def __init__(self, node: Node) -> None:

@@ -15,7 +15,7 @@ FINISH_TIMEOUT = 2.0
 """Seconds for the last send: hypercorn never ends it over HTTP/2 when the client has gone."""
 
 
-class Conversation:
+class DuplexScope:
     """Both directions of a connection: `async with` it to send, while a task of its own listens.
 
     The end of one ends the other, whatever it waits for, and so does `outbox.abort`. What the

@@ -17,8 +17,8 @@ from ..asgi_types import Event, Receive, Scope, Send
 from ..core.connection import CloseReason, State
 from ..runtime.connection import Outbox
 from ..runtime.frames import Frame
-from ..runtime.inline_send import PeerLost, Pipe
-from .duplex import FINISH_TIMEOUT, Conversation, until_gone
+from ..runtime.inline_send import InlineSender, PeerLost
+from .duplex import FINISH_TIMEOUT, DuplexScope, until_gone
 
 _logger = logging.getLogger("holdfast")
 
@@ -41,7 +41,7 @@ _END = b"\n\n"
 
 
 class _EventStream:
-    """The `Wire` of event streams: everything that goes out at once is one body event."""
+    """The `FrameEncoder` of event streams: everything that goes out at once is one body event."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
@@ -87,8 +87,8 @@ async def serve(
 
     Cancellation ends the stream; it leaves nothing open.
     """
-    pipe = Pipe(send, _WIRE, outbox.token)
-    async with Conversation(outbox, until_gone(receive, outbox)):
+    pipe = InlineSender(send, _WIRE, outbox.token)
+    async with DuplexScope(outbox, until_gone(receive, outbox)):
         try:
             await _begin(outbox, send, [*headers(scope, token=outbox.token), *extra])
             outbox.pipe = pipe

@@ -24,8 +24,8 @@ from ..errors import Refused
 from ..runtime import frames
 from ..runtime.connection import Outbox
 from ..runtime.frames import Frame
-from ..runtime.inline_send import PeerLost, Pipe
-from .duplex import FINISH_TIMEOUT, Conversation
+from ..runtime.inline_send import InlineSender, PeerLost
+from .duplex import FINISH_TIMEOUT, DuplexScope
 
 _logger = logging.getLogger("holdfast")
 
@@ -59,7 +59,7 @@ class Resume:
 
 
 class _TextMessages:
-    """The `Wire` of WebSockets: each frame is one message, its id the last member."""
+    """The `FrameEncoder` of WebSockets: each frame is one message, its id the last member."""
 
     # RuntimeError: the legacy uvicorn implementation, after a disconnect was received.
     peer_lost: tuple[type[Exception], ...] = (OSError, RuntimeError)
@@ -122,13 +122,13 @@ async def serve(
     reading = _read(
         outbox, receive, command, limits or InboundLimits(), resume, clock=clock, first=may_resume
     )
-    async with Conversation(outbox, reading):
+    async with DuplexScope(outbox, reading):
         await _write(outbox, send)
     return resume[0] if resume else None
 
 
 async def _write(outbox: Outbox, send: Send) -> None:
-    pipe = outbox.pipe = Pipe(send, _WIRE, outbox.token)
+    pipe = outbox.pipe = InlineSender(send, _WIRE, outbox.token)
     try:
         while (frames_now := await outbox.next()) is not None:
             for frame in frames_now:
@@ -191,7 +191,7 @@ async def _read(
             first, before = False, outbox.connection.session.position
             answer = await command(str(value["type"]), value)
             moved = value["type"] == "ack" and outbox.connection.session.position != before
-            if moved and acknowledged < outbox.handed_over:
+            if moved and acknowledged < outbox.frames_sent:
                 acknowledged += 1
                 allowance += 1
         except Refused as error:

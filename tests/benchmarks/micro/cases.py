@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from holdfast.core.cursor import Cursor, Epoch, EventId
 from holdfast.core.delivery.buffer import PriorityBuffer
 from holdfast.core.delivery.window import Window
-
-from holdfast.core.cursor import Cursor, Epoch, EventId
 from holdfast.core.log.history import History
 from holdfast.core.log.pages import PageRequest
 from holdfast.core.log.retention import Retention

@@ -88,7 +88,7 @@ def _resume(meter: Meter, publisher: Child, quiet: Child, connections: int, **sp
         row = measure(
             meter,
             connections,
-            lambda _: after.ask(within=150.0, command="resume", missed=MISSED, **spec),
+            lambda _: after.ask(within=150.0, command="resume", truncated=MISSED, **spec),
         )
         published = publisher.ask(command="stop_live")
         if row["resumed"] != connections or row["surplus"]:

@@ -27,10 +27,10 @@ async def publish(broker: RedisBroker, *topics: str) -> None:
         await broker.publish(draft)
 
 
-async def survey(broker: RedisBroker, begin: Head, topic: str) -> tuple[int, bool]:
+async def summarize(broker: RedisBroker, begin: Head, topic: str) -> tuple[int, bool]:
     """How many messages follow, and whether something is lost."""
     cursor, since = Cursor.at(begin.offset), {topic: Offset(0)}
-    found = await broker.survey((await broker.head()).epoch, cursor, since, None)
+    found = await broker.summarize((await broker.head()).epoch, cursor, since, None)
     assert found is not None
     return found.replay, found.lost is not None
 
@@ -45,7 +45,7 @@ async def test_a_lost_list_of_topics_is_noticed(client: Redis, hub: str, start: 
     await publish(broker, "a.busy")
     late = await start()
     is_another = (await late.head()).epoch != begin.epoch
-    assert is_another or await survey(late, begin, "a.*") == (3, False)
+    assert is_another or await summarize(late, begin, "a.*") == (3, False)
 
 
 async def test_what_is_fetched_goes_on_with_the_feed(client: Redis, hub: str, start: Start) -> None:
@@ -56,10 +56,10 @@ async def test_what_is_fetched_goes_on_with_the_feed(client: Redis, hub: str, st
     await client.delete(await key_of(client, hub, "feed"))
     late = await start()
     for topics, count in (("a.*", 2), ("a.1", 1), ("**", 2)):
-        assert await survey(late, begin, topics) == (count, False)
+        assert await summarize(late, begin, topics) == (count, False)
     await publish(broker, "a.1", "a.3", "b")
     for topics, count in (("a.*", 4), ("a.1", 2), ("a.3", 1), ("**", 5)):
-        assert await survey(late, begin, topics) == (count, False)
+        assert await summarize(late, begin, topics) == (count, False)
 
 
 async def test_a_lost_address_gives_its_bytes_back(client: Redis, hub: str, start: Start) -> None:
@@ -70,7 +70,7 @@ async def test_a_lost_address_gives_its_bytes_back(client: Redis, hub: str, star
         await client.delete(await key_of(client, hub, "at:-:a"))
     begin = Head((await broker.head()).epoch, Offset((await broker.head()).offset - 10))
     await client.delete(await key_of(client, hub, "feed"))
-    assert (await survey(await start(retention=Retention(total_bytes=20)), begin, "b"))[0] >= 4
+    assert (await summarize(await start(retention=Retention(total_bytes=20)), begin, "b"))[0] >= 4
 
 
 async def test_a_pattern_may_cover_thousands_of_topics(
@@ -84,7 +84,7 @@ async def test_a_pattern_may_cover_thousands_of_topics(
     await client.delete(await key_of(client, hub, "feed"))
     late = await start()
     head = await late.head()
-    assert await survey(late, begin, "a.*") == (len(names), False)
+    assert await summarize(late, begin, "a.*") == (len(names), False)
     found, after, complete = list[str](), begin.offset, False
     while not complete:
         request = PageRequest(Priority.HIGH, after, head.offset, 1000, 10**6)
@@ -189,7 +189,7 @@ async def test_many_surveys_do_not_make_others_wait(client: Redis, hub: str, sta
     async with runs_of(client, hub) as runs:
         surveys = await asyncio.gather(
             *(
-                late.survey(head.epoch, Cursor.at(begin.offset + n), {"t": Offset(0)}, None)
+                late.summarize(head.epoch, Cursor.at(begin.offset + n), {"t": Offset(0)}, None)
                 for n in range(60)
             )
         )
@@ -207,7 +207,7 @@ async def test_a_lost_log_gives_its_bytes_back_once(client: Redis, hub: str, sta
     epoch = (await late.head()).epoch
     for _ in range(3):
         await asyncio.gather(
-            publish(late, "b"), late.survey(epoch, Cursor.at(0), {"a": Offset(0)}, None)
+            publish(late, "b"), late.summarize(epoch, Cursor.at(0), {"a": Offset(0)}, None)
         )
     assert await client.hget(f"{keys.prefix(hub)}:log", "bytes") == b"3"
 
@@ -224,8 +224,8 @@ async def test_a_publisher_whose_clock_lags_keeps_its_topic(
         await broker.publish(Draft(topic=topic, priority=Priority.HIGH, body=b"1", timestamp=at))
     await client.delete(await key_of(client, hub, "feed"))
     late = await start(retention=few)
-    assert await survey(late, begin, "c") == (1, False)
-    assert await survey(late, begin, "a") == (0, True)
+    assert await summarize(late, begin, "c") == (1, False)
+    assert await summarize(late, begin, "a") == (0, True)
 
 
 async def test_a_dropped_topic_of_expired_messages_is_no_loss(
@@ -244,8 +244,8 @@ async def test_a_dropped_topic_of_expired_messages_is_no_loss(
     await publish(broker, "b")
     await client.delete(await key_of(client, hub, "feed"))
     late = await start(retention=few)
-    assert await survey(late, begin, "a") == (0, False)
-    assert await survey(late, begin, "**") == (1, False)
+    assert await summarize(late, begin, "a") == (0, False)
+    assert await summarize(late, begin, "**") == (1, False)
 
 
 async def test_a_sweep_drops_what_is_past_its_age(client: Redis, hub: str, start: Start) -> None:
@@ -264,7 +264,7 @@ async def test_a_sweep_drops_what_is_past_its_age(client: Redis, hub: str, start
     assert await client.hget(f"{keys.prefix(hub)}:log", "bytes") == b"1"
     await client.delete(await key_of(client, hub, "feed"))
     late = await start(retention=brief, clock=lambda: now)
-    found = await late.survey(begin.epoch, Cursor.at(begin.offset), {"**": Offset(0)}, None)
+    found = await late.summarize(begin.epoch, Cursor.at(begin.offset), {"**": Offset(0)}, None)
     assert found is not None
     assert found.lost is not None
     assert (found.replay, found.lost.count) == (1, 250)

@@ -22,7 +22,7 @@ async def test_detach_that_fails_again_stays_owed() -> None:
         async with Redis(host=HOST, port=server.port) as client:
             broker = RedisBroker(client, timeout=1.0)
             changed: asyncio.Queue[bool] = asyncio.Queue()
-            broker.watch(changed.put_nowait)
+            broker.on_availability(changed.put_nowait)
             await broker.start()
             session, here = Session(ANN), ConnectionId("here")
             token = await broker.tokens.issue(session, here)
@@ -50,7 +50,7 @@ async def test_detach_that_nobody_waits_for_is_owed() -> None:
         async with Redis(host=HOST, port=server.port) as client:
             broker = RedisBroker(client, timeout=1.0)
             changed: asyncio.Queue[bool] = asyncio.Queue()
-            broker.watch(changed.put_nowait)
+            broker.on_availability(changed.put_nowait)
             await broker.start()
             session, here = Session(ANN), ConnectionId("here")
             token = await broker.tokens.issue(session, here)

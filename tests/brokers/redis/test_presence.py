@@ -14,7 +14,7 @@ from holdfast import MemoryBroker
 from holdfast.brokers.protocol import PresenceStore
 from holdfast.brokers.redis import RedisBroker, keys
 from holdfast.core.message import UserId
-from holdfast.core.presence import Attendance, Member, NodeId
+from holdfast.core.presence import LocalPresence, Member, NodeId
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
 from tests.brokers.redis.conftest import Start
 from tests.support.processes import HOST
@@ -73,11 +73,11 @@ class TestLostKeys:
         assert (await site.presence.update(A, [], [], LEASE)).is_known
         await site.lose("node:a")
         moved = await site.presence.update(A, [], [BOB], LEASE)
-        assert (moved.is_known, moved.came, moved.went) == (False, (), (BOB,))
+        assert (moved.is_known, moved.joined, moved.left) == (False, (), (BOB,))
         moved = await site.presence.update(A, [ANN], [BOB], LEASE)
-        assert (moved.is_known, moved.came, moved.went) == (True, (), ())
+        assert (moved.is_known, moved.joined, moved.left) == (True, (), ())
         assert await site.presence.users("t") == {"ann"}
-        assert (await site.presence.remove(A)).went == (ANN,)
+        assert (await site.presence.remove(A)).left == (ANN,)
         assert await site.left() == set()
 
     async def test_what_a_lost_node_left_counts_for_nothing(self, site: Site) -> None:
@@ -94,8 +94,8 @@ class TestLostKeys:
         await site.presence.update(A, [ANN], [], LEASE)
         await site.lose("node:a")
         await site.presence.remove(A)
-        assert (await site.presence.update(B, [ANN], [], LEASE)).came == (ANN,)
-        assert (await site.presence.update(B, [], [ANN], LEASE)).went == (ANN,)
+        assert (await site.presence.update(B, [ANN], [], LEASE)).joined == (ANN,)
+        assert (await site.presence.update(B, [], [ANN], LEASE)).left == (ANN,)
         assert await site.left() == {"nodes", "node:b"}
 
     async def test_lost_topic_is_there_when_all_is_told_again(self, site: Site) -> None:
@@ -115,8 +115,8 @@ class TestLostKeys:
             assert not (await site.presence.update(node, [], [], LEASE)).is_known
             assert (await site.presence.update(node, [ANN], [], LEASE)).is_known
         assert await site.presence.users("t") == {"ann"}
-        assert (await site.presence.remove(A)).went == ()
-        assert (await site.presence.remove(B)).went == (ANN,)
+        assert (await site.presence.remove(A)).left == ()
+        assert (await site.presence.remove(B)).left == (ANN,)
 
     async def test_every_key_ends_by_itself(self, site: Site) -> None:
         """If all nodes die at once, nothing stays for ever; each telling prolongs its own."""
@@ -135,7 +135,7 @@ async def test_server_that_lacks_the_end_is_found_out(site: Site) -> None:
     """What was confirmed, and is undone by a failover, is told again, departures too."""
     await site.presence.update(A, [ANN], [], LEASE)
     kept = {name: await site.client.dump(site.key(name)) for name in ("node:a", "on:t")}
-    assert (await site.presence.update(A, [BOB], [ANN], LEASE)).went == (ANN,)
+    assert (await site.presence.update(A, [BOB], [ANN], LEASE)).left == (ANN,)
     for name, dump in kept.items():
         assert dump is not None
         await site.client.restore(site.key(name), 0, dump, replace=True)
@@ -152,9 +152,9 @@ async def test_departure_during_an_outage_is_told_afterwards(keeps: str) -> None
         async with Redis(host=HOST, port=server.port) as client:
             broker = RedisBroker(client, timeout=5.0)
             changed: asyncio.Queue[bool] = asyncio.Queue()
-            broker.watch(changed.put_nowait)
+            broker.on_availability(changed.put_nowait)
             await broker.start()
-            attendance = Attendance()
+            attendance = LocalPresence()
             attendance.enter(ANN)
             attendance.enter(BOB)
             await broker.presence.update(A, *attendance.changes(), LEASE)
@@ -163,13 +163,13 @@ async def test_departure_during_an_outage_is_told_afterwards(keeps: str) -> None
             for _ in range(2):
                 with pytest.raises((BrokerUnavailable, OutcomeUnknown)):
                     await broker.presence.update(A, *attendance.changes(), LEASE)
-                attendance.tell_again()
+                attendance.schedule_full_sync()
             server.start()
             async with asyncio.timeout(15):
                 while not await changed.get():
                     pass
             moved = await broker.presence.update(A, *attendance.changes(), LEASE)
-            assert (moved.is_known, moved.came, moved.went) == (
+            assert (moved.is_known, moved.joined, moved.left) == (
                 (True, (), (ANN,)) if keeps == "yes" else (False, (BOB,), ())
             )
             assert await broker.presence.users("t") == {"bob"}
@@ -204,10 +204,10 @@ def test_same_as_in_memory(script: list[tuple[str, NodeId, Member]]) -> None:
                     if step == "end":
                         moved = await store.remove(node)
                     else:
-                        came, went = [member] * (step == "come"), [member] * (step == "go")
-                        moved = await store.update(node, came, went, LEASE)
+                        joined, left = [member] * (step == "come"), [member] * (step == "go")
+                        moved = await store.update(node, joined, left, LEASE)
                     users = [await store.users(topic) for topic in "tu"]
-                    answers.append((moved.is_known, set(moved.came), sorted(moved.went), users))
+                    answers.append((moved.is_known, set(moved.joined), sorted(moved.left), users))
                 assert answers[0] == answers[1]
             await broker.close()
 

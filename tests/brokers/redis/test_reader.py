@@ -57,7 +57,9 @@ async def followed(broker: RedisBroker, begin: Head, last: bytes) -> list[bytes]
         while last not in found:
             batch = await broker.follow(begin)
             found += (
-                (await told(broker, begin))[0] if batch.missed else [m.body for m in batch.messages]
+                (await told(broker, begin))[0]
+                if batch.truncated
+                else [m.body for m in batch.messages]
             )
             begin = batch.head
     return found
@@ -216,15 +218,15 @@ async def test_a_feed_that_is_always_a_little_late_is_no_outage(
         link.stall()
         await other.publish(draft("before"))
         assert (await broker.head()).offset == begin.offset + 1
-        asked = broker.survey(begin.epoch, Cursor.at(begin.offset), {"t": Offset(0)}, None)
-        survey = asyncio.create_task(asked)
+        asked = broker.summarize(begin.epoch, Cursor.at(begin.offset), {"t": Offset(0)}, None)
+        summary = asyncio.create_task(asked)
         await asyncio.sleep(0.1)
         for n in range(5):
             await other.publish(draft(n))
         assert (await broker.head()).offset == begin.offset + 6
         link.resume()
         link.stall()  # one answer has gone through, which was given before the five
-        found = await survey
+        found = await summary
         assert found is not None
         assert found.replay == 1
         link.resume()

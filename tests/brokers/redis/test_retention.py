@@ -99,16 +99,16 @@ async def look(broker: Broker, after: int, limit: int) -> list[Any]:
     for topics in READ:
         since = {topic: Offset(at) for topic, at in topics.items()}
         for user in (None, ANN):
-            survey = await broker.survey(head.epoch, Cursor.at(after), since, user)
-            assert survey is not None
-            told += [survey.replay, survey.lost]
+            summary = await broker.summarize(head.epoch, Cursor.at(after), since, user)
+            assert summary is not None
+            told += [summary.replay, summary.lost]
             for lane in Priority:
                 begin = Offset(after)
                 while True:
                     request = PageRequest(lane, begin, head.offset, limit, 60)
                     page = await broker.read(head.epoch, request, since, user)
                     assert page is not None
-                    if lane in survey.empty and survey.through >= head.offset:
+                    if lane in summary.empty and summary.through >= head.offset:
                         assert page.entries == ()
                     told += [topics, lane, user, page.through, page.complete]
                     told += [
@@ -279,6 +279,6 @@ async def test_what_was_superseded_in_time_is_no_loss_for_a_late_node() -> None:
         want = await look(both.memory, 0, 5)
         assert await look(late, 0, 5) == want
         head = await late.head()
-        found = await late.survey(head.epoch, Cursor.at(0), {"d": Offset(0)}, None)
+        found = await late.summarize(head.epoch, Cursor.at(0), {"d": Offset(0)}, None)
         assert found is not None
         assert found.lost is None

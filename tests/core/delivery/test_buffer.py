@@ -7,11 +7,11 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from holdfast.core.delivery.buffer import PriorityBuffer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from holdfast.core.delivery.buffer import PriorityBuffer
 from holdfast.core.message import BEST_FIRST, Gap, Message, Offset, Priority
 from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 
@@ -206,7 +206,7 @@ class BufferMachine(RuleBasedStateMachine):
         """A gap in any lane, at its tail."""
         first, through = self.offsets[lane] + 1, self.next_offset(lane, skipped)
         newcomer = gap(first, *topics, lane=lane, through=through, count=count)
-        self.buffer.mark(newcomer)
+        self.buffer.add_gap(newcomer)
         self.model.mark(newcomer)
 
     @rule()
@@ -221,11 +221,11 @@ class BufferMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(data=st.data(), lane=lanes)
-    def withdraw(self, data: st.DataObject, lane: Priority) -> None:
+    def evict_after(self, data: st.DataObject, lane: Priority) -> None:
         """A lane goes back to before one of its messages, and is offered what follows again."""
         places = [p - 1 for p, entry in self.model.lanes[lane] if isinstance(entry, Message)]
         after = Offset(data.draw(st.sampled_from([0, *places, self.offsets[lane]])))
-        self.buffer.withdraw(lane, after)
+        self.buffer.evict_after(lane, after)
         self.model.drop(lambda of, place, _: of is lane and place > after)
         self.offsets[lane] = after
 
@@ -269,7 +269,7 @@ class BufferMachine(RuleBasedStateMachine):
         for lane, entries in self.model.lanes.items():
             places = [place for place, _ in entries]
             assert places == sorted(set(places))
-            assert self.buffer.first_place(lane) == (places[0] if places else None)
+            assert self.buffer.low_water(lane) == (places[0] if places else None)
 
     @invariant()
     def holds_one_value_of_a_key(self) -> None:
@@ -318,7 +318,7 @@ def test_new_value_takes_the_place_of_the_old() -> None:
     """A key's newer value keeps the place of the older one, before what came between."""
     between, newer = message(2), message(3, key="k")
     buffer = filled(message(1, key="k"), between, newer)
-    assert buffer.first_place(NORMAL) == 1
+    assert buffer.low_water(NORMAL) == 1
     assert drain(buffer) == [newer, between]
 
 
@@ -437,7 +437,7 @@ def test_expired_message_is_dropped_when_taken() -> None:
 def test_gap_is_not_evicted() -> None:
     """Overflow evicts the message behind a gap, and the gap stays in front of the others."""
     buffer = filled(capacity=2)
-    buffer.mark(gap(1, "a"))
+    buffer.add_gap(gap(1, "a"))
     newest = [message(2), message(3), message(4)]
     for each in newest:
         buffer.offer(each)
@@ -447,9 +447,9 @@ def test_gap_is_not_evicted() -> None:
 def test_gap_keeps_the_first_place_of_its_lane() -> None:
     """A gap is pending like a message, in its place, and so are two that are neighbours."""
     buffer = PriorityBuffer()
-    buffer.mark(gap(4, "a"))
-    buffer.mark(gap(9, "b"))
-    assert buffer.first_place(NORMAL) == 4
+    buffer.add_gap(gap(4, "a"))
+    buffer.add_gap(gap(9, "b"))
+    assert buffer.low_water(NORMAL) == 4
     assert bool(buffer)
     assert len(buffer) == 0
 
@@ -457,9 +457,9 @@ def test_gap_keeps_the_first_place_of_its_lane() -> None:
 def test_neighbouring_gaps_are_taken_as_one() -> None:
     """Gaps between which everything was dropped are told as one."""
     buffer = PriorityBuffer()
-    buffer.mark(gap(1, "b"))
+    buffer.add_gap(gap(1, "b"))
     buffer.offer(message(2, topic="a"))
-    buffer.mark(gap(3, "c", count=2))
+    buffer.add_gap(gap(3, "c", count=2))
     buffer.discard(lambda each: each == "a")
     assert drain(buffer) == [gap(1, "b", "c", through=3, count=3)]
 
@@ -468,9 +468,9 @@ def test_gap_of_an_unwanted_topic_is_not_told() -> None:
     """Nobody is told of a loss in what they no longer have; of a gap in others too, the rest is."""
     buffer = PriorityBuffer()
     kept = message(2, topic="b")
-    buffer.mark(gap(1, "a"))
+    buffer.add_gap(gap(1, "a"))
     buffer.offer(kept)
-    buffer.mark(gap(3, "a", "b", count=2))
+    buffer.add_gap(gap(3, "a", "b", count=2))
     buffer.discard(lambda each: each == "a")
     assert drain(buffer) == [kept, gap(3, "b", count=None)]
 
@@ -481,9 +481,9 @@ def test_gaps_that_became_neighbours_go_with_their_own_topics() -> None:
     Found by the state machine: discarding "a" left the gap of both, and the count of both.
     """
     buffer = filled(capacity=1)
-    buffer.mark(gap(1, "b", through=9, count=3))
+    buffer.add_gap(gap(1, "b", through=9, count=3))
     buffer.offer(message(10, topic="b"))
-    buffer.mark(gap(11, "a", through=13, count=2))
+    buffer.add_gap(gap(11, "a", through=13, count=2))
     newest = [message(14, topic="b"), message(15, topic="b")]
     for each in newest:
         buffer.offer(each)
@@ -494,19 +494,19 @@ def test_gaps_that_became_neighbours_go_with_their_own_topics() -> None:
 def test_gaps_that_became_neighbours_go_with_their_own_stretch() -> None:
     """A lane that goes back takes with it the gaps beyond, whatever was evicted before them."""
     buffer = filled(max_bytes=2)
-    buffer.mark(gap(1, "a"))
+    buffer.add_gap(gap(1, "a"))
     buffer.offer(message(2))
-    buffer.mark(gap(3, "a"))
+    buffer.add_gap(gap(3, "a"))
     buffer.offer(message(4))
     buffer.offer(message(5, lane=HIGH, size=2))
-    buffer.withdraw(NORMAL, Offset(1))
+    buffer.evict_after(NORMAL, Offset(1))
     assert drain(buffer)[1:] == [gap(1, "a")]
 
 
 def test_gap_outlives_the_messages_around_it() -> None:
     """Whatever expires before or behind a gap, the gap itself is told."""
     buffer = filled(message(1, expires_at=10.0))
-    buffer.mark(gap(2, "a"))
+    buffer.add_gap(gap(2, "a"))
     buffer.offer(message(3, expires_at=10.0))
     assert drain(buffer, now=10.0) == [gap(2, "a")]
 
@@ -515,7 +515,7 @@ def test_withdrawn_messages_can_be_offered_again() -> None:
     """A lane sent back holds what stands at or before the place, and takes the rest anew."""
     first, second = message(1), message(2, key="k")
     buffer = filled(first, second)
-    buffer.withdraw(NORMAL, Offset(1))
+    buffer.evict_after(NORMAL, Offset(1))
     assert list(buffer) == [first]
     assert buffer.offer(second) == ()
     assert drain(buffer) == [first, second]
@@ -525,7 +525,7 @@ def test_withdrawing_leaves_the_other_lanes() -> None:
     """What one lane loses, the others keep."""
     low, high = message(1, lane=LOW), message(3, lane=HIGH)
     buffer = filled(low, message(2), high)
-    buffer.withdraw(NORMAL, Offset(0))
+    buffer.evict_after(NORMAL, Offset(0))
     assert drain(buffer) == [high, low]
 
 
@@ -545,7 +545,7 @@ def test_emptied_buffer_gives_its_memory_back() -> None:
         for buffer in buffers:
             for each in messages:
                 buffer.offer(each)
-            buffer.mark(gap(101, "a"))
+            buffer.add_gap(gap(101, "a"))
         held, _ = tracemalloc.get_traced_memory()
         for buffer in buffers:
             drain(buffer)

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from holdfast.core.delivery.batch import Run
-from holdfast.core.delivery.buffer import PriorityBuffer
-from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery, pass_through
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from holdfast.core.cursor import Cursor
+from holdfast.core.delivery.batch import LiveBatch
+from holdfast.core.delivery.buffer import PriorityBuffer
+from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery, plan_delivery
 from holdfast.core.log.history import History
 from holdfast.core.log.retention import Retention
 from holdfast.core.message import Gap, Message, Offset, Priority
@@ -41,7 +41,7 @@ class Reader:
             message = Message(offset, topic, lane, b"{}", 0.0)
             self.history.append(message, 0.0)
             if fan_out:
-                self.delivery.offer(Run([message]))
+                self.delivery.offer(LiveBatch([message]))
                 self.position = offset
 
     def read_on(self) -> bool:
@@ -89,7 +89,7 @@ def test_an_overflow_evicts_and_is_read_again() -> None:
     """Ten messages through a buffer of three arrive, all of them, in order."""
     reader = Reader(live=True)
     reader.publish(*[NORMAL] * 10)
-    reader.delivery.sort()
+    reader.delivery.flush()
     assert not reader.delivery.is_live
     assert reader.rest() == list(range(1, 11))
     assert reader.delivery.is_live
@@ -133,7 +133,7 @@ def test_no_gap_is_told_twice_when_several_give_way_at_once() -> None:
         pass  # the page is held: gap, 2, gap, 4, 5, 6
     urgent = Message(Offset(7), "a", CRITICAL, b"[    ]", 0.0)  # needs the room of 2 and 4
     reader.history.append(urgent, 0.0)
-    reader.delivery.offer(Run([urgent]))
+    reader.delivery.offer(LiveBatch([urgent]))
     reader.position = urgent.offset
     assert reader.rest() == [7, "gap of 1", 2, "gap of 1", 4, 5, 6]
 
@@ -161,7 +161,7 @@ def test_a_node_that_is_behind_its_client_waits() -> None:
     reader = Reader(live=False, start=3)
     reader.publish(*[NORMAL] * 4, fan_out=False)
     reader.position = Offset(2)
-    assert reader.delivery.waits_for(reader.position)
+    assert reader.delivery.is_ahead_of(reader.position)
     assert reader.delivery.request(reader.position) is None
     reader.position = Offset(4)
     assert reader.rest() == [4]
@@ -172,7 +172,7 @@ def test_falling_behind_keeps_what_is_held_and_reads_the_rest() -> None:
     reader = Reader(live=True)
     reader.publish(NORMAL)
     reader.publish(NORMAL, NORMAL, fan_out=False)
-    reader.delivery.fall_behind(reader.position)
+    reader.delivery.rewind(reader.position)
     reader.position = Offset(3)
     assert reader.rest() == [1, 2, 3]
 
@@ -215,9 +215,9 @@ messages = st.lists(
 )
 
 
-def as_run(script: Sequence[tuple[Priority, str, str | None, float | None]]) -> Run:
+def as_run(script: Sequence[tuple[Priority, str, str | None, float | None]]) -> LiveBatch:
     """Messages with these lanes, topics, keys and ends."""
-    return Run(
+    return LiveBatch(
         [
             Message(Offset(offset), topic, lane, b"{}", 0.0, key=key, expires_at=expires_at)
             for offset, (lane, topic, key, expires_at) in enumerate(script, 1)
@@ -231,21 +231,21 @@ def test_run_that_passes_through_is_as_if_it_had_been_sorted(
 ) -> None:
     """What leaves, with which cursors, and the account: the same by either way."""
     run, position = as_run(script), Offset(len(script))
-    passage = pass_through(run, position, 1.0)
+    passage = plan_delivery(run, position, 1.0)
     sorted_one, passed_one = (
         Delivery(PriorityBuffer(100), Cursor.at(0), behind=NO_LANE) for _ in range(2)
     )
     for part in (run.messages[:split], run.messages[split:]):
         if part:
-            sorted_one.offer(Run(part))
-            passed_one.offer(Run(part))
+            sorted_one.offer(LiveBatch(part))
+            passed_one.offer(LiveBatch(part))
     steps: list[tuple[object, Cursor]] = []
     while (message := sorted_one.take(1.0)) is not None:
         steps.append((message, sorted_one.cursor(position)))
     assert steps == list(passage.steps)
     assert passed_one.is_live
     assert not passed_one.buffer
-    passed_one.passed(passage)
+    passed_one.mark_sent(passage)
     assert passed_one.cursor(position) == sorted_one.cursor(position)
     one, other = passed_one.buffer.statistics(), sorted_one.buffer.statistics()
     assert replace(one, high_water=0) == replace(other, high_water=0)
@@ -262,14 +262,14 @@ def test_what_could_not_be_handed_over_is_read_again(
     reader = Reader(live=True, capacity=100)
     for message in as_run(script).messages:
         reader.history.append(message, 1.0)
-        reader.delivery.offer(Run([message]))
+        reader.delivery.offer(LiveBatch([message]))
     reader.position = Offset(len(script))
-    assert reader.delivery.unsorted is not None
-    passage = pass_through(reader.delivery.unsorted, reader.position, 1.0)
+    assert reader.delivery.pending_batch is not None
+    passage = plan_delivery(reader.delivery.pending_batch, reader.position, 1.0)
     assume(passage.steps)
     handed_over = data.draw(st.integers(1, len(passage.steps)))
-    reader.delivery.passed(passage)
-    reader.delivery.put_back(passage, handed_over)
+    reader.delivery.mark_sent(passage)
+    reader.delivery.requeue(passage, handed_over)
     if handed_over < len(passage.steps):
         cursor = reader.delivery.cursor(reader.position)
         assert passage.steps[handed_over - 1][1].is_within(cursor)
@@ -318,7 +318,7 @@ def test_page_does_not_pass_what_waits() -> None:
     reader = Reader(live=True, capacity=2)
     reader.room = 1000
     reader.publish(*[LOW] * 5)
-    reader.delivery.sort()
+    reader.delivery.flush()
     request = reader.delivery.request(reader.position)
     while request is None:
         assert reader.delivery.take(0.0) is not None
@@ -348,9 +348,9 @@ def test_a_run_has_a_bound() -> None:
     """What nobody looks at is sorted, and evicted, once it is more than the buffer's bytes."""
     delivery = Delivery(PriorityBuffer(3, max_bytes=10), Cursor.at(0), behind=NO_LANE)
     for offset in range(1, 20):
-        run = Run([Message(Offset(offset), "a", NORMAL, b"{}", 0.0)])
+        run = LiveBatch([Message(Offset(offset), "a", NORMAL, b"{}", 0.0)])
         delivery.offer(run)
-        held = delivery.unsorted.size if delivery.unsorted else 0
+        held = delivery.pending_batch.size if delivery.pending_batch else 0
         assert held + delivery.buffer.statistics().held_bytes <= 20
     assert delivery.cursor(Offset(19)).marks[NORMAL] < 19
 
@@ -358,5 +358,5 @@ def test_a_run_has_a_bound() -> None:
 def test_runs_are_joined_once_for_all() -> None:
     """Connections that had the same run and get the same one after it share the joined one."""
     first, second, other = (as_run([(NORMAL, "a", None, None)]) for _ in range(3))
-    assert first.followed_by(second) is first.followed_by(second)
-    assert first.followed_by(other).messages == [*first.messages, *other.messages]
+    assert first.joined_with(second) is first.joined_with(second)
+    assert first.joined_with(other).messages == [*first.messages, *other.messages]

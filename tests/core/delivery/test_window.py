@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.core.delivery.window import GRAIN, MIN_BYTES, TARGET_DELAY, Window
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.core.cursor import Cursor
+from holdfast.core.delivery.window import GRAIN, MIN_BYTES, TARGET_DELAY, Window
 
 LIMIT = 200_000
 

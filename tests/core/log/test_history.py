@@ -316,10 +316,10 @@ class HistoryMachine(RuleBasedStateMachine):
         assert position == whole.through
 
     @rule(marks=st.tuples(*[begins] * 4), reader=readers)
-    def survey(self, marks: tuple[int, int, int, int], reader: Reader) -> None:
+    def summarize(self, marks: tuple[int, int, int, int], reader: Reader) -> None:
         """What a resume is told beforehand is what it then reads."""
         cursor = Cursor(tuple(map(Offset, marks)))  # type: ignore[arg-type]
-        told = self.history.survey(
+        told = self.history.summarize(
             cursor,
             {name: Offset(since) for name, since in reader.held.items()},
             reader.user,

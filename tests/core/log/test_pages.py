@@ -57,7 +57,7 @@ def test_since_hides_what_was_before() -> None:
     history = published(*row(*[("a", NORMAL)] * 4), keep=Retention(limit=2))
     assert [each.offset for each in messages(page(history, held={"a": 3}).entries)] == [4]
     assert gaps(page(history, held={"a": 2}).entries) == []
-    assert history.survey(Cursor.at(0), {"a": Offset(3)}, None, 0.0).replay == 1
+    assert history.summarize(Cursor.at(0), {"a": Offset(3)}, None, 0.0).replay == 1
 
 
 def test_earliest_since_counts() -> None:
@@ -90,7 +90,7 @@ def test_count_is_known_for_the_last_thousands() -> None:
     history = published(*row(*[("a", NORMAL)] * (2 * REMEMBERED + 2)), keep=Retention(limit=1))
     late, early = Cursor.at(REMEMBERED + 1), Cursor.at(0)
     for cursor, count in ((late, REMEMBERED), (early, None)):
-        told = history.survey(cursor, {"a": Offset(0)}, None, 0.0).lost
+        told = history.summarize(cursor, {"a": Offset(0)}, None, 0.0).lost
         assert told is not None
         assert told.count == count
 

@@ -75,7 +75,7 @@ def test_superseded_values_are_no_loss() -> None:
     values = [message(offset, key="k") for offset in range(1, 100)]
     history = published(*values, keep=Retention(limit=2))
     assert page(history).entries == (values[-1],)
-    assert history.survey(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is None
+    assert history.summarize(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is None
 
 
 def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
@@ -128,7 +128,7 @@ def test_topic_that_was_dropped_and_came_back_is_told() -> None:
     history = published(*row(("a", LOW), ("b", NORMAL), ("a", HIGH)), keep=Retention(max_logs=1))
     (told,) = gaps(page(history, LOW).entries)
     assert told.through == history.trimmed_through("a", LOW) == 1
-    assert history.survey(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is not None
+    assert history.summarize(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is not None
 
 
 def test_dropping_one_topic_is_no_gap_in_another() -> None:

@@ -10,9 +10,9 @@ from itertools import chain
 from typing import Any
 
 from ...core.cursor import Cursor
-from ...core.log.pages import Located, Page, PageRequest, Subscriptions, Survey, page_of
+from ...core.log.pages import LogSlice, Page, PageRequest, ReplaySummary, Subscriptions, page_of
 from ...core.log.topic_log import TopicLog
-from ...core.message import BEGINNING, Gap, Message, Offset, Priority, UserId
+from ...core.message import OFFSET_ZERO, Gap, Message, Offset, Priority, UserId
 from ...core.topics import TopicTree, is_pattern
 from . import entries, keys
 from .line import Line, Then
@@ -60,10 +60,10 @@ class Archive:
         page = page_of(replace(request, up_to=min(up_to, *ends)), logs, self._line.now())
         return replace(page, complete=page.complete and not any(each.is_cut for each in excerpts))
 
-    async def survey(
+    async def summarize(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey:
-        """What lies between `cursor` and the head (see `History.survey`)."""
+    ) -> ReplaySummary:
+        """What lies between `cursor` and the head (see `History.summarize`)."""
         wanted = await self._addresses(min(cursor.marks), subscriptions, user, cursor.highest)
         replay, lost = 0, list[Gap]()
         for part in _parts(wanted):
@@ -75,7 +75,7 @@ class Archive:
                     gap = Gap(Priority(lane), Offset(first), Offset(through), (topic,), trimmed)
                     lost.append(gap if is_known else replace(gap, count=None))
         lost.sort(key=lambda gap: -gap.priority)
-        return Survey(replay, reduce(Gap.merged, lost) if lost else None)
+        return ReplaySummary(replay, reduce(Gap.merged, lost) if lost else None)
 
     async def _survey(
         self, part: list[tuple[Address, Offset]], cursor: Cursor
@@ -83,7 +83,7 @@ class Archive:
         """What Redis says of these; one operation counts no more than others may wait for."""
         rest = [int(max(Priority)), 1, 0]
         while rest:
-            operation = Operation("survey", (*cursor.marks, *rest, *_flat(part, BEGINNING)))
+            operation = Operation("survey", (*cursor.marks, *rest, *_flat(part, OFFSET_ZERO)))
             found: list[list[int]]
             found, *rest = await self._shared(operation, None, cursor.highest)
             for row in found:
@@ -126,7 +126,7 @@ class Archive:
 class Excerpt:
     """Some logs of a lane between a position and `through`; `is_cut`: there is more."""
 
-    logs: list[Located]
+    logs: list[LogSlice]
     through: Offset
     is_cut: bool
 
@@ -152,7 +152,7 @@ def _excerpt(
 
 def _logs(
     value: list[Any], wanted: list[tuple[Address, Offset]], lane: Priority
-) -> Iterator[Located]:
+) -> Iterator[LogSlice]:
     """What Redis said of each log, as far as the page needs it."""
     floor, logs, chosen, _is_cut, _through = value
     number: int

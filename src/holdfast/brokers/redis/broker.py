@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...core.cursor import MAX_OFFSET, Cursor, Epoch
-from ...core.log.pages import Page, PageRequest, Subscriptions, Survey
+from ...core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
 from ...core.log.retention import Retention
 from ...core.message import Offset, UserId
 from ...core.tokens import TokenLimits
@@ -110,8 +110,8 @@ class RedisBroker:
         """Entries of the feed that were none of ours; they count as lost."""
         return self._reader.skipped
 
-    def watch(self, told: Callable[[bool], None]) -> None:
-        """See `Broker.watch`."""
+    def on_availability(self, told: Callable[[bool], None]) -> None:
+        """See `Broker.on_availability`."""
         self._watchers.append(told)
 
     async def start(self) -> None:
@@ -165,17 +165,17 @@ class RedisBroker:
         page = await self._archive.page(request, subscriptions, user)
         return page if self._reader.is_of(epoch) else None
 
-    async def survey(
+    async def summarize(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
-    ) -> Survey | None:
-        """See `Broker.survey`."""
+    ) -> ReplaySummary | None:
+        """See `Broker.summarize`."""
         replica = await self._reach(epoch, Offset(MAX_OFFSET))
         if replica is None:
             return None
         if replica.covers(cursor, subscriptions):
-            return replica.survey(cursor, subscriptions, user, self._clock())
-        survey = await self._archive.survey(cursor, subscriptions, user)
-        return survey if self._reader.is_of(epoch) else None
+            return replica.summarize(cursor, subscriptions, user, self._clock())
+        summary = await self._archive.summarize(cursor, subscriptions, user)
+        return summary if self._reader.is_of(epoch) else None
 
     async def sweep(self) -> None:
         """Trim by age, expire tokens, drop what nobody has used for long."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.message import UserId
-from ...core.presence import Member, Movement, NodeId
+from ...core.presence import Member, NodeId, PresenceDelta
 from ...errors import BrokerUnavailable, OutcomeUnknown
 from . import keys
 from .line import Line
@@ -29,7 +29,7 @@ class RedisPresence:
     """A `PresenceStore` in a hub.
 
     Each telling says which of those before it was carried out. If Redis does not know that one (its
-    keys were lost, or another server took over that lacked the end), `Movement.is_known` is false.
+    keys were lost, or another server took over that lacked the end), `PresenceDelta.is_known` is false.
     """
 
     def __init__(self, line: Line) -> None:
@@ -37,10 +37,10 @@ class RedisPresence:
         self._tellings: dict[NodeId, _Tellings] = {}
 
     async def update(
-        self, node: NodeId, came: Iterable[Member], went: Iterable[Member], lease: float
-    ) -> Movement:
+        self, node: NodeId, joined: Iterable[Member], left: Iterable[Member], lease: float
+    ) -> PresenceDelta:
         """See `PresenceStore.update`."""
-        coming, going = [*map(_address, came)], [*map(_address, went)]
+        coming, going = [*map(_address, joined)], [*map(_address, left)]
         is_known, arrived, departed = True, list[Member](), list[Member]()
         is_first = True
         while is_first or coming or going:
@@ -52,28 +52,30 @@ class RedisPresence:
                 if is_first:
                     raise
                 # What has been done is reported, and everything told again.
-                return Movement(is_known=False, came=tuple(arrived), went=tuple(departed))
+                return PresenceDelta(is_known=False, joined=tuple(arrived), left=tuple(departed))
             is_first, is_known = False, is_known and moved.is_known
-            arrived += moved.came
-            departed += moved.went
-        return Movement(is_known, tuple(arrived), tuple(departed))
+            arrived += moved.joined
+            departed += moved.left
+        return PresenceDelta(is_known, tuple(arrived), tuple(departed))
 
     async def _tell(
-        self, node: NodeId, lease: float, came: Sequence[str], went: Sequence[str]
-    ) -> Movement:
+        self, node: NodeId, lease: float, joined: Sequence[str], left: Sequence[str]
+    ) -> PresenceDelta:
         tellings = self._tellings.setdefault(node, _Tellings())
-        tellings.made += bool(came or went)
+        tellings.made += bool(joined or left)
         number = tellings.made
-        arguments: list[Argument] = [node, lease, number, tellings.confirmed, len(came)]
-        operation = Operation("update_presence", [*arguments, *came, *went])
-        moved: Movement = await self._line.call(operation, _movement)
+        arguments: list[Argument] = [node, lease, number, tellings.confirmed, len(joined)]
+        operation = Operation("update_presence", [*arguments, *joined, *left])
+        moved: PresenceDelta = await self._line.call(operation, _movement)
         tellings.confirmed = number
         return moved
 
-    async def remove(self, node: NodeId) -> Movement:
+    async def remove(self, node: NodeId) -> PresenceDelta:
         """See `PresenceStore.remove`."""
         self._tellings.pop(node, None)
-        moved: Movement = await self._line.call(Operation("remove_presence", (node,)), _movement)
+        moved: PresenceDelta = await self._line.call(
+            Operation("remove_presence", (node,)), _movement
+        )
         return moved
 
     async def users(self, topic: str) -> frozenset[UserId]:
@@ -87,9 +89,9 @@ def _address(member: Member) -> str:
     return keys.address(topic, user)
 
 
-def _movement(value: list[Any], _: End) -> Movement:
-    known, came, went = value
-    return Movement(bool(known), tuple(_members(came)), tuple(_members(went)))
+def _movement(value: list[Any], _: End) -> PresenceDelta:
+    known, joined, left = value
+    return PresenceDelta(bool(known), tuple(_members(joined)), tuple(_members(left)))
 
 
 def _members(addresses: Iterable[bytes]) -> Iterable[Member]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core.cursor import Epoch
 from ...core.log.retention import Retention
-from ...core.message import BEGINNING, Offset
+from ...core.message import OFFSET_ZERO, Offset
 from ...errors import BrokerUnavailable, OutcomeUnknown
 from ..feed import Feed
 from ..protocol import Head
@@ -56,7 +56,7 @@ class Reader:
         self.feed = Feed()
         self.end: End | None = None
         """The end of the log as far as this process knows, never behind the replica."""
-        self.replica = Replica(retention, BEGINNING)
+        self.replica = Replica(retention, OFFSET_ZERO)
         self.skipped = 0
         """Entries that are none of ours; they count as lost."""
         self._client = client
@@ -95,7 +95,7 @@ class Reader:
             return
         common = end.forks.get(before.epoch) if before.space == end.space else None
         if common is None:
-            self.replica = Replica(self._retention, BEGINNING)
+            self.replica = Replica(self._retention, OFFSET_ZERO)
         elif common < self.replica.head:
             self.replica = Replica(self._retention, common)
         self.feed.begin(Head(end.epoch, self.replica.head, end.forks))

@@ -15,7 +15,7 @@ from ...core.message import UserId
 from ...core.tokens import (
     ConnectionId,
     Position,
-    Presented,
+    RedeemStatus,
     Redemption,
     Session,
     Token,
@@ -69,13 +69,13 @@ class RedisTokens:
     async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
         """See `TokenStore.redeem`."""
         if not is_token(token):
-            return Redemption(Presented.UNKNOWN)
+            return Redemption(RedeemStatus.UNKNOWN)
         presented, nonce = Token(token), secrets.token_bytes(16)
         successor, new = make_successor(presented, nonce), secrets.token_urlsafe(12)
 
         def redeemed(value: list[bytes], _: End) -> Redemption:
-            verdict = Presented(text(value[0]))
-            if verdict is not Presented.ACCEPTED:
+            verdict = RedeemStatus(text(value[0]))
+            if verdict is not RedeemStatus.ACCEPTED:
                 return Redemption(verdict)
             _verdict, id, data, position, known_nonce, taken_over = value
             session = _session(user, data, position)
@@ -106,7 +106,7 @@ class RedisTokens:
             return
         if session.connection == connection:
             session.connection = None
-        grace = "long" if session.is_answered else ""
+        grace = "long" if session.is_long_poll else ""
         arguments = (known[1], connection, _data(session), _position(session), grace)
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
             await asyncio.shield(self._owe(Operation("detach", arguments)))

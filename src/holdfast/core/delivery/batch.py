@@ -2,7 +2,7 @@
 
 Connections that keep up have the same messages before them. What becomes of those on their way
 through an empty buffer (which is superseded, which has expired, in which order the rest leaves,
-and where that leaves the cursor) is then the same for all, and worked out once: a `Passage`.
+and where that leaves the cursor) is then the same for all, and worked out once: a `DeliveryPlan`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ..cursor import Cursor
 from ..message import Message
 
 
-class Run:
+class LiveBatch:
     """Messages in log order, at least one. Joining two costs the same however long they are."""
 
     __slots__ = ("_before", "_joined", "_own", "count", "expires", "size")
 
-    def __init__(self, messages: Sequence[Message], before: Run | None = None) -> None:
+    def __init__(self, messages: Sequence[Message], before: LiveBatch | None = None) -> None:
         self._own = messages
         self._before = before
-        self._joined: tuple[Run, Run] | None = None
+        self._joined: tuple[LiveBatch, LiveBatch] | None = None
         self.count = len(messages)
         """Messages in all."""
         self.size = sum([len(message.body) for message in messages])
@@ -38,21 +38,21 @@ class Run:
     def messages(self) -> list[Message]:
         """All of them; costs time in proportion."""
         parts: list[Sequence[Message]] = []
-        run: Run | None = self
+        run: LiveBatch | None = self
         while run is not None:
             parts.append(run._own)
             run = run._before
         return [message for part in reversed(parts) for message in part]
 
-    def followed_by(self, later: Run) -> Run:
+    def joined_with(self, later: LiveBatch) -> LiveBatch:
         """This run and a later one as one; the next who asks for the same gets the same."""
         if self._joined is None or self._joined[0] is not later:
-            self._joined = later, Run(later._own, self)
+            self._joined = later, LiveBatch(later._own, self)
         return self._joined[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class DeliveryPlan:
     """A run on its way through the empty buffer of a connection that keeps up.
 
     `steps` are the messages that leave, in that order, each with the cursor right after it; the

@@ -101,14 +101,14 @@ class PriorityBuffer:
     def __iter__(self) -> Iterator[Message | Gap]:
         """What is held, in the order in which it would be taken."""
         for lane in BEST_FIRST:
-            held: dict[Offset, Message | Gap] = dict(map(self._standing, self._lanes[lane]))
+            held: dict[Offset, Message | Gap] = dict(map(self._slot, self._lanes[lane]))
             held.update((gap.first, gap) for gap in (self._gaps[lane] if self._gaps else ()))
             yield from (held[place] for place in sorted(held))
 
-    def first_place(self, lane: Priority) -> Offset | None:
+    def low_water(self, lane: Priority) -> Offset | None:
         """The lowest place in use in `lane`, or `None` when it is empty."""
         entries = self._lanes[lane]
-        first = self._standing(entries[0])[0] if entries else None
+        first = self._slot(entries[0])[0] if entries else None
         if self._gaps and self._gaps[lane]:
             gap = self._gaps[lane][0].first
             return gap if first is None else min(first, gap)
@@ -144,7 +144,7 @@ class PriorityBuffer:
             self._high_water = count
         return ()
 
-    def mark(self, gap: Gap) -> None:
+    def add_gap(self, gap: Gap) -> None:
         """Put `gap` at the tail of its lane; its caller bounds how many there are."""
         if not self._gaps:
             self._gaps = [list[Gap]() for _ in LANES]
@@ -174,11 +174,11 @@ class PriorityBuffer:
         """Whether `offer` would hold `message` and evict nothing of its own lane or a better."""
         return self._victims(message, LANES[: message.priority]) is not None
 
-    def withdraw(self, lane: Priority, after: Offset) -> None:
+    def evict_after(self, lane: Priority, after: Offset) -> None:
         """Evict all of `lane` that stands after the place `after`, gaps included."""
         entries = self._lanes[lane]
-        while entries and self._standing(entries[-1])[0] > after:
-            self._forget(entries.pop())
+        while entries and self._slot(entries[-1])[0] > after:
+            self._untrack(entries.pop())
             self._evicted += 1
         if self._gaps:
             self._keep_gaps(lane, [gap for gap in self._gaps[lane] if gap.first <= after])
@@ -191,25 +191,25 @@ class PriorityBuffer:
         before = self._count
         for lane in LANES:
             entries = self._lanes[lane]
-            kept = [each for each in entries if not unwanted(self._standing(each)[1].topic)]
+            kept = [each for each in entries if not unwanted(self._slot(each)[1].topic)]
             if len(kept) < len(entries):
                 self._lanes[lane] = deque(kept)
                 for entry in {*entries}.difference(kept):
-                    self._forget(entry)
+                    self._untrack(entry)
             if self._gaps:
                 rests = [gap.without(unwanted) for gap in self._gaps[lane]]
                 self._keep_gaps(lane, [rest for rest in rests if rest is not None])
         self._evicted += before - self._count
         return before - self._count
 
-    def passed(self, taken: int, conflated: int, expired: int) -> None:
+    def count_bypass(self, taken: int, conflated: int, expired: int) -> None:
         """Count messages that went through while nothing was held, without being held."""
         self._taken += taken
         self._conflated += conflated
         self._expired += expired
 
-    def came_back(self, count: int) -> None:
-        """Count so many of what had `passed` as evicted instead."""
+    def uncount_bypass(self, count: int) -> None:
+        """Count so many of what had `count_bypass` as evicted instead."""
         self._taken -= count
         self._evicted += count
 
@@ -221,13 +221,13 @@ class PriorityBuffer:
 
     # -- the lanes ---------------------------------------------------------------------------
 
-    def _standing(self, entry: Entry) -> tuple[Offset, Message]:
+    def _slot(self, entry: Entry) -> tuple[Offset, Message]:
         """The place of `entry`, and the message that stands there."""
         return (entry.offset, entry) if isinstance(entry, Message) else self._newest[entry]
 
-    def _forget(self, entry: Entry) -> Offset:
+    def _untrack(self, entry: Entry) -> Offset:
         """Strike what was removed from its lane off the books; its place."""
-        place, message = self._standing(entry)
+        place, message = self._slot(entry)
         if message.subject is not None:
             del self._newest[message.subject]
         self._count -= 1
@@ -247,7 +247,7 @@ class PriorityBuffer:
             return True
         # The older value is out of date whether or not the newer one finds room.
         self._lanes[older.priority].remove(subject)
-        self._forget(subject)
+        self._untrack(subject)
         return False
 
     def _offer_to_full(self, message: Message) -> tuple[tuple[Priority, Offset], ...]:
@@ -256,7 +256,7 @@ class PriorityBuffer:
         if victims is None:
             self._refused += 1
             return ((message.priority, message.offset),)
-        evicted = [(lane, self._forget(self._lanes[lane].popleft())) for lane in victims]
+        evicted = [(lane, self._untrack(self._lanes[lane].popleft())) for lane in victims]
         self._evicted += len(evicted)
         self.offer(message)  # for which there is room now
         return tuple(evicted)
@@ -281,7 +281,7 @@ class PriorityBuffer:
         """Remove and return, as one, the gaps that stand before the next message."""
         for lane in BEST_FIRST:
             entries, gaps = self._lanes[lane], self._gaps[lane]
-            front = self._standing(entries[0])[0] if entries else None
+            front = self._slot(entries[0])[0] if entries else None
             if gaps and (front is None or gaps[0].first < front):
                 gap = gaps.pop(0)
                 while gaps and (front is None or gaps[0].first < front):

@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..cursor import Cursor
-from ..log.pages import Page, PageRequest, Replayed
-from ..message import BEGINNING, LANES, Gap, Message, Offset, Priority
-from .batch import Passage, Run
+from ..log.pages import DirectPage, Page, PageRequest
+from ..message import LANES, OFFSET_ZERO, Gap, Message, Offset, Priority
+from .batch import DeliveryPlan, LiveBatch
 from .buffer import PriorityBuffer
 
 PAGE_MESSAGES = 100
@@ -41,9 +41,9 @@ EVERY_LANE: frozenset[Priority] = frozenset(Priority)
 class Delivery:
     """The four lanes of a connection: a window on the log, never a store.
 
-    What the live feed brings is only noted at first (`unsorted`), and sorted into the buffer when
+    What the live feed brings is only noted at first (`pending_batch`), and sorted into the buffer when
     somebody looks. The run of a connection that keeps up never is: it is handed over in the way
-    that is worked out once for all of them (`pass_through`).
+    that is worked out once for all of them (`plan_delivery`).
 
     Invariants (tests/model/ drives it with all that surrounds it; its mutants break them):
 
@@ -55,7 +55,7 @@ class Delivery:
       and the buffer's bytes, whatever the length of the replay.
     """
 
-    __slots__ = ("_behind", "_not_before", "_read_through", "buffer", "unsorted")
+    __slots__ = ("_behind", "_not_before", "_read_through", "buffer", "pending_batch")
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Delivery:
         start: Cursor,
         *,
         behind: frozenset[Priority],
-        not_before: Offset = BEGINNING,
+        not_before: Offset = OFFSET_ZERO,
     ) -> None:
         """Begin at `start` with the lanes `behind` to catch up; in the others nothing came since.
 
@@ -71,7 +71,7 @@ class Delivery:
         `not_before`: the farthest of `start` and of the `since` of all subscriptions.
         """
         self.buffer = buffer
-        self.unsorted: Run | None = None
+        self.pending_batch: LiveBatch | None = None
         """What the live feed has brought since somebody looked; only while all lanes are live."""
         self._behind = behind
         self._not_before = not_before
@@ -85,63 +85,63 @@ class Delivery:
     @property
     def is_empty(self) -> bool:
         """Whether `take` has nothing to hand over."""
-        return self.unsorted is None and not self.buffer
+        return self.pending_batch is None and not self.buffer
 
-    def offer(self, run: Run) -> bool:
+    def offer(self, run: LiveBatch) -> bool:
         """Take a run of the live feed; whether somebody has to be told that there may be more."""
-        before = self.unsorted
+        before = self.pending_batch
         if before is not None:
             if self._may_wait(before.count + run.count, before.size + run.size):
-                self.unsorted = before.followed_by(run)
+                self.pending_batch = before.joined_with(run)
                 return False
-            self.sort()
+            self.flush()
         elif not self._behind and self._may_wait(run.count, run.size):
-            self.unsorted = run
+            self.pending_batch = run
             return True
-        return self._sort(run)
+        return self._offer_batch(run)
 
     def _may_wait(self, messages: int, size: int) -> bool:
         return messages <= RUN_MESSAGES and size <= self.buffer.max_bytes
 
-    def sort(self) -> None:
+    def flush(self) -> None:
         """Put what the live feed has brought into the buffer."""
-        run, self.unsorted = self.unsorted, None
+        run, self.pending_batch = self.pending_batch, None
         if run is not None:
-            self._sort(run)
+            self._offer_batch(run)
 
-    def passed(self, passage: Passage) -> None:
+    def mark_sent(self, passage: DeliveryPlan) -> None:
         """Count the run of a connection that keeps up as handed over."""
-        self.unsorted = None
-        self.buffer.passed(len(passage.steps), passage.conflated, passage.expired)
+        self.pending_batch = None
+        self.buffer.count_bypass(len(passage.steps), passage.conflated, passage.expired)
 
-    def put_back(self, passage: Passage, handed_over: int) -> None:
+    def requeue(self, passage: DeliveryPlan, handed_over: int) -> None:
         """Only so many messages, one at least, were handed over: the rest is read again."""
         unsent = passage.steps[handed_over:]
         cursor = passage.steps[handed_over - 1][1]
-        self.buffer.came_back(len(unsent))
+        self.buffer.uncount_bypass(len(unsent))
         for lane in {message.priority for message, _ in unsent}:
             self._reread(lane, cursor[lane])
 
-    def fall_behind(self, position: Offset) -> None:
+    def rewind(self, position: Offset) -> None:
         """All lanes go back to catching up, because the live feed after `position` was missed."""
-        self.sort()
+        self.flush()
         self._read_through = [
             read if lane in self._behind else max(read, position)
             for lane, read in zip(LANES, self._read_through, strict=True)
         ]
         self._behind = EVERY_LANE
 
-    def waits_for(self, position: Offset) -> bool:
+    def is_ahead_of(self, position: Offset) -> bool:
         """Whether the client has seen more than its node, which is at `position`."""
         return position < self._not_before
 
     def request(self, position: Offset) -> PageRequest | None:
         """What must be read before anything may be taken, or `None`."""
-        if not self._behind or self.waits_for(position):
+        if not self._behind or self.is_ahead_of(position):
             return None
         lane = max(self._behind)
         if self.buffer and any(
-            self.buffer.first_place(better) is not None for better in LANES[lane:]
+            self.buffer.low_water(better) is not None for better in LANES[lane:]
         ):
             return None  # that leaves before
         limit = min(PAGE_MESSAGES, self.buffer.capacity)
@@ -150,7 +150,7 @@ class Delivery:
 
     def fill(
         self, request: PageRequest, page: Page, position: Offset, *, room: int
-    ) -> Replayed | None:
+    ) -> DirectPage | None:
         """Take the answer to `request`; `position` is how far the node's live feed has come.
 
         Returns what counts as handed over with this: the whole page if nothing waits here, no
@@ -167,22 +167,22 @@ class Delivery:
         self._hold(page, position)
         return None
 
-    def _hand_over(self, page: Page, position: Offset) -> Replayed | None:
+    def _hand_over(self, page: Page, position: Offset) -> DirectPage | None:
         """Count a page as handed over; `None` if there is no message in it."""
         if not page.messages:
             self._finish(page, position)
             return None
         before = self.cursor(position)
-        self.buffer.passed(len(page.messages), 0, 0)
+        self.buffer.count_bypass(len(page.messages), 0, 0)
         self._finish(page, position)
-        return Replayed(page, before, self.cursor(position))
+        return DirectPage(page, before, self.cursor(position))
 
     def _hold(self, page: Page, position: Offset) -> None:
         """Put a page into the buffer, as far as there is room."""
         for entry in page.entries:
             gap = self._unholdable(entry)
             if gap is not None:
-                self.buffer.mark(gap)
+                self.buffer.add_gap(gap)
                 self._read(page.lane, gap.through)
                 continue
             assert isinstance(entry, Message)
@@ -200,13 +200,13 @@ class Delivery:
         if page.complete and page.through >= position:
             self._behind -= {page.lane}
 
-    def horizon(self, position: Offset) -> Offset:
+    def subscribe_offset(self, position: Offset) -> Offset:
         """Where a new subscription begins: now, as the client or the node knows it."""
         return max(position, self._not_before)
 
     def take(self, now: float) -> Message | Gap | None:
         """The next message or gap to hand over; call it only when `request` is `None`."""
-        self.sort()
+        self.flush()
         return self.buffer.take(now)
 
     def discard(self, unwanted: Callable[[str], bool]) -> int:
@@ -214,12 +214,12 @@ class Delivery:
 
         A gap in others as well stays for those, but nobody knows its count any more.
         """
-        self.sort()
+        self.flush()
         return self.buffer.discard(unwanted)
 
     def cursor(self, position: Offset) -> Cursor:
         """The low-water mark of each lane; `position` is how far the live feed has come."""
-        self.sort()
+        self.flush()
         if not self._behind and not self.buffer and max(self._read_through) <= position:
             return Cursor.at(position)
         low, normal, high, critical = [
@@ -229,7 +229,7 @@ class Delivery:
         return Cursor((low, normal, high, critical))
 
     def _mark(self, lane: Priority, read: Offset, position: Offset) -> Offset:
-        first = self.buffer.first_place(lane)
+        first = self.buffer.low_water(lane)
         if first is not None:
             return Offset(first - 1)
         return read if lane in self._behind else max(read, position)
@@ -242,7 +242,7 @@ class Delivery:
             return None
         return Gap(entry.priority, entry.offset, entry.offset, (entry.topic,), 1)
 
-    def _sort(self, run: Run) -> bool:
+    def _offer_batch(self, run: LiveBatch) -> bool:
         """Offer a run to the buffer, but for lanes that catch up; whether it was offered any."""
         offered = False
         for message in run.messages:
@@ -257,7 +257,7 @@ class Delivery:
 
     def _reread(self, lane: Priority, after: Offset) -> None:
         """Send `lane` back to History from `after`; what it holds beyond is in there too."""
-        self.buffer.withdraw(lane, after)
+        self.buffer.evict_after(lane, after)
         if lane not in self._behind or self._read_through[lane] > after:
             self._behind |= {lane}
             self._read(lane, after)
@@ -269,14 +269,14 @@ class Delivery:
         self._read_through = read
 
 
-def pass_through(run: Run, position: Offset, now: float) -> Passage:
+def plan_delivery(run: LiveBatch, position: Offset, now: float) -> DeliveryPlan:
     """How `run`, which ends at `position` or before, leaves a connection that keeps up."""
     buffer = PriorityBuffer(run.count, max_bytes=max(run.size, 1))
-    delivery = Delivery(buffer, Cursor.at(BEGINNING), behind=NO_LANE)
-    delivery.unsorted = run
+    delivery = Delivery(buffer, Cursor.at(OFFSET_ZERO), behind=NO_LANE)
+    delivery.pending_batch = run
     steps: list[tuple[Message, Cursor]] = []
     while (message := delivery.take(now)) is not None:
         assert isinstance(message, Message)
         steps.append((message, delivery.cursor(position)))
     account = buffer.statistics()
-    return Passage(tuple(steps), account.conflated, account.expired)
+    return DeliveryPlan(tuple(steps), account.conflated, account.expired)

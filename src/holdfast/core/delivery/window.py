@@ -26,8 +26,8 @@ TARGET_DELAY = 0.1
 class Window:
     """What was sent on one connection and not acknowledged yet.
 
-    Invariants (tests/core/delivery/test_window.py runs it beside a plain list): `unacknowledged` is the sum
-    of what was sent beyond the last acknowledged cursor, and at most a `GRAIN` more;
+    Invariants (tests/core/delivery/test_window.py compares it with a plain list): `unacknowledged`
+    is the sum of what was sent beyond the last acknowledged cursor, and at most a `GRAIN` more;
     `MIN_BYTES <= size <= limit` (a smaller `limit` is the size); it is full only while something
     is unacknowledged, so an acknowledgement of the last frame always opens it.
     """

@@ -13,9 +13,9 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from ..cursor import Cursor
-from ..message import BEGINNING, BEST_FIRST, LANES, Gap, Message, Offset, Priority, UserId
+from ..message import BEST_FIRST, LANES, OFFSET_ZERO, Gap, Message, Offset, Priority, UserId
 from ..topics import TopicTree, is_pattern
-from .pages import Located, Page, PageRequest, Subscriptions, Survey, page_of
+from .pages import LogSlice, Page, PageRequest, ReplaySummary, Subscriptions, page_of
 from .retention import Retention
 from .topic_log import REMEMBERED, TopicLog
 
@@ -39,13 +39,13 @@ class History:
 
     def __init__(self, retention: Retention | None = None) -> None:
         self.retention = retention or Retention()
-        self.head: Offset = BEGINNING
+        self.head: Offset = OFFSET_ZERO
         self._logs: OrderedDict[Address, Logs] = OrderedDict()
         self._addresses: Counter[str] = Counter()  # how many addresses each topic has
         self._names = TopicTree()
         self._subjects: dict[tuple[str, str | None, str], tuple[Priority, Offset]] = {}
         self._bytes: int = 0
-        self._floor = [BEGINNING] * 4
+        self._floor = [OFFSET_ZERO] * 4
 
     @property
     def held_bytes(self) -> int:
@@ -102,9 +102,9 @@ class History:
             request = replace(request, up_to=self.head)
         return page_of(request, self._read(request.lane, subscriptions, user), now)
 
-    def survey(
+    def summarize(
         self, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None, now: float
-    ) -> Survey:
+    ) -> ReplaySummary:
         """What a resume from `cursor` has before it."""
         replay, lost, empty = 0, None, set(LANES)
         for lane in BEST_FIRST:
@@ -119,13 +119,13 @@ class History:
                 if count != 0:
                     gap = Gap(lane, begin, log.trimmed_through, (topic,), count)
                     lost = gap if lost is None else lost.merged(gap)
-        return Survey(replay, lost, frozenset(empty), self.head)
+        return ReplaySummary(replay, lost, frozenset(empty), self.head)
 
     # -- reading -----------------------------------------------------------------------------
 
     def _read(
         self, lane: Priority, subscriptions: Subscriptions, user: UserId | None
-    ) -> Iterator[Located]:
+    ) -> Iterator[LogSlice]:
         """Each log of `lane` that the subscriptions cover, once, with its `since`.
 
         For what was dropped altogether (`max_logs`) stands an empty log, trimmed to the floor;

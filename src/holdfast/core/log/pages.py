@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import merge
 
 from ..cursor import Cursor, Epoch, EventId
-from ..message import BEGINNING, Gap, Message, Offset, Priority
+from ..message import OFFSET_ZERO, Gap, Message, Offset, Priority
 from .topic_log import TopicLog
 
 Subscriptions = Mapping[str, Offset]
@@ -55,7 +55,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class DirectPage:
     """A page that was handed over as it is, with one message at least, and no gap.
 
     The connection stood at `before`, and stands at `after`.
@@ -68,12 +68,12 @@ class Replayed:
     def cursors(self) -> Iterator[Cursor]:
         """Where the connection was right after each message."""
         for mark in self._marks():
-            yield self.before.moved(self.page.lane, mark)
+            yield self.before.with_mark(self.page.lane, mark)
         yield self.after
 
     def ids(self, epoch: Epoch, token: str) -> list[str]:
         """Those as event ids; most of such an id is the same for the whole page."""
-        ids = EventId(epoch, self.before, token).along(self.page.lane, self._marks())
+        ids = EventId(epoch, self.before, token).format_series(self.page.lane, self._marks())
         return [*ids, str(EventId(epoch, self.after, token))]
 
     def _marks(self) -> list[Offset]:
@@ -82,7 +82,7 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class ReplaySummary:
     """What lies between a position and the head: messages to replay, and what is lost.
 
     `lost` is `None` when nothing is; `lost.count` may be unknown. Its lane is not meaningful.
@@ -92,14 +92,14 @@ class Survey:
     replay: int
     lost: Gap | None
     empty: frozenset[Priority] = frozenset()
-    through: Offset = BEGINNING
+    through: Offset = OFFSET_ZERO
 
 
-Located = tuple[str, TopicLog, Offset]
+LogSlice = tuple[str, TopicLog, Offset]
 """A topic, its log in one lane, and the `since` of whoever reads it."""
 
 
-def page_of(request: PageRequest, logs: Iterable[Located], now: float) -> Page:
+def page_of(request: PageRequest, logs: Iterable[LogSlice], now: float) -> Page:
     """The answer to `request`, whose `up_to` the logs reach, from the logs that it concerns."""
     lane, after, up_to = request.lane, request.after, request.up_to
     limit, max_bytes = request.limit, request.max_bytes
