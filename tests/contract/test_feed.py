@@ -69,7 +69,7 @@ class TestFollow:
         assert [m.body for m in batch.messages] == [b"1"]
 
     async def test_too_far_behind_is_told(self, broker: Broker) -> None:
-        """A follower farther behind than the feed keeps gets `truncated`, and history has the rest."""
+        """A follower too far behind gets `truncated`, and history has the rest."""
         begin = await broker.head()
         body = b"x" * 100_000
         for _ in range(100):

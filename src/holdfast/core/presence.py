@@ -49,7 +49,7 @@ class LocalPresence:
     def changes(self) -> tuple[list[Member], list[Member]]:
         """Who came and who went since the last call; the caller tells the others.
 
-        Whoever cannot tell them, or does not know whether they heard it, calls `schedule_full_sync`.
+        A caller that cannot tell them, or got no answer, calls `schedule_full_sync`.
         """
         changed, self._changed = self._changed, set[Member]()
         doubtful, self._doubtful = self._doubtful, set[Member]()

@@ -31,8 +31,8 @@ class Outbox:
     One task at a time waits in `next`. Everything else is synchronous, of the same event loop.
 
     Invariants (tests/runtime/test_connection.py): `next` ends after the connection is closed,
-    whoever closed it; a cancelled `next` has handed over nothing; nothing leaves a lane while a better
-    one holds, or has still to read, anything.
+    whoever closed it; a cancelled `next` has handed over nothing; nothing leaves a lane while a
+    better one holds, or has still to read, anything.
     """
 
     __slots__ = (

@@ -103,7 +103,7 @@ class PresenceReporter:
         try:
             moved = await store.update(self._id, joined, left, LEASE)
         except (BrokerUnavailable, OutcomeUnknown):
-            self._attendance.schedule_full_sync()  # whatever it knows: told again, it changes nothing
+            self._attendance.schedule_full_sync()  # a repeated member changes nothing
             return
         if not moved.is_known:
             self._attendance.schedule_full_sync()

@@ -29,7 +29,7 @@ class RedisPresence:
     """A `PresenceStore` in a hub.
 
     Each telling says which of those before it was carried out. If Redis does not know that one (its
-    keys were lost, or another server took over that lacked the end), `PresenceDelta.is_known` is false.
+    keys were lost, or another server took over that lacked the end), `is_known` is false.
     """
 
     def __init__(self, line: Line) -> None:

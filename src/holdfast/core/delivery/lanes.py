@@ -41,7 +41,7 @@ EVERY_LANE: frozenset[Priority] = frozenset(Priority)
 class Delivery:
     """The four lanes of a connection: a window on the log, never a store.
 
-    What the live feed brings is only noted at first (`pending_batch`), and sorted into the buffer when
+    The live feed is only noted at first (`pending_batch`), and sorted into the buffer when
     somebody looks. The run of a connection that keeps up never is: it is handed over in the way
     that is worked out once for all of them (`plan_delivery`).
 
