@@ -285,7 +285,7 @@ def script(source: str, first: int = 1, *, pattern: re.Pattern[str] = _SCRIPT) -
         elif match["block"]:
             inner = re.sub(r"^/\*+|\*+/$|^--\[=*\[|\]=*\]$", "", match["block"])
             stripped = re.sub(r"(?m)^\s*\*(?: |$)", "", inner).splitlines()
-            # A tag of a documentation comment begins a paragraph, and its name is not part of the prose.
+            # A tag of a documentation comment begins a paragraph; its name is not part of it.
             cleaned = []
             for number, content in enumerate(stripped):
                 if tag := re.match(r"\s*@\w+(?: \{[^}]*\})?(?: [\w.\[\]]+ -)?", content):
