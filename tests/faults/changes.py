@@ -152,7 +152,8 @@ async def periodic(world: World) -> Script:
 
         async def schedule() -> None:
             async with asyncio.timeout(25.0):
-                await again.run()
+                broadcaster = world.broadcaster
+                await again.run(broadcaster.publish, broadcaster.has_listeners, lambda: None)
 
         async def bounded() -> None:
             try:

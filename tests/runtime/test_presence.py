@@ -15,7 +15,13 @@ from holdfast.core.message import UserId
 from holdfast.core.presence import Member, NodeId, PresenceDelta
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
 from holdfast.runtime import presence
-from holdfast.runtime.presence import FULL_SYNC_INTERVAL, INTERVAL, LAST, LEASE, PresenceChange
+from holdfast.runtime.presence import (
+    FINAL_TIMEOUT,
+    FULL_SYNC_INTERVAL,
+    LEASE,
+    REPORT_INTERVAL,
+    PresenceChange,
+)
 from tests.support.reading import Reader
 from tests.support.virtual import wall_clock
 
@@ -62,7 +68,7 @@ async def test_users_over_all_nodes() -> None:
         two.connect(user="bob", topics=["t"]),
         two.connect(topics=["t"]),
     ):
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         for each in (one, two):
             assert await each.present("t") == {"ann", "bob"}
             assert await each.present("p.*") == {"ann"}
@@ -82,13 +88,13 @@ async def test_each_change_is_told_once() -> None:
         Broadcaster(broker=broker, presence=hook) as two,
     ):
         async with one.connect(user="ann", topics=["t"]):
-            await asyncio.sleep(2 * INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
             async with two.connect(user="ann", topics=["t"]):
-                await asyncio.sleep(2 * INTERVAL)
-            await asyncio.sleep(2 * INTERVAL)
+                await asyncio.sleep(2 * REPORT_INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
             assert sorted(told) == [("$user", "ann", True), ("t", "ann", True)]
             told.clear()
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         assert sorted(told) == [("$user", "ann", False), ("t", "ann", False)]
 
 
@@ -100,7 +106,7 @@ async def test_subscribing_and_unsubscribing_count() -> None:
     ):
         await broadcaster.subscribe(outbox, ["u"])
         await broadcaster.unsubscribe(outbox, ["t"])
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         assert await broadcaster.present("t") == frozenset()
         assert await broadcaster.present("u") == {"ann"}
 
@@ -110,9 +116,9 @@ async def test_whoever_is_back_at_once_was_not_away() -> None:
     told: list[PresenceChange] = []
     async with Broadcaster(presence=told.append, clock=wall_clock) as broadcaster:
         async with broadcaster.connect(user="ann"):
-            await asyncio.sleep(2.5 * INTERVAL)
+            await asyncio.sleep(2.5 * REPORT_INTERVAL)
         async with broadcaster.connect(user="ann"):
-            await asyncio.sleep(2 * INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
             assert [change.is_present for change in told] == [True]
 
 
@@ -124,7 +130,7 @@ async def test_node_that_ends_tells_who_went() -> None:
             Broadcaster(broker=broker, presence=True) as goes,
             goes.connect(user="ann"),
         ):
-            await asyncio.sleep(2 * INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
             assert await stays.online() == {"ann"}
         assert await stays.online() == frozenset()
 
@@ -133,10 +139,10 @@ async def test_who_was_taken_for_dead_is_there_again() -> None:
     """A node that the others know nothing of tells of its members again."""
     broker = Counted(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         await broker.presence.remove(broker.presence.nodes[0])
         assert await one.online() == frozenset()
-        await asyncio.sleep(3 * INTERVAL)
+        await asyncio.sleep(3 * REPORT_INTERVAL)
         assert await one.online() == {"ann"}
 
 
@@ -144,10 +150,10 @@ async def test_all_is_told_again_now_and_then() -> None:
     """What the store lost without knowing it is there again after a while."""
     broker = Counted(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         lost = [("$user", UserId("ann"))]
         await broker.presence.update(broker.presence.nodes[0], [], lost, LEASE)
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         assert await one.online() == frozenset()
         await asyncio.sleep(FULL_SYNC_INTERVAL)
         assert await one.online() == {"ann"}
@@ -167,12 +173,12 @@ async def test_who_goes_while_the_store_is_away_has_gone(
     broker = Counted(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=hook) as one:
         async with one.connect(user="ann"):
-            await asyncio.sleep(2 * INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
             broker.presence.error = error("away")
             broker.presence.is_carried_out = is_carried_out
-        await asyncio.sleep(4 * INTERVAL)
+        await asyncio.sleep(4 * REPORT_INTERVAL)
         broker.presence.error = None
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         assert await one.online() == frozenset()
         # What was carried out while nobody heard the answer, nobody hears of.
         assert told == ([True] if is_carried_out else [True, False])
@@ -194,13 +200,13 @@ async def test_hook_that_takes_long_delays_no_telling() -> None:
     ):
         for user in users:
             await stack.enter_async_context(slow.connect(user=user))
-        await asyncio.sleep(2 * INTERVAL)
+        await asyncio.sleep(2 * REPORT_INTERVAL)
         while len(told) < len(users):
             assert await other.online() == set(users)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(REPORT_INTERVAL)
         async with slow.connect(user="last"):
-            await asyncio.sleep(3 * INTERVAL)
-        await asyncio.sleep(3 * INTERVAL)
+            await asyncio.sleep(3 * REPORT_INTERVAL)
+        await asyncio.sleep(3 * REPORT_INTERVAL)
         assert {change.user for change in told[:-2]} == set(users)
         assert all(change.is_present for change in told[:-1])
         assert [(each.user, each.is_present) for each in told[-2:]] == [
@@ -213,7 +219,7 @@ async def test_hook_that_falls_behind_misses_the_oldest(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The backlog is bounded; it is said once that some were dropped, and the newest are told."""
-    monkeypatch.setattr(presence, "BACKLOG", 3)
+    monkeypatch.setattr(presence, "MAX_QUEUED_CHANGES", 3)
     told, gate = list[str](), asyncio.Event()
 
     async def hook(change: PresenceChange) -> None:
@@ -226,11 +232,11 @@ async def test_hook_that_falls_behind_misses_the_oldest(
     ):
         for n in range(8):
             await stack.enter_async_context(broadcaster.connect(user=f"u{n}"))
-            await asyncio.sleep(2 * INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
         gate.set()
-        await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(REPORT_INTERVAL)
         assert told == ["u0", "u5", "u6", "u7"]
-        assert caplog.text.count("ask `present`") == 1
+        assert caplog.text.count("use Broadcaster.presence") == 1
 
 
 async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureFixture) -> None:
@@ -247,11 +253,11 @@ async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureF
 
     async with Broadcaster(presence=hook, clock=wall_clock) as broadcaster:
         async with broadcaster.connect(user="ann"), broadcaster.connect(user="bob"):
-            await asyncio.sleep(2 * INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
         ending = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - ending <= INTERVAL + LAST
+    assert asyncio.get_running_loop().time() - ending <= REPORT_INTERVAL + FINAL_TIMEOUT
     assert began == cancelled == [True, True]
-    assert "2 were left" in caplog.text
+    assert "2 changes were left" in caplog.text
 
 
 async def test_node_that_cannot_say_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +285,7 @@ async def test_hook_that_raises_stops_nothing(caplog: pytest.LogCaptureFixture) 
     async with Broadcaster(presence=hook, clock=wall_clock) as broadcaster:
         for user in ("ann", "bob"):
             async with broadcaster.connect(user=user):
-                await asyncio.sleep(2 * INTERVAL)
+                await asyncio.sleep(2 * REPORT_INTERVAL)
     assert {"ann", "bob"} <= set(told)
     assert "presence hook failed" in caplog.text
 
@@ -303,7 +309,7 @@ async def test_departures_of_the_end_can_be_published(caplog: pytest.LogCaptureF
         await reader.hello()
         goes = Broadcaster(broker=broker, presence=told)
         async with goes, goes.connect(user="ann", topics=["t"]):
-            await asyncio.sleep(2 * INTERVAL)
+            await asyncio.sleep(2 * REPORT_INTERVAL)
         got = await reader.take(3)
         assert got[0] is True
         assert False in got

@@ -179,7 +179,7 @@ class Broker(Protocol):
     async def summarize(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
     ) -> ReplaySummary | None:
-        """Summarize what lies between `cursor` and the head (`History.summarize`); `None` as in `read`."""
+        """Count what lies between `cursor` and the head (`History.summarize`); `None` as in `read`."""
         ...
 
     async def sweep(self) -> None:

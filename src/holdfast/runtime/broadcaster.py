@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from ..brokers.protocol import Broker
 from ..core.connection import CloseReason
 from ..core.message import Offset, Priority, UserId
+from ..core.presence import LocalPresence
 from ..core.topics import USER_TOPIC
 from ..errors import ConfigurationError
 from .audit import AuditAction, AuditHook
@@ -21,7 +22,7 @@ from .node import Node
 from .opening import ConnectRequest, Opening
 from .options import Options, OptionsDict
 from .periodic import PeriodicSource, Source
-from .presence import PresenceHook, PresenceReporter
+from .presence import PresenceHook
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics, of_connections, of_node
 from .subscriptions import MaySubscribe, Subscriber
@@ -52,7 +53,9 @@ class Broadcaster:
         self.options = Options(**options)
         self._node = Node(self.options.broker(broker, clock), self.options, clock, audit)
         hook = None if isinstance(presence, bool) else presence
-        self._life = Lifecycle(self._node, PresenceReporter(self._node, hook) if presence else None)
+        if presence:
+            self._node.registry.attendance = LocalPresence()
+        self._life = Lifecycle(self._node, self.publish, hook)
         self._subscriber = Subscriber(self._node)
         self._admission = Handshake(self._node, self._subscriber)
 
@@ -184,7 +187,8 @@ class Broadcaster:
         anything else of the event loop, must therefore be a coroutine function.
         """
         options = PublishOptions(priority=priority, key=key, ttl=ttl)
-        made = PeriodicSource(self._node, topic, source, self.publish, interval, **options)
+        max_bytes = self.options.max_message_bytes
+        made = PeriodicSource(topic, source, interval, options, max_bytes=max_bytes)
         self._life.add_source(made)
         return made
 

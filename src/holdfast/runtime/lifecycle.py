@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import anyio
@@ -14,11 +15,12 @@ from anyio.abc import TaskGroup
 from ..brokers.protocol import Head
 from ..core.connection import CloseReason
 from ..errors import BroadcasterFailed, NotRunning, WrongThread
+from .presence import PresenceReporter
 
 if TYPE_CHECKING:
     from .node import Node
-    from .periodic import PeriodicSource
-    from .presence import PresenceReporter
+    from .periodic import PeriodicSource, Publish
+    from .presence import PresenceHook
 
 _logger = logging.getLogger("holdfast")
 
@@ -49,10 +51,12 @@ class Lifecycle:
     connection ends and `check_running` raises.
     """
 
-    def __init__(self, node: Node, teller: PresenceReporter | None) -> None:
+    def __init__(self, node: Node, publish: Publish, presence_hook: PresenceHook | None) -> None:
         self.state = BroadcasterState.NEW
         self._node = node
-        self._teller = teller
+        self._publish = publish
+        self._presence_hook = presence_hook
+        self._reporter: PresenceReporter | None = None
         self._sources: list[PeriodicSource] = []
         node.on_listeners = self._listeners_changed
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -84,9 +88,14 @@ class Lifecycle:
         self.state = BroadcasterState.RUNNING
         upkeep = self._node.upkeep
         tasks: list[Task] = [self._follow, upkeep.heartbeats, upkeep.sweeps]
-        tasks += [source.run for source in self._sources]
-        if self._teller is not None:
-            tasks.append(self._teller.run)
+        tasks += [self._run_of(source) for source in self._sources]
+        if (local := self._node.registry.attendance) is not None:
+            local.schedule_full_sync()  # the store does not have the members of an earlier run
+            store = self._node.broker.presence
+            self._reporter = PresenceReporter(
+                store, local, self._presence_hook, self._node.monotonic
+            )
+            tasks.append(self._reporter.run)
         for task in tasks:
             self._tasks.start_soon(self._watch, task)
 
@@ -95,7 +104,7 @@ class Lifecycle:
         self._sources = [known for known in self._sources if not known.is_cancelled]
         self._sources.append(source)
         if self._tasks is not None:
-            self._tasks.start_soon(self._watch, source.run)
+            self._tasks.start_soon(self._watch, self._run_of(source))
 
     async def stop(self) -> None:
         """Drain, end all tasks, close the broker; a cancellation does not cut it short."""
@@ -104,8 +113,8 @@ class Lifecycle:
         try:
             with anyio.CancelScope(shield=True):
                 await self.drain()
-                if self._teller is not None:
-                    await self._teller.leave()  # while its hook can still publish
+                if self._reporter is not None:
+                    await self._reporter.stop()  # while its hook can still publish
                 await self._node.finish()
         finally:
             self._tasks = None
@@ -165,6 +174,13 @@ class Lifecycle:
         while True:
             node.deliver(await node.broker.follow(Head(node.epoch, node.ingested)))
             await asyncio.sleep(node.options.flush_interval or 0)
+
+    def _run_of(self, source: PeriodicSource) -> Task:
+        has_listeners = self._node.registry.has_listeners
+        return partial(source.run, self._publish, has_listeners, self._count_source_error)
+
+    def _count_source_error(self) -> None:
+        self._node.counters.source_errors += 1
 
     def _listeners_changed(self) -> None:
         for source in self._sources:

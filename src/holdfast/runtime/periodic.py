@@ -1,4 +1,4 @@
-"""PeriodicSource: publishes what a function returns, only while somebody listens."""
+"""PeriodicSource: publishes what a function returns, only while the topic has a listener."""
 
 from __future__ import annotations
 
@@ -6,93 +6,105 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import anyio.to_thread
-from typing_extensions import Unpack
 
 from ..core.validation import check_number
 from .publishing import PublishOptions, make_draft
 
-if TYPE_CHECKING:
-    from .node import Node
-
 Source = Callable[[], object]
-"""Returns what to publish, or `None` for nothing this time. A plain function is called in a
-worker thread, because it may block; a coroutine function is awaited in the event loop."""
+"""Returns the data to publish, or `None` to publish nothing this time.
+
+A plain function is called in a worker thread, because it may block. A coroutine function is
+awaited in the event loop.
+"""
+
+Publish = Callable[..., Awaitable[object]]
+"""Called as `publish(topic, data, **options)`; `Broadcaster.publish` is one."""
 
 _logger = logging.getLogger("holdfast")
 
 
 class PeriodicSource:
-    """One source and its schedule; made by `Broadcaster.periodic`.
+    """A source, its topic and its schedule; `Broadcaster.periodic` makes it.
 
-    It is called when the first listener comes, then every `interval` seconds until the last one
-    has gone, and never more often than that. What it raises is logged and counted, and the
-    schedule goes on.
+    The source is called when the topic gets its first listener, then every `interval` seconds
+    until the last listener leaves, and at most once per `interval`. An exception that the source
+    raises is logged and counted, and the schedule continues.
+
+    The object outlives a run of the Broadcaster: each run calls `run` once.
     """
 
     def __init__(
         self,
-        node: Node,
         topic: str,
         source: Source,
-        publish: Callable[..., Awaitable[object]],
         interval: float,
-        **options: Unpack[PublishOptions],
+        options: PublishOptions,
+        *,
+        max_bytes: int,
     ) -> None:
-        """Raises `ConfigurationError` and `PublishError` for what could never be published."""
+        """Check the arguments, so that a mistake is found here and not at the first publish.
+
+        Raises:
+            ConfigurationError: `interval` is not a number over 0.
+            PublishError: `topic` or `options` cannot be published with.
+        """
         check_number("interval", interval)
-        max_bytes = node.options.max_message_bytes
         make_draft(topic, None, **options, now=0.0, max_bytes=max_bytes)
         self.topic = topic
-        self._node = node
         self._source = source
-        self._publish = partial(publish, topic, **options)
         self._interval = interval
-        self._changed = asyncio.Event()
-        self._cancelled = False
+        self._options = options
+        self._wake_up: asyncio.Event | None = None
+        self._is_cancelled = False
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it was stopped for good."""
-        return self._cancelled
+        """True after `cancel` was called."""
+        return self._is_cancelled
 
     def cancel(self) -> None:
-        """Stop for good, after the call that is under way."""
-        self._cancelled = True
-        self._changed.set()
+        """Stop for good; a call of the source that is running is completed first."""
+        self._is_cancelled = True
+        self.listeners_changed()
 
     def listeners_changed(self) -> None:
-        """Look again whether anybody listens."""
-        self._changed.set()
+        """Check again whether the topic has a listener."""
+        if self._wake_up is not None:
+            self._wake_up.set()
 
-    async def run(self) -> None:
-        """The task; it belongs to the Broadcaster."""
-        self._changed = asyncio.Event()  # of this loop, if another one ran before
-        while not self._cancelled:
-            self._changed.clear()
-            if not self._node.registry.has_listeners(self.topic):
-                await self._changed.wait()
+    async def run(
+        self,
+        publish: Publish,
+        has_listeners: Callable[[str], bool],
+        on_error: Callable[[], None],
+    ) -> None:
+        """Call the source on schedule until `cancel`; a task of the Broadcaster.
+
+        Args:
+            publish: publishes one result of the source.
+            has_listeners: tells whether a topic has a listener now.
+            on_error: called once for each call or publish that fails.
+        """
+        wake_up = self._wake_up = asyncio.Event()
+        while not self._is_cancelled:
+            wake_up.clear()
+            if not has_listeners(self.topic):
+                await wake_up.wait()
                 continue
-            await self._publish_once()
+            try:
+                data = await self._call()
+                if data is not None:
+                    await publish(self.topic, data, **self._options)
+            except Exception:
+                on_error()
+                _logger.exception("the periodic source of %r failed; it is retried", self.topic)
             await asyncio.sleep(self._interval)
 
-    async def _publish_once(self) -> None:
-        try:
-            data = await self._call()
-            if data is not None:
-                await self._publish(data)
-        except Exception:
-            self._node.counters.source_errors += 1
-            _logger.exception(
-                "the periodic source of %r failed; it will be called again", self.topic
-            )
-
     async def _call(self) -> object:
-        if inspect.iscoroutinefunction(self._source) or inspect.iscoroutinefunction(
-            getattr(self._source, "__call__", None)  # noqa: B004 - the method itself is asked for
-        ):
+        method = getattr(self._source, "__call__", None)  # noqa: B004 - of an instance
+        if inspect.iscoroutinefunction(self._source) or inspect.iscoroutinefunction(method):
             return await cast("Awaitable[object]", self._source())
         return await anyio.to_thread.run_sync(self._source, abandon_on_cancel=True)

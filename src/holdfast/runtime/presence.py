@@ -1,4 +1,9 @@
-"""Teller: tells the other nodes who is here, and the application who came and went anywhere."""
+"""PresenceReporter: reports this node's presence to the store, and calls the presence hook.
+
+Once a second, `PresenceReporter` writes the changes of `LocalPresence` to the `PresenceStore`.
+The store answers with the changes over all nodes, and each of those goes to the hook of exactly
+one node: the node whose report caused or discovered the change.
+"""
 
 from __future__ import annotations
 
@@ -9,40 +14,43 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import anyio
 
+from ..brokers.protocol import PresenceStore
 from ..core.message import UserId
 from ..core.presence import LocalPresence, NodeId, PresenceDelta
 from ..errors import BrokerUnavailable, OutcomeUnknown
 
-if TYPE_CHECKING:
-    from .node import Node
-
 _logger = logging.getLogger("holdfast")
 
-INTERVAL = 1.0
-"""Seconds between two tellings. Who is back within that has not been away."""
+REPORT_INTERVAL = 1.0
+"""Seconds between two reports. A user who reconnects within one is not reported at all."""
 
 LEASE = 10.0
-"""Seconds after which a node that tells nothing is dead."""
+"""Seconds without a report after which other nodes consider a node dead."""
 
 FULL_SYNC_INTERVAL = 600.0
-"""Seconds after which a node tells all again: by then the others know what a store has lost."""
+"""Seconds between two reports of all members, which repair entries that the store has lost."""
 
-BACKLOG = 10_000
-"""Changes that wait for the hook, at the most."""
+MAX_QUEUED_CHANGES = 10_000
+"""Changes that wait for the hook, at most; beyond that, the oldest are dropped."""
 
-LAST = 1.0
-"""Seconds that the hook has for what is left when the node ends."""
+FINAL_TIMEOUT = 1.0
+"""Seconds that the hook gets for the queued changes when the node stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class PresenceChange:
-    """A user came to a topic or left it: with the first connection, or the last, over all nodes.
+    """A user joined or left a topic, counted over all nodes and all connections of the user.
 
-    `topic` is what was subscribed to, a topic or a pattern; `$user` stands for being online.
+    Example: ann opens two tabs on two nodes. The first tab is a change with `is_present` true,
+    the second tab is not a change; closing both is one change with `is_present` false.
+
+    Attributes:
+        topic: the topic or pattern that was subscribed to; `$user` means being online at all.
+        user: the user.
+        is_present: whether the user joined (True) or left (False).
     """
 
     topic: str
@@ -51,71 +59,83 @@ class PresenceChange:
 
 
 PresenceHook = Callable[[PresenceChange], Awaitable[None] | None]
-"""Called for each change on one node only, in the event loop, one after the other.
+"""Called for each change on one node only, in the event loop, one change at a time, in order.
 
-What it raises is logged. It may take its time: beyond a backlog the oldest changes are dropped.
+An exception is logged. A slow hook delays nothing but later changes; of more than 10,000 waiting
+changes, the oldest are dropped.
 """
 
 
 class PresenceReporter:
-    """One per node that keeps presence.
+    """The presence task of one run of a node.
 
-    Invariant (tests/runtime/test_presence.py): it tells on time, whatever the hook does.
+    Invariant (tests/runtime/test_presence.py): a slow or failing hook never delays a report.
+
+    Args:
+        store: the members of all nodes.
+        local: the members of this node; the connection registry updates it.
+        hook: called for each change that this node's reports cause or discover.
+        monotonic: seconds of the event loop's clock.
     """
 
-    def __init__(self, node: Node, hook: PresenceHook | None) -> None:
-        self._node = node
-        self._reports = PresenceHookQueue(hook) if hook is not None else None
-        self._attendance = node.registry.attendance = LocalPresence()
-        self._id = NodeId("")
-        self._has_left = False
+    def __init__(
+        self,
+        store: PresenceStore,
+        local: LocalPresence,
+        hook: PresenceHook | None,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._local = local
+        self._queue = PresenceHookQueue(hook) if hook is not None else None
+        self._monotonic = monotonic
+        self._node = NodeId(secrets.token_urlsafe(9))
+        self._is_stopped = False
 
     async def run(self) -> None:
-        """The task; it belongs to the Broadcaster."""
-        self._id = NodeId(secrets.token_urlsafe(9))  # made here, so that no fork inherits it
-        self._has_left = False
+        """Report every second until `stop`, and call the hook beside it."""
         async with anyio.create_task_group() as tasks:
-            if self._reports is not None:
-                tasks.start_soon(self._reports.run)
-            await self._tell_for_ever()
+            if self._queue is not None:
+                tasks.start_soon(self._queue.run)
+            full_sync_at = self._monotonic() + FULL_SYNC_INTERVAL
+            while not self._is_stopped:
+                await self._report()
+                await asyncio.sleep(REPORT_INTERVAL)
+                if self._monotonic() >= full_sync_at:
+                    self._local.schedule_full_sync()
+                    full_sync_at += FULL_SYNC_INTERVAL
 
-    async def leave(self) -> None:
-        """The node ends: take its members along, and let the hook hear of it, for a moment."""
-        self._has_left = True
-        self._attendance.schedule_full_sync()
-        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):  # the lease ends by itself
-            self._report(await self._node.broker.presence.remove(self._id))
-        if self._reports is not None:
-            await self._reports.finish()
+    async def stop(self) -> None:
+        """Remove the node's members from the store; call the hook for what is queued.
 
-    async def _tell_for_ever(self) -> None:
-        retell_at = self._node.monotonic() + FULL_SYNC_INTERVAL
-        while not self._has_left:
-            await self._tell()
-            await asyncio.sleep(INTERVAL)
-            if self._node.monotonic() >= retell_at:
-                self._attendance.schedule_full_sync()
-                retell_at += FULL_SYNC_INTERVAL
+        The caller stops the reporter while `run` still runs and the hook can still publish. The
+        hook gets at most `FINAL_TIMEOUT` seconds.
+        """
+        self._is_stopped = True
+        # If the store cannot be reached, the members leave when the lease of this node ends.
+        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
+            self._enqueue(await self._store.remove(self._node))
+        if self._queue is not None:
+            await self._queue.finish()
 
-    async def _tell(self) -> None:
-        store = self._node.broker.presence
-        joined, left = self._attendance.changes()
+    async def _report(self) -> None:
+        joined, left = self._local.changes()
         try:
-            moved = await store.update(self._id, joined, left, LEASE)
+            delta = await self._store.update(self._node, joined, left, LEASE)
         except (BrokerUnavailable, OutcomeUnknown):
-            self._attendance.schedule_full_sync()  # a repeated member changes nothing
+            self._local.schedule_full_sync()  # reporting a member twice changes nothing
             return
-        if not moved.is_known:
-            self._attendance.schedule_full_sync()
-        self._report(moved)
+        if not delta.is_known:
+            self._local.schedule_full_sync()
+        self._enqueue(delta)
 
-    def _report(self, moved: PresenceDelta) -> None:
-        if self._reports is not None:
-            self._reports.add(moved)
+    def _enqueue(self, delta: PresenceDelta) -> None:
+        if self._queue is not None:
+            self._queue.add(delta)
 
 
 class PresenceHookQueue:
-    """What the hook is still to be told, in order."""
+    """The changes that wait for the hook, in order, at most `MAX_QUEUED_CHANGES`."""
 
     def __init__(self, hook: PresenceHook) -> None:
         self._hook = hook
@@ -123,48 +143,45 @@ class PresenceHookQueue:
         self._added = asyncio.Event()
         self._is_dropping = False
 
-    def add(self, moved: PresenceDelta) -> None:
-        """Report this as well; does not wait."""
-        self._waiting.extend(PresenceChange(*member, is_present=True) for member in moved.joined)
-        self._waiting.extend(PresenceChange(*member, is_present=False) for member in moved.left)
+    def add(self, delta: PresenceDelta) -> None:
+        """Queue the changes of `delta`; does not wait."""
+        self._waiting.extend(PresenceChange(*member, is_present=True) for member in delta.joined)
+        self._waiting.extend(PresenceChange(*member, is_present=False) for member in delta.left)
         self._added.set()
-        excess = len(self._waiting) - BACKLOG
+        excess = len(self._waiting) - MAX_QUEUED_CHANGES
         for _ in range(excess):
             self._waiting.popleft()
         if excess > 0 and not self._is_dropping:
-            _warn("it takes too long; until it has caught up, the oldest are dropped")
+            _warn("the hook is too slow, and the oldest changes are dropped until it catches up")
             self._is_dropping = True
 
     async def run(self) -> None:
-        """Call the hook for each, for ever; who cancels it cancels the hook."""
-        self._added = asyncio.Event()  # of this loop
+        """Call the hook for each change; cancellation also cancels the running call."""
         while True:
             await self._call_all()
             self._added.clear()
             await self._added.wait()
 
     async def finish(self) -> None:
-        """Call the hook for what is left, for a moment; then forget the rest."""
-        with anyio.move_on_after(LAST):
+        """Call the hook for the queued changes for `FINAL_TIMEOUT` seconds; drop the rest."""
+        with anyio.move_on_after(FINAL_TIMEOUT):
             await self._call_all()
         if self._waiting:
-            _warn(f"the node has ended, and {len(self._waiting)} were left")
+            _warn(f"the node has stopped, and {len(self._waiting)} changes were left")
         self._waiting.clear()
 
     async def _call_all(self) -> None:
         while self._waiting:
-            await self._call(self._waiting.popleft())
-            await asyncio.sleep(0)  # a hook that never waits lets others run all the same
+            change = self._waiting.popleft()
+            try:
+                result = self._hook(change)
+                if result is not None:
+                    await result
+            except Exception:
+                _logger.exception("the presence hook failed on %r", change.topic)
+            await asyncio.sleep(0)  # a hook that never waits still lets other tasks run
         self._is_dropping = False
 
-    async def _call(self, change: PresenceChange) -> None:
-        try:
-            answer = self._hook(change)
-            if answer is not None:
-                await answer
-        except Exception:
-            _logger.exception("the presence hook failed on %r", change.topic)
 
-
-def _warn(why: str) -> None:
-    _logger.warning("the presence hook is not told of all changes (%s): ask `present` instead", why)
+def _warn(reason: str) -> None:
+    _logger.warning("the presence hook misses changes (%s): use Broadcaster.presence", reason)
