@@ -147,7 +147,7 @@ async def test_what_looks_at_much_does_not_go_together(client: Redis, hub: str) 
     asking = line(client, hub)
     await asking.call(script.HEAD)
     before = await calls()
-    big = script.Operation("refresh", ["nobody"] * 3000)
+    big = script.Operation("refresh_sessions", ["nobody"] * 3000)
     await asyncio.gather(*(asking.call(big) for _ in range(10)))
     assert await calls() - before == 5
 

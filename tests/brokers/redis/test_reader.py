@@ -32,7 +32,7 @@ def draft(number: object, topic: str = "t") -> Draft:
 
 async def key_of(client: Redis, hub: str, kind: str) -> str:
     """The name of a key of the log."""
-    space: Any = await client.hget(f"{keys.prefix(hub)}:log", "space")
+    space: Any = await client.hget(f"{keys.prefix(hub)}:log", "log_id")
     return f"{keys.prefix(hub)}:{space.decode()}:{kind}"
 
 
@@ -69,12 +69,12 @@ STRANGE: dict[str, tuple[str, dict[str, str]]] = {
     "no fields of ours, the next id": ("3-0", {"x": "1"}),
     "an id by the clock": ("*", {"x": "1"}),
     "a second part of an id": ("2-1", {"x": "1"}),
-    "a body of two lines": ("3-0", {"b": "a\nb", "s": "1", "t": "t", "p": "1", "u": "-", "e": "?"}),
-    "no number": ("3-0", {"b": "a", "s": "soon", "t": "t", "p": "1", "u": "-", "e": "?"}),
-    "no topic": ("3-0", {"b": "a", "s": "1", "t": "..", "p": "1", "u": "-", "e": "?"}),
-    "no lane": ("3-0", {"b": "a", "s": "1", "t": "t", "p": "9", "u": "-", "e": "?"}),
-    "another epoch": ("3-0", {"b": "a", "s": "1", "t": "t", "p": "1", "u": "-", "e": "?"}),
-    "no text": ("3-0", {"b": "a", "s": "1", "t": "\udcff", "p": "1", "u": "\udcff", "e": "?"}),
+    "a body of two lines": ("3-0", {"b": "a\nb", "s": "1", "a": "-:t", "p": "1", "e": "?"}),
+    "no number": ("3-0", {"b": "a", "s": "soon", "a": "-:t", "p": "1", "e": "?"}),
+    "no topic": ("3-0", {"b": "a", "s": "1", "a": "-:..", "p": "1", "e": "?"}),
+    "no lane": ("3-0", {"b": "a", "s": "1", "a": "-:t", "p": "9", "e": "?"}),
+    "another epoch": ("3-0", {"b": "a", "s": "1", "a": "-:t", "p": "1", "e": "?"}),
+    "no text": ("3-0", {"b": "a", "s": "1", "a": "\udcff:\udcff", "p": "1", "e": "?"}),
 }
 
 

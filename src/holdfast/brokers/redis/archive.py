@@ -83,7 +83,7 @@ class Archive:
         """What Redis says of these; one operation counts no more than others may wait for."""
         rest = [int(max(Priority)), 1, 0]
         while rest:
-            operation = Operation("survey", (*cursor.marks, *rest, *_flat(part, OFFSET_ZERO)))
+            operation = Operation("summarize", (*cursor.marks, *rest, *_flat(part, OFFSET_ZERO)))
             found: list[list[int]]
             found, *rest = await self._shared(operation, None, cursor.highest)
             for row in found:
@@ -101,7 +101,7 @@ class Archive:
         for expression, since in subscriptions.items():
             if is_pattern(expression):
                 begin = max(after, since)
-                asking = Operation("changed", (begin - begin % STEP,))
+                asking = Operation("changed_addresses", (begin - begin % STEP,))
                 changed: Changed = await self._shared(asking, _by_user, as_of)
                 for reader in readers:
                     for topic in changed[reader].match(expression) if reader in changed else ():

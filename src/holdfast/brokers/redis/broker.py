@@ -185,7 +185,7 @@ class RedisBroker:
         await self._tokens.refresh()
         while await self._line.call(Operation("trim_aged", (SWEPT,))):
             pass
-        for name in ("expire", "forget_idle"):
+        for name in ("expire_sessions", "drop_idle"):
             while await self._line.call(Operation(name, (SWEPT,))) >= SWEPT:
                 pass
 

@@ -1,4 +1,9 @@
-"""Messages as stream entries, there and back."""
+"""Stream entries: how a message is stored, encoding and decoding side by side.
+
+The names of the fields are one letter long, because every message has them. lua/entry.lua names the
+fields that the script reads; it stores any other field as it came. In the feed, the script adds
+the address (`a`), the lane (`p`) and the epoch (`e`).
+"""
 
 from __future__ import annotations
 
@@ -9,52 +14,61 @@ from ...core.message import Message, Offset, Priority, UserId
 from ...core.topics import USER_TOPIC, check_topic
 from ...errors import InvalidTopic
 from ..protocol import Draft
-from .keys import address, owner, parse_address
-from .script import Operation
+from .keys import address, parse_address
+from .script import Argument, Operation
 
 _LANES = {str(int(lane)).encode(): lane for lane in Priority}
 
 
 def publish(draft: Draft) -> Operation:
-    """The operation that appends a message."""
+    """Return the operation that appends a message (lua/operations/publish.lua)."""
+    key = draft.idempotency_key
     return Operation(
         "publish",
         (
             address(draft.topic, draft.to_user),
             int(draft.priority),
-            repr(draft.timestamp),
-            draft.body,
-            draft.topic,
-            _optional(draft.key),
-            "" if draft.expires_at is None else repr(draft.expires_at),
-            owner(draft.to_user),
-            _optional(draft.idempotency_key),
+            "-" if key is None else f"+{key}",
+            *_encode(draft),
         ),
     )
 
 
-def _optional(value: str | None) -> str:
-    return "-" if value is None else f"+{value}"
+def _encode(draft: Draft) -> list[Argument]:
+    fields: list[Argument] = ["b", draft.body, "s", repr(draft.timestamp)]
+    if draft.key is not None:
+        fields += ("k", draft.key)
+    if draft.expires_at is not None:
+        fields += ("x", repr(draft.expires_at))
+    return fields
 
 
-def pairs(raw: Any) -> dict[bytes, bytes]:
-    """The fields of an entry, which Redis gives as a flat list."""
-    if hasattr(raw, "items"):  # redis-py has parsed it
-        return dict(raw.items())
-    return dict(zip(raw[::2], raw[1::2], strict=False))
-
-
-def offset_of(id: bytes) -> Offset:
-    """The offset in an entry's id."""
-    return Offset(int(id.partition(b"-")[0]))
+def _decode(
+    id: bytes, fields: dict[bytes, bytes], topic: str, lane: Priority, user: UserId | None
+) -> Message:
+    key, expires_at = fields.get(b"k"), fields.get(b"x")
+    return Message(
+        offset=offset_of(id),
+        topic=topic,
+        priority=lane,
+        to_user=user,
+        body=_check_body(fields[b"b"]),
+        timestamp=float(fields[b"s"]),
+        key=None if key is None else key.decode(),
+        expires_at=None if expires_at is None else float(expires_at),
+    )
 
 
 def from_feed(id: bytes, fields: dict[bytes, bytes]) -> tuple[Epoch, Message] | None:
-    """A message of the feed, with its epoch; `None` for an entry that is not ours."""
+    """Decode an entry of the feed; `None` if another program wrote it.
+
+    Returns:
+        The epoch in which the message was published, and the message.
+    """
     try:
-        topic, user = parse_address(f"{fields[b'u'].decode()}:{fields[b't'].decode()}")
-        message = _message(id, fields, topic, _LANES[fields[b"p"]], user)
-        return Epoch(fields[b"e"].decode()), message
+        topic, user = parse_address(fields[b"a"].decode())
+        _check_target(topic, user)
+        return Epoch(fields[b"e"].decode()), _decode(id, fields, topic, _LANES[fields[b"p"]], user)
     except (KeyError, ValueError, InvalidTopic):
         return None
 
@@ -62,28 +76,33 @@ def from_feed(id: bytes, fields: dict[bytes, bytes]) -> tuple[Epoch, Message] | 
 def from_log(
     id: bytes, fields: dict[bytes, bytes], topic: str, lane: Priority, user: UserId | None
 ) -> Message | None:
-    """A message of one log; `None` for an entry that is not ours."""
+    """Decode an entry of a topic log; `None` if another program wrote it."""
     try:
-        return _message(id, fields, topic, lane, user)
+        _check_target(topic, user)
+        return _decode(id, fields, topic, lane, user)
     except (KeyError, ValueError, InvalidTopic):
         return None
 
 
-def _message(
-    id: bytes, fields: dict[bytes, bytes], topic: str, lane: Priority, user: UserId | None
-) -> Message:
+def pairs(raw: Any) -> dict[bytes, bytes]:
+    """Return the fields of an entry, which Redis sends as a flat list, by name."""
+    if hasattr(raw, "items"):  # redis-py has parsed it
+        return dict(raw.items())
+    return dict(zip(raw[::2], raw[1::2], strict=False))
+
+
+def offset_of(id: bytes) -> Offset:
+    """Return the offset in an entry's id, `<offset>-0`."""
+    return Offset(int(id.partition(b"-")[0]))
+
+
+def _check_target(topic: str, user: UserId | None) -> None:
     if not (topic == USER_TOPIC and user is not None):
         check_topic(topic)
-    body, key, expires = fields[b"b"], fields.get(b"k"), fields.get(b"x")
+
+
+def _check_body(body: bytes) -> bytes:
+    """Return a body that is one line; another program may have written another one."""
     if not body or b"\n" in body or b"\r" in body or b"\0" in body:
         raise ValueError("a frame is one line")
-    return Message(
-        offset=offset_of(id),
-        topic=topic,
-        priority=lane,
-        body=body,
-        timestamp=float(fields[b"s"]),
-        key=None if key is None else key.decode(),
-        expires_at=None if expires is None else float(expires),
-        to_user=user,
-    )
+    return body

@@ -80,7 +80,7 @@ class RedisPresence:
 
     async def users(self, topic: str) -> frozenset[UserId]:
         """See `PresenceStore.users`."""
-        owners: list[bytes] = await self._line.call(Operation("present", (topic,)))
+        owners: list[bytes] = await self._line.call(Operation("presence_users", (topic,)))
         return frozenset(user for each in owners if (user := keys.parse_owner(text(each))))
 
 

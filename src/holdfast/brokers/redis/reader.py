@@ -71,7 +71,7 @@ class Reader:
         self.end, self._line.on_end = None, self.note
         await self._line.call(HEAD)
         # With the oldest that is there: most who come back need nothing older.
-        oldest = await self._line.call(Operation("tail", (0, 1)))
+        oldest = await self._line.call(Operation("read_feed", (0, 1)))
         end = self._known()
         first = entries.offset_of(oldest[0][0]) if oldest else Offset(end.head + 1)
         self._begin_at(Offset(first - 1), end)
@@ -175,7 +175,7 @@ class Reader:
         replica, end = self.replica, self._known()
         if end.head <= replica.head:
             return
-        found = await self._line.call(Operation("tail", (replica.head, ENTRIES)))
+        found = await self._line.call(Operation("read_feed", (replica.head, ENTRIES)))
         if self.replica is replica and self._known().epoch == end.epoch:
             pairs = [(id, entries.pairs(fields)) for id, fields in found]
             if not self._ingest(pairs):

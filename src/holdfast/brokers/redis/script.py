@@ -14,22 +14,44 @@ from typing import Any
 from ...core.cursor import Epoch
 from ...core.message import Offset
 
-PARTS = (
-    "hub.lua",
-    "log.lua",
-    "address.lua",
-    "publishing.lua",
-    "reading.lua",
-    "sweeping.lua",
-    "sessions.lua",
-    "presence.lua",
-    "run.lua",
+SHARED = (
+    "call",
+    "storage",
+    "settings",
+    "log",
+    "entry",
+    "topic_log",
+    "feed",
+    "idempotency",
+    "reading",
+    "sessions",
+    "presence",
 )
-"""In this order: each uses what is written before it."""
+"""The shared parts in lua/, in the order of their dependencies."""
 
-TEXT = "\n".join(
-    files("holdfast.brokers.redis").joinpath(part).read_text("utf-8") for part in PARTS
-)
+
+def _join() -> str:
+    """Join the files of lua/ into the text of the script.
+
+    Each shared part becomes a local table of its name. Each file of lua/operations becomes an
+    entry of `operations` that makes the operation, so that a call makes only those that it runs.
+    """
+    folder = files("holdfast.brokers.redis").joinpath("lua")
+    parts = [
+        f"local {name} = (function()\n{folder.joinpath(f'{name}.lua').read_text('utf-8')}end)()\n"
+        for name in SHARED
+    ]
+    operations = sorted(folder.joinpath("operations").iterdir(), key=lambda file: file.name)
+    made = [
+        f"{file.name.removesuffix('.lua')} = function()\n{file.read_text('utf-8')}end,\n"
+        for file in operations
+    ]
+    run = folder.joinpath("run.lua").read_text("utf-8")
+    return "".join([*parts, "local operations = {\n", *made, "}\n", run])
+
+
+TEXT = _join()
+"""The script, as it is sent with EVAL."""
 
 SHA = hashlib.sha1(TEXT.encode(), usedforsecurity=False).hexdigest()
 """The name by which Redis knows the script (EVALSHA)."""

@@ -62,7 +62,10 @@ class RedisTokens:
                 self._attached[connection] = (session, id)
 
         await self._line.call(
-            Operation("issue", (*arguments, _data(session), _position(session))), issued
+            Operation(
+                "issue_token", (*arguments, _data(session), _position(session), _long_poll(session))
+            ),
+            issued,
         )
         return token
 
@@ -77,7 +80,7 @@ class RedisTokens:
             verdict = RedeemStatus(text(value[0]))
             if verdict is not RedeemStatus.ACCEPTED:
                 return Redemption(verdict)
-            _verdict, id, data, position, known_nonce, taken_over = value
+            _verdict, id, data, position, _long, known_nonce, taken_over = value
             session = _session(user, data, position)
             session.connection = connection
             self._attached[connection] = (session, text(id))
@@ -89,7 +92,7 @@ class RedisTokens:
             )
 
         arguments = (_hash(presented), owner(user), connection, nonce, _hash(successor), new)
-        answer: Redemption = await self._line.call(Operation("redeem", arguments), redeemed)
+        answer: Redemption = await self._line.call(Operation("redeem_token", arguments), redeemed)
         return answer
 
     async def record(self, session: Session) -> None:
@@ -97,7 +100,9 @@ class RedisTokens:
         connection = session.connection
         if connection is not None and connection in self._attached:
             _, id = self._attached[connection]
-            await self._line.call(Operation("record", (id, connection, _data(session))))
+            await self._line.call(
+                Operation("save_session", (id, connection, _data(session), "", ""))
+            )
 
     async def detach(self, session: Session, connection: ConnectionId) -> None:
         """See `TokenStore.detach`."""
@@ -106,10 +111,10 @@ class RedisTokens:
             return
         if session.connection == connection:
             session.connection = None
-        grace = "long" if session.is_long_poll else ""
-        arguments = (known[1], connection, _data(session), _position(session), grace)
+        stored = (_data(session), _position(session), _long_poll(session))
+        arguments = (known[1], connection, *stored)
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
-            await asyncio.shield(self._owe(Operation("detach", arguments)))
+            await asyncio.shield(self._owe(Operation("detach_session", arguments)))
 
     async def abandon(self, connection: ConnectionId) -> None:
         """See `TokenStore.abandon`."""
@@ -120,7 +125,7 @@ class RedisTokens:
 
     async def forget(self, user: UserId) -> int:
         """See `TokenStore.forget`."""
-        count: int = await self._line.call(Operation("forget", (owner(user),)))
+        count: int = await self._line.call(Operation("drop_user_sessions", (owner(user),)))
         return count
 
     def catch_up(self) -> None:
@@ -145,7 +150,7 @@ class RedisTokens:
             self.catch_up()
         ids = [id for _, id in self._attached.values()]
         for start in range(0, len(ids), REFRESHED):
-            await self._line.call(Operation("refresh", ids[start : start + REFRESHED]))
+            await self._line.call(Operation("refresh_sessions", ids[start : start + REFRESHED]))
 
 
 def _hash(token: Token) -> str:
@@ -166,6 +171,10 @@ def _data(session: Session) -> str:
 def _position(session: Session) -> str:
     at = session.position
     return "" if at is None else f"{at.epoch} {at.cursor} {int(session.acknowledged)}"
+
+
+def _long_poll(session: Session) -> str:
+    return "1" if session.is_long_poll else ""
 
 
 def _session(user: UserId | None, data: bytes, position: bytes) -> Session:

@@ -1,0 +1,8 @@
+-- changed_addresses: list the addresses that were published to after an offset.
+--
+-- ARGV    offset
+-- Output  {address, …}
+
+return function(offset)
+  return redis.call('ZRANGEBYSCORE', log.key('last'), '(' .. offset, '+inf')
+end
