@@ -1,4 +1,4 @@
-"""The Python client: for services that consume a stream. Needs the extra `client` (httpx).
+"""The Python client, for services that consume a stream. It needs the extra `client` (httpx).
 
     from holdfast.client import connect
 
@@ -6,26 +6,53 @@
         async for message in stream:
             ...
 
-event_stream     bytes to events
-frames           events to records
-backlog          what was read and not handled, and the position that follows
-link             the connection of now
-endpoint         requests, the token
-reader           connects, reads, comes back
-subscriptions    topics, and their changes
-acknowledging    tells the server what was handled
-stream           what a consumer holds
+Each module imports only from modules above it:
+
+records           the records that an application gets
+event_stream      decodes bytes into server-sent events
+frames            parses events into frames
+backoff           computes the delay before the next attempt
+arguments         checks what the application gives
+receive_queue     holds received messages, and the position after the handled ones
+connection        holds the state of the newest connection
+bearer_token      holds the bearer token, and renews it
+request_sender    sends HTTP requests and reads replies
+requested_topics  keeps the topics, and sends changes to the server
+acknowledger      acknowledges handled messages
+receiver          connects, receives and reconnects
+stream            `connect` and `Stream`
 """
 
+from importlib.util import find_spec
+
+if find_spec("httpx") is None:
+    raise ModuleNotFoundError(
+        'holdfast.client needs httpx: pip install "holdfast[client]"', name="httpx"
+    )
+
 from ..core.message import Priority
-from ..errors import InvalidStream, RequestRefused, StreamEnded, StreamFailed
+from ..errors import (
+    ConfigurationError,
+    InvalidStream,
+    InvalidTopic,
+    NotRunning,
+    RequestRefused,
+    StreamEnded,
+    StreamFailed,
+)
+from .bearer_token import TokenSource
 from .records import Gap, Message, Status, StreamState, Subscribed
-from .stream import Stream, connect
+from .stream import OnGap, OnStatus, Stream, connect
 
 __all__ = [
+    "ConfigurationError",
     "Gap",
     "InvalidStream",
+    "InvalidTopic",
     "Message",
+    "NotRunning",
+    "OnGap",
+    "OnStatus",
     "Priority",
     "RequestRefused",
     "Status",
@@ -34,5 +61,6 @@ __all__ = [
     "StreamFailed",
     "StreamState",
     "Subscribed",
+    "TokenSource",
     "connect",
 ]

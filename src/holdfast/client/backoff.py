@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""Backoff: the delay before the next attempt."""
 
 from __future__ import annotations
 
@@ -6,35 +6,45 @@ import random
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+_MAX_FAILURES = 30
+"""The bound no longer doubles after so many failures. 0.001 s * 2^30 is twelve days."""
+
 
 class Backoff:
-    """Delays with full jitter: drawn from `least` up to a bound that doubles with each failure.
+    """Draws delays with full jitter between `min_delay` and a bound that doubles with each failure.
 
-    All in seconds; never more than `most`. Full jitter spreads returning clients best
+    All delays are in seconds and at most `max_delay`. Example: with 0.5 and 20, the delays are
+    drawn from 0.5 to 1, then 2, 4, 8, 16, 20, 20. Full jitter spreads returning clients best
     (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
     """
 
-    __slots__ = ("_failures", "_least", "_most")
+    __slots__ = ("_failures", "_max_delay", "_min_delay")
 
-    def __init__(self, least: float, most: float) -> None:
-        self._least = least
-        self._most = most
+    def __init__(self, min_delay: float, max_delay: float) -> None:
+        self._min_delay = min_delay
+        self._max_delay = max_delay
         self._failures = 0
 
     def reset(self) -> None:
-        """The stream works: begin anew."""
+        """Start again with the shortest delays, because the stream works."""
         self._failures = 0
 
-    def next(self, asked: float | None = None) -> float:
-        """The delay before the next try, at least what the server `asked` for, up to the most."""
-        self._failures = min(self._failures + 1, 30)
-        bound = min(self._most, max(self._least, 0.001) * 2.0**self._failures)
-        delay = random.uniform(self._least, max(self._least, bound))  # noqa: S311 - jitter
-        return min(self._most, max(delay, asked or 0.0))
+    def draw(self, requested: float = 0.0) -> float:
+        """Count a failure and return the delay before the next attempt, in seconds.
+
+        The delay is at least `requested`, which the server has asked for, and at most `max_delay`.
+        """
+        self._failures = min(self._failures + 1, _MAX_FAILURES)
+        bound = min(self._max_delay, max(self._min_delay, 0.001) * 2.0**self._failures)
+        delay = random.uniform(self._min_delay, max(self._min_delay, bound))  # noqa: S311 - jitter
+        return min(self._max_delay, max(delay, requested))
 
 
-def retry_after(value: str | None) -> float | None:
-    """The seconds that a `Retry-After` header names (RFC 9110, section 10.2.3), if any."""
+def parse_retry_after(value: str | None) -> float | None:
+    """Return the seconds in a `Retry-After` header (RFC 9110, section 10.2.3), or None.
+
+    The header has either of two forms: "120", or "Fri, 31 Dec 1999 23:59:59 GMT".
+    """
     if value is None:
         return None
     value = value.strip()
@@ -42,8 +52,7 @@ def retry_after(value: str | None) -> float | None:
         return float(value[:12])
     try:
         when = parsedate_to_datetime(value)
-        return max(
-            0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-        )
+        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     except (ValueError, OverflowError):
         return None
+    return max(0.0, seconds)

@@ -1,7 +1,8 @@
-"""What an event says: docs/protocol.md, section 4.
+"""Parses server-sent events into frames: docs/protocol.md, section 4.
 
-Members and types that are not known are passed over (section 13). What is known and has another
-shape raises `InvalidStream`: passing over a message that cannot be read would be a silent loss.
+Unknown members and unknown types of frames are ignored, because a newer server may send them
+(docs/protocol.md, section 14). A known member with a wrong value raises InvalidStream, because a
+message that is skipped would be a silent loss.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import cast
 
 from ..core.message import Priority
 from ..errors import InvalidStream
-from .event_stream import Event
+from .event_stream import ServerSentEvent
 from .records import Gap, Message
 
-MAX_ID = 512
-"""Characters. An event id has at most 128 (section 5), and goes into a header."""
+MAX_EVENT_ID_LENGTH = 512
+"""Characters. Today's event ids have at most 128 (docs/protocol.md, section 5); a newer server may
+send longer ones. The client sends them back in a header, where servers allow some kilobytes."""
 
 _PRIORITIES = {priority.label: priority for priority in Priority}
 
@@ -25,11 +27,11 @@ Fields = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """The first frame; `gap` is what it declares missing, as a whole."""
+class FirstFrame:
+    """The frame `connection_established`. If `session` is "gap", `gap` reports what is missing."""
 
     connection_id: str
-    token: str
+    reconnect_token: str
     session: str
     topics: tuple[str, ...]
     rejected: tuple[str, ...]
@@ -40,65 +42,71 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
-    """The last frame."""
+class ClosingFrame:
+    """The frame `closing`, the last one of a stream."""
 
     reason: str
     reconnect: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
-    """Topics that the server has taken away."""
+class UnsubscribedFrame:
+    """The frame `unsubscribed`: the server has removed these topics from the stream."""
 
     topics: tuple[str, ...]
 
 
-Frame = Hello | Message | Gap | Closing | Withdrawn | None
+ReceivedFrame = FirstFrame | Message | Gap | ClosingFrame | UnsubscribedFrame
 
 
-def read(event: Event) -> Frame:
-    """The frame in an event; `None` for a type that says nothing to a consumer."""
-    if len(event.id) > MAX_ID or not is_sendable(event.id):
-        raise InvalidStream("invalid_id", "an event id is no short printable ASCII")
-    frame = _object(_parsed(event.data), "the frame")
+def parse_frame(event: ServerSentEvent) -> ReceivedFrame | None:
+    """Return the frame in `event`, or None for a type that the client ignores, as `heartbeat`.
+
+    Raises InvalidStream, whose text quotes nothing from the event.
+    """
+    if len(event.id) > MAX_EVENT_ID_LENGTH or not is_header_safe(event.id):
+        raise InvalidStream(
+            "invalid_id",
+            f"an event id is not printable ASCII of at most {MAX_EVENT_ID_LENGTH} characters",
+        )
+    frame = _object(_parse_json(event.data), "the frame")
     match frame.get("type"):
         case "message":
             return _message(frame, event.id)
         case "gap":
             return _gap(_data(frame))
         case "connection_established":
-            return _hello(_data(frame))
+            return _first_frame(_data(frame))
         case "closing":
             data = _data(frame)
-            return Closing(_text(data, "reason"), data.get("reconnect") is not False)
+            return ClosingFrame(_text(data, "reason"), data.get("reconnect") is not False)
         case "unsubscribed":
-            return Withdrawn(_texts(_data(frame), "topics"))
+            return UnsubscribedFrame(_texts(_data(frame), "topics"))
         case str():
             return None
         case _:
             raise _malformed("type")
 
 
-def is_sendable(id: str) -> bool:
-    """Whether it can go into a header: printable ASCII without spaces, or nothing."""
-    return id.isascii() and id.isprintable() and " " not in id
+def is_header_safe(text: str) -> bool:
+    """Return whether `text` is empty, or printable ASCII without spaces."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and the infinities are no JSON (RFC 8259, section 6)
+def _reject_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and the infinities are not JSON (RFC 8259, section 6)
 
 
-def _parsed(data: str) -> object:
+def _parse_json(data: str) -> object:
     try:
-        return cast("object", json.loads(data, parse_constant=_no_constant))
+        return cast("object", json.loads(data, parse_constant=_reject_constant))
     except (ValueError, RecursionError):
-        raise InvalidStream("not_json", "a frame is no JSON") from None
+        raise InvalidStream("not_json", "a frame is not JSON") from None
 
 
-def _message(frame: Fields, id: str) -> Message:
-    if not id:
-        raise InvalidStream("no_id", "a message came without an event id")
+def _message(frame: Fields, event_id: str) -> Message:
+    if not event_id:
+        raise InvalidStream("no_id", "a message has no event id")
     if "data" not in frame:
         raise _malformed("data")
     label, timestamp, key = _text(frame, "priority"), _number(frame, "timestamp"), frame.get("key")
@@ -109,7 +117,7 @@ def _message(frame: Fields, id: str) -> Message:
     if key is not None and not isinstance(key, str):
         raise _malformed("key")
     topic, data = _text(frame, "topic"), frame["data"]
-    return Message(topic, data, _PRIORITIES[label], timestamp, key, id)
+    return Message(topic, data, _PRIORITIES[label], timestamp, key, event_id)
 
 
 def _gap(data: Fields) -> Gap:
@@ -119,14 +127,14 @@ def _gap(data: Fields) -> Gap:
     return Gap(_text(data, "cause"), _count(data, "count"), topics, priority)
 
 
-def _hello(data: Fields) -> Hello:
+def _first_frame(data: Fields) -> FirstFrame:
     interval = _number(data, "heartbeatInterval")
     if interval is not None and interval <= 0:
         raise _malformed("heartbeatInterval")
     session = _text(data, "session")
-    return Hello(
+    return FirstFrame(
         connection_id=_text(data, "connectionId"),
-        token=_text(data, "reconnectToken"),
+        reconnect_token=_text(data, "reconnectToken"),
         session=session,
         topics=_texts(data, "topics"),
         rejected=_texts(data, "rejected"),
@@ -167,7 +175,7 @@ def _number(fields: Fields, name: str) -> float | None:
     value = fields.get(name)
     if value is None:
         return None
-    # JSON has longer integers than there are floats, and 1e999 is an infinite one.
+    # JSON allows integers beyond the largest float, and json.loads reads 1e999 as infinity.
     if not (isinstance(value, int | float) and abs(value) <= sys.float_info.max):
         raise _malformed(name)
     return float(value)
@@ -181,4 +189,4 @@ def _count(fields: Fields, name: str) -> int | None:
 
 
 def _malformed(name: str) -> InvalidStream:
-    return InvalidStream("malformed_frame", f"a frame is not as the protocol has it: {name}")
+    return InvalidStream("malformed_frame", f"the member {name!r} of a frame is missing or wrong")

@@ -1,4 +1,4 @@
-"""The records that a consumer gets."""
+"""The records that an application gets from a stream."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from ..core.message import Priority
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What was published.
+    """A published message.
 
-    `data` is the JSON value as Python has it. `timestamp` (seconds since the Unix epoch) is when
-    it was published. `id` is the position right after it: to be stored with the effect of the
-    message, and given to `connect(position=…)`. It opens a session, beside credentials, and is
-    therefore in no repr.
+    Attributes:
+        topic: The topic that the message was published to.
+        data: The JSON value as a Python object.
+        priority: The lane of the message.
+        timestamp: When the message was published, in seconds since the Unix epoch.
+        key: The name of the subject that the message replaces earlier values of, or None.
+        event_id: The position right after the message. Store it with the effect of the message,
+            and give it to `connect(position=…)`. The repr does not show it, because an event id,
+            together with the user's credentials, opens the session.
     """
 
     topic: str
@@ -23,16 +28,18 @@ class Message:
     priority: Priority
     timestamp: float
     key: str | None
-    id: str = field(repr=False)
+    event_id: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages that are missing, and will not come (docs/protocol.md, section 8).
+    """Messages that are missing and that the server cannot send (docs/protocol.md, section 8).
 
-    `cause` is `trimmed`, `restart`, `unknown`, or what a newer server says. `count` is exact, or
-    `None` where the server does not know. Empty `topics` stand for any of the stream's. `priority`
-    is the lane that has the hole, `None` for all of them.
+    Attributes:
+        cause: `trimmed`, `restart` or `unknown`. A newer server may send other words.
+        count: The exact number of missing messages, or None if the server cannot count them.
+        topics: The topics of the missing messages. Empty means any topic of the stream.
+        priority: The lane of the missing messages. None means every lane.
     """
 
     cause: str
@@ -42,22 +49,28 @@ class Gap:
 
 
 class StreamState(Enum):
-    """What the stream is doing."""
+    """The four states of a stream."""
 
     CONNECTING = "connecting"
+    """The client has sent a request, and the first frame has not arrived."""
     OPEN = "open"
+    """The first frame has arrived."""
     WAITING = "waiting"
-    """For the next try."""
+    """The connection was lost. The client waits before it connects again."""
     CLOSED = "closed"
-    """For good: the block was left, or the stream has failed."""
+    """The block was left, or the stream has failed. The client does not connect again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state of the stream, and what there is to say about it.
+    """The state of a stream, with its details.
 
-    While WAITING, `reason` says why, and `retry_in` (seconds) for how long. While OPEN, `session`
-    is `fresh`, `resumed` or `gap`, and `replay` how many messages were to be made up for.
+    Attributes:
+        state: The state.
+        reason: While WAITING, why the connection was lost. While CLOSED, the error, if any.
+        retry_in: While WAITING, the delay before the next attempt, in seconds.
+        session: While OPEN, `fresh`, `resumed` or `gap` (docs/protocol.md, section 4).
+        replay: While OPEN, how many missed messages the server sends again, or None.
     """
 
     state: StreamState
@@ -69,7 +82,12 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """What became of the topics of a `subscribe`: those held now, those that may not be seen."""
+    """The result of `Stream.subscribe`.
+
+    Attributes:
+        topics: The given topics that the stream now receives.
+        rejected: The given topics that the user may not receive.
+    """
 
     topics: tuple[str, ...]
     rejected: tuple[str, ...]
