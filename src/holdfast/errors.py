@@ -13,10 +13,10 @@
     ├── BroadcasterFailed       the application: a background task died; `__cause__` says why
     ├── IllegalTransition       holdfast itself: an event its lifecycle table forbids
     ├── Refused                 the client: carries what to answer, `status` and `close_code`
-    └── StreamFailed            who consumes a stream (`holdfast.client`): `status` and `code`
-        ├── RequestRefused      the server answers, and says no
-        ├── StreamEnded         the server ended the stream, and said not to come back
-        └── InvalidStream       what answers does not speak this protocol
+    └── StreamFailed            the consumer of a stream (`holdfast.client`): `status`, `code`
+        ├── RequestRefused      the server refuses a request
+        ├── StreamEnded         the server ended the stream and forbids to reconnect
+        └── InvalidStream       the response is not a stream of this protocol
 
 A publisher's mistake raises before anything is queued. A client's mistake never raises through
 the application: the edges turn `Refused` into an HTTP status, a close code or an error frame.
@@ -108,10 +108,13 @@ class Refused(HoldfastError):
 
 
 class StreamFailed(HoldfastError):
-    """The client of a stream asked for what cannot be had, and trying again would not help.
+    """A stream of `holdfast.client` failed, and another attempt would not change the outcome.
 
-    `code` is the stable word of docs/protocol.md where the server gave one, else one of the
-    client's own. `status` is the HTTP status, `None` where the stream itself was the answer.
+    Attributes:
+        code: The stable word of the server (docs/protocol.md, sections 2.1 and 9), or one of the
+            client: `http_error`, `no_content`, `redirect`, and the codes of InvalidStream.
+        detail: The explanation, which is the text of the error, too.
+        status: The HTTP status, or None if the error is about a frame.
     """
 
     def __init__(self, code: str, detail: str, *, status: int | None = None) -> None:
@@ -122,12 +125,16 @@ class StreamFailed(HoldfastError):
 
 
 class RequestRefused(StreamFailed):
-    """The server refused a request for good: a topic that is none, a wrong address, no rights."""
+    """The server refused a request for good: an invalid topic, a wrong address, no permission."""
 
 
 class StreamEnded(StreamFailed):
-    """The server ended the stream and said not to come back; `code` is the reason it gave."""
+    """The server ended the stream, and the client must not reconnect. `code` is the reason."""
 
 
 class InvalidStream(StreamFailed):
-    """What answers is no event stream of this protocol, or has a frame beyond the limit."""
+    """The response is not an event stream of this protocol, or a frame exceeds the limit.
+
+    `code` is `not_an_event_stream`, `compressed`, `not_utf8`, `frame_too_large`, `not_json`,
+    `malformed_frame`, `invalid_id`, `no_id`, `no_first_frame` or `second_first_frame`.
+    """

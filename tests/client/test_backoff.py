@@ -7,29 +7,29 @@ from email.utils import format_datetime
 
 import pytest
 
-from holdfast.client.backoff import Backoff, retry_after
+from holdfast.client.backoff import Backoff, parse_retry_after
 
 
 def test_delays_spread_and_stay_within_their_bounds() -> None:
     """The bound doubles up to the most; what is drawn is spread over all of it."""
     backoff = Backoff(0.5, 20.0)
     for bound in (1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0):
-        assert 0.5 <= backoff.next() <= bound
-    drawn = [backoff.next() for _ in range(2000)]
+        assert 0.5 <= backoff.draw() <= bound
+    drawn = [backoff.draw() for _ in range(2000)]
     assert min(drawn) < 1.5
     assert max(drawn) > 19.0
     assert max(drawn) <= 20.0
     backoff.reset()
-    assert backoff.next() <= 1.0
+    assert backoff.draw() <= 1.0
 
 
 def test_what_the_server_asks_for_counts_up_to_the_most() -> None:
     """A server may ask for more patience, not for hours of it."""
     backoff = Backoff(0.5, 20.0)
-    assert backoff.next(7.0) == 7.0
-    assert backoff.next(1e9) == 20.0
+    assert backoff.draw(7.0) == 7.0
+    assert backoff.draw(1e9) == 20.0
     backoff.reset()
-    assert 0.5 <= backoff.next(0.0) <= 1.0
+    assert 0.5 <= backoff.draw(0.0) <= 1.0
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,14 @@ def test_what_the_server_asks_for_counts_up_to_the_most() -> None:
 )
 def test_retry_after_in_seconds(value: str | None, seconds: float | None) -> None:
     """Seconds are read; what is neither seconds nor a date is as if it were not there."""
-    assert retry_after(value) == seconds
+    assert parse_retry_after(value) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     """A date is so many seconds from now; one that has passed is none."""
-    soon = retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
+    soon = parse_retry_after(
+        format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    )
     assert soon is not None
     assert 25.0 < soon <= 30.0
-    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.client.event_stream import Event, EventStreamDecoder
+from holdfast.client.event_stream import EventStreamDecoder, ServerSentEvent
 from holdfast.errors import InvalidStream
 from tests.support import eventstream
 
@@ -18,7 +18,7 @@ END = st.sampled_from(["\n", "\r", "\r\n"])
 LINES = st.lists(st.tuples(LINE, END))
 
 
-def feed(decoder: EventStreamDecoder, *chunks: bytes) -> list[Event]:
+def feed(decoder: EventStreamDecoder, *chunks: bytes) -> list[ServerSentEvent]:
     """All events of these chunks."""
     return [event for chunk in chunks for event in decoder.feed(chunk)]
 

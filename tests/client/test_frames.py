@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast.client import Gap, InvalidStream, Message, Priority
-from holdfast.client.event_stream import Event
-from holdfast.client.frames import Closing, Hello, Withdrawn, read
+from holdfast.client.event_stream import ServerSentEvent
+from holdfast.client.frames import ClosingFrame, FirstFrame, UnsubscribedFrame, parse_frame
 
 ID = "e" * 12 + "~1~" + "t" * 22
 MESSAGE = {"type": "message", "topic": "t", "data": [1], "priority": "high", "timestamp": 1.5}
@@ -28,7 +28,9 @@ HELLO = {
 
 def frame(value: Any, id: str = ID) -> object:
     """What is read from this JSON value."""
-    return read(Event("message", value if isinstance(value, str) else json.dumps(value), id))
+    return parse_frame(
+        ServerSentEvent("message", value if isinstance(value, str) else json.dumps(value), id)
+    )
 
 
 def test_message() -> None:
@@ -47,11 +49,11 @@ def test_others() -> None:
     gap = {"cause": "trimmed", "count": None, "topics": ["a"], "priority": "low"}
     assert frame({"type": "gap", "data": gap}) == Gap("trimmed", None, ("a",), Priority.LOW)
     closing = {"reason": "drain", "reconnect": True}
-    assert frame({"type": "closing", "data": closing}) == Closing("drain", True)
+    assert frame({"type": "closing", "data": closing}) == ClosingFrame("drain", True)
     withdrawn = {"type": "unsubscribed", "data": {"topics": ["a"]}}
-    assert frame(withdrawn) == Withdrawn(("a",))
+    assert frame(withdrawn) == UnsubscribedFrame(("a",))
     hello = frame({"type": "connection_established", "data": HELLO})
-    assert isinstance(hello, Hello)
+    assert isinstance(hello, FirstFrame)
     assert (hello.window, hello.replay, hello.gap) == (16384, 2, Gap("trimmed", 3))
     assert (hello.topics, hello.rejected, hello.heartbeat_interval) == (("a",), ("b",), 30.0)
 

@@ -8,34 +8,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.client.backlog import Backlog, Position
+from holdfast.client.receive_queue import IssuedId, ReceiveQueue
 
 STEP = st.sampled_from("put advance next settle put_back begin".split())
 
 
-def position(number: int, connection: int = 1) -> Position:
+def position(number: int, connection: int = 1) -> IssuedId:
     """The position after so many steps."""
-    return Position(str(number), connection)
+    return IssuedId(str(number), connection)
 
 
 @given(st.lists(STEP, max_size=60))
 async def test_position_is_after_the_last_that_was_settled(steps: list[str]) -> None:
-    """Whatever the order of reading and handling, the model and the backlog agree."""
-    backlog = Backlog[int](position(0), max_items=5, max_bytes=50)
+    """Whatever the order of reading and handling, the model and the queue agree."""
+    queue = ReceiveQueue[int](position(0), max_items=5, max_bytes=50)
     waiting: list[list[int]] = []  # [item, position after it]
     current: list[int] | None = None
     at, connection = 0, 1
     for number, step in enumerate(steps, 1):
         match step:
             case "put":
-                backlog.put(number, position(number, connection), 10)
+                queue.put(number, position(number, connection), 10)
                 waiting.append([number, number])
             case "advance" | "begin":
                 if step == "begin":
                     connection += 1
-                    backlog.begin(position(number, connection))
+                    queue.start_connection(position(number, connection))
                 else:
-                    backlog.advance(position(number, connection))
+                    queue.advance(position(number, connection))
                 last = waiting[-1] if waiting else current
                 if last is None:
                     at = number
@@ -43,39 +43,39 @@ async def test_position_is_after_the_last_that_was_settled(steps: list[str]) -> 
                     last[1] = number
             case "next" if waiting and current is None:
                 current = waiting.pop(0)
-                assert await backlog.next() == current[0]
+                assert await queue.get() == current[0]
             case "settle":
-                backlog.settle()
+                queue.mark_handled()
                 at, current = (current[1], None) if current else (at, None)
             case "put_back":
-                backlog.put_back()
+                queue.unget()
                 waiting, current = ([current, *waiting], None) if current else (waiting, None)
-        assert int(backlog.position.id) == at
-        assert backlog.is_full == (len(waiting) >= 5)
+        assert int(queue.position.event_id) == at
+        assert queue.is_full == (len(waiting) >= 5)
 
 
 async def test_cancelled_wait_changes_nothing() -> None:
     """Who is cancelled while waiting for an item leaves it for the next."""
-    backlog = Backlog[int](position(0), max_items=5, max_bytes=50)
+    queue = ReceiveQueue[int](position(0), max_items=5, max_bytes=50)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await backlog.next()
-    backlog.put(1, position(1), 1)
-    assert await backlog.next() == 1
+                await queue.get()
+    queue.put(1, position(1), 1)
+    assert await queue.get() == 1
 
 
 async def test_room_comes_at_half() -> None:
     """The reader waits until half has been handed out, be it in items or in bytes."""
     for size, left in ((1, 5), (100, 5)):
-        backlog = Backlog[int](position(0), max_items=10 if size == 1 else 99, max_bytes=1000)
+        queue = ReceiveQueue[int](position(0), max_items=10 if size == 1 else 99, max_bytes=1000)
         for number in range(10):
-            backlog.put(number, position(number), size)
-        assert backlog.is_full
-        room = asyncio.create_task(backlog.room())
+            queue.put(number, position(number), size)
+        assert queue.is_full
+        room = asyncio.create_task(queue.wait_for_room())
         for number in range(10 - left):
             assert not room.done()
-            assert await backlog.next() == number
+            assert await queue.get() == number
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         assert room.done()
@@ -84,11 +84,11 @@ async def test_room_comes_at_half() -> None:
 
 async def test_end_comes_after_the_last_item() -> None:
     """What was read is handed out first; then the error, each time it is asked for."""
-    backlog = Backlog[int](position(0), max_items=5, max_bytes=50)
-    backlog.put(1, position(1), 1)
-    backlog.end(ValueError("first"))
-    backlog.end(ValueError("second"))
-    assert await backlog.next() == 1
+    queue = ReceiveQueue[int](position(0), max_items=5, max_bytes=50)
+    queue.put(1, position(1), 1)
+    queue.close(ValueError("first"))
+    queue.close(ValueError("second"))
+    assert await queue.get() == 1
     for _ in range(2):
         with pytest.raises(ValueError, match="first"):
-            await backlog.next()
+            await queue.get()

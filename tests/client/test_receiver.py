@@ -21,9 +21,9 @@ from holdfast.client import (
     StreamFailed,
     connect,
 )
-from holdfast.client import reader as reader_module
+from holdfast.client import receiver as receiver_module
 from holdfast.errors import ConfigurationError
-from tests.client.answers import (
+from tests.client.scripted_server import (
     HEAD,
     TOKEN,
     Answer,
@@ -254,7 +254,7 @@ async def test_first_frame_that_does_not_come_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Something that holds the stream back, and something that never answers, are left."""
-    monkeypatch.setattr(reader_module, "OPEN_TIMEOUT", 0.3)
+    monkeypatch.setattr(receiver_module, "FIRST_FRAME_TIMEOUT", 0.3)
 
     async def mute(asked: Asked, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
@@ -450,8 +450,8 @@ async def test_what_is_sent() -> None:
         {"retry_delays": (2.0, 1.0)},
         {"retry_delays": (-1.0, 1.0)},
         {"max_frame_bytes": 0},
-        {"backlog_messages": 0},
-        {"backlog_bytes": True},
+        {"max_queue_messages": 0},
+        {"max_queue_bytes": True},
         {"url": "live"},
         {"url": "/live"},
         {"url": "ftp://h/live"},
@@ -461,7 +461,7 @@ async def test_what_is_sent() -> None:
 def test_what_cannot_work_is_said_at_once(options: dict[str, Any]) -> None:
     """A wrong option raises where it is written, before anything is sent."""
     url = options.pop("url", "http://localhost/")
-    with pytest.raises(ValueError, match=r"topic|position|params|retry|max_|backlog|url"):
+    with pytest.raises(ValueError, match=r"topic|position|params|retry|max_|queue|url"):
         connect(url, **options)
 
 
@@ -491,7 +491,7 @@ async def test_nothing_is_read_ahead_without_bound() -> None:
 
     async with (
         answering(flood) as server,
-        live(server, backlog_bytes=200_000) as stream_,
+        live(server, max_queue_bytes=200_000) as stream_,
     ):
         await take(stream_, 1)
         settled = -1
@@ -499,7 +499,7 @@ async def test_nothing_is_read_ahead_without_bound() -> None:
             while sent != settled:
                 settled = sent
                 await asyncio.sleep(0.3)
-        backlog = stream_._backlog
+        backlog = stream_._queue
         assert backlog.is_full
         assert backlog._bytes < 200_000 + 65_536 + 10_300
         assert settled < 30_000_000  # what the kernel takes
@@ -599,4 +599,4 @@ async def test_withdrawn_topics_are_said_once(caplog: pytest.LogCaptureFixture) 
     ):
         assert await take(stream_, 1) == [2]
         assert (stream_.topics, stream_.rejected) == (("t",), ("u",))
-    assert "does not let us see ['u'] any more" in caplog.text
+    assert "withdrawn the topics ['u']" in caplog.text

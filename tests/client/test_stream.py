@@ -192,7 +192,7 @@ async def test_each_message_once_over_interrupted_consumers(port: int) -> None:
                         got.append(message.data)  # type: ignore[arg-type]
                         if len(got) == count:
                             break
-                    position = stream.position if dies == 0 else message.id
+                    position = stream.position if dies == 0 else message.event_id
     check(got, count)
     assert gaps == [], f"seed {seed}"
     assert lives > 20
@@ -222,7 +222,7 @@ async def test_killed_server_is_a_declared_gap() -> None:
         async with live(first.port, "t", on_gap=events.append) as stream:
             await publish(first.port, "t", 1, 2, 3)
             assert await take(stream, 1) == [1]
-            await reported(first.port, stream, lambda seen: seen["handed_over"] >= 4)
+            await reported(first.port, stream, lambda seen: seen["frames_sent"] >= 4)
             await asyncio.sleep(0.2)  # the rest is read, and not handled
             before = stream.connection_id
             await anyio.to_thread.run_sync(first.kill)
@@ -270,13 +270,13 @@ async def test_drained_server_says_so() -> None:
 
 
 async def test_interrupted_message_comes_again(port: int) -> None:
-    """The position moves when the next message is asked for; `message.id` is right after it."""
+    """The position moves when the next message is asked for; `message.event_id` is right after it."""
     after = ""
     async with live(port, "again") as stream:
         await publish(port, "again", 1, 2, 3)
         with pytest.raises(ValueError, match="handling"):
             async for message in stream:
-                after = message.id
+                after = message.event_id
                 if message.data == 2:
                     raise ValueError("handling failed")
         position = stream.position
@@ -566,9 +566,9 @@ async def test_slow_consumer_holds_the_server_back(port: int) -> None:
     async with live(port, "slow") as stream:
         await publish(port, "slow", *[[number, "x" * 10_000] for number in range(400)])
         assert (await take(stream, 1))[0][0] == 0
-        before = (await report(port, stream))["handed_over_bytes"]
+        before = (await report(port, stream))["bytes_sent"]
         await asyncio.sleep(0.5)
-        after = (await report(port, stream))["handed_over_bytes"]
+        after = (await report(port, stream))["bytes_sent"]
         assert before == after < 64 * 1024
         await publish(port, "slow", ["now"], priority="CRITICAL")
         got = await take(stream, 400)

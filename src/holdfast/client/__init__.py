@@ -1,4 +1,4 @@
-"""The Python client, for services that consume a stream. It needs the extra `client` (httpx).
+"""The Python client, for services that consume a stream (extra `client`, which brings httpx).
 
     from holdfast.client import connect
 

@@ -34,7 +34,7 @@ class Acknowledger:
     """Runs in one task beside the receiver. A lost acknowledgement is covered by the next one.
 
     Attributes:
-        is_enabled: Whether requests announce acknowledgements. Only the acknowledger assigns it.
+        is_enabled: True if requests announce acknowledgements. Only the acknowledger assigns it.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 
 import httpx
 
-from ..core.validation import check_number
 from ..core.topics import check_expression
+from ..core.validation import check_number
 from ..errors import ConfigurationError
 from .frames import MAX_EVENT_ID_LENGTH, is_header_safe
 from .records import Message

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _MAX_FAILURES = 30
-"""The bound no longer doubles after so many failures. 0.001 s * 2^30 is twelve days."""
+"""The bound stops doubling here, because 2.0 ** 1024 overflows. 0.001 s * 2 ** 30 is 12 days."""
 
 
 class Backoff:

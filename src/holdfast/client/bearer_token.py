@@ -28,7 +28,7 @@ class BearerToken:
 
     @property
     def is_renewable(self) -> bool:
-        """Whether the application can be asked for another token."""
+        """True if the source is a function, which can return another token."""
         return callable(self._source)
 
     @property
@@ -49,7 +49,7 @@ class BearerToken:
     async def _call(self, source: TokenSource) -> str:
         token = source() if callable(source) else source
         token = await token if inspect.isawaitable(token) else token
-        # The type says str, but the function belongs to the application.
+        # The application may have no type checker.
         if not (isinstance(token, str) and token and is_header_safe(token)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(
                 "the token function must return a str of printable ASCII without spaces,"

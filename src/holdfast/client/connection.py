@@ -18,7 +18,7 @@ class ConnectionLost(Exception):
     Attributes:
         reason: Why, for logs and for `Status.reason`.
         wait: The least delay before the next attempt that the server asked for, in seconds.
-        at_once: Whether the next attempt follows without any delay.
+        at_once: True if the next attempt follows without any delay.
     """
 
     def __init__(self, reason: str, *, wait: float | None = None, at_once: bool = False) -> None:
@@ -36,7 +36,7 @@ class CurrentConnection:
     attributes.
 
     Attributes:
-        number: How many connections have received their first frame.
+        number: The count of connections that have received their first frame.
         first_frame: The first frame of the open connection, or None while none is open.
         topics: The topics that the server sends, by its last word.
         rejected: The topics that the server refuses to send, by its last word.
@@ -115,7 +115,7 @@ class CurrentConnection:
         return self.first_frame
 
     def is_open(self, number: int) -> bool:
-        """Return whether the connection with this number is open."""
+        """Return True if the connection with this number is open."""
         return self.first_frame is not None and self.number == number
 
     async def wait_end(self, number: int, *, max_wait: float = float("inf")) -> None:

@@ -89,7 +89,7 @@ def parse_frame(event: ServerSentEvent) -> ReceivedFrame | None:
 
 
 def is_header_safe(text: str) -> bool:
-    """Return whether `text` is empty, or printable ASCII without spaces."""
+    """Return True if `text` is empty, or printable ASCII without spaces."""
     return text.isascii() and text.isprintable() and " " not in text
 
 

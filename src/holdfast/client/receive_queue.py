@@ -34,13 +34,13 @@ class _Entry(Generic[T]):
 class ReceiveQueue(Generic[T]):
     """A queue between one receiver and one application, with a position that follows the handling.
 
-    Example: the items a, b, c arrive with the positions 1, 2, 3, then a heartbeat with the
-    position 4. The application gets a; the position is still the one before a. The application
-    has handled a; the position is 1. It has handled b and c; the position is 4.
+    Example: the items a, b, c arrive with the positions 1, 2, 3, then a heartbeat with position 4.
+    While the application handles a, the position is 0. After a it is 1, after b it is 2. After c
+    it is 4, because the heartbeat needs no handling.
 
     Invariants (tests/client/test_receive_queue.py):
-    - `position` is the position after the last handled item. It includes later ids that need no
-      handling, such as those of heartbeats.
+    - `position` is the position after the last handled item, and after the ids that follow that
+      item and need no handling.
     - Each item is handed out once and in order, except that `unget` takes the last one back.
     - The queue is full at `max_items` items or `max_bytes` bytes, and has room again at half.
 
@@ -91,7 +91,7 @@ class ReceiveQueue(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether the receiver has to wait for room."""
+        """True if the receiver has to wait for room."""
         return len(self._entries) >= self._max_items or self._bytes >= self._max_bytes
 
     async def wait_for_room(self) -> None:

@@ -6,7 +6,7 @@ An error ends the stream where another attempt would not change the outcome:
     ──────────────────────────────────────────────────────────────────────────────────────────
     no connection, 5xx, 408, 425, 429          reconnect                 reconnect
     401, or `closing` with                     reconnect with            reconnect with
-      `credentials_expired`, and the token       a new token               a new token
+      `credentials expired`, and the token       a new token               a new token
       is a function
     401 otherwise                              error                     reconnect
     `closing` with `reconnect: false`          error                     error
@@ -61,6 +61,10 @@ MAX_VIOLATIONS = 3
 """The first two may be bytes that were damaged on the way."""
 
 
+CREDENTIALS_EXPIRED = "credentials expired"
+"""The reason of a closing frame after which the client fetches another token."""
+
+
 class Receiver:
     """Runs in one task. A cancellation closes the response and leaves nothing open."""
 
@@ -91,7 +95,7 @@ class Receiver:
         self._retry = 0.0
         """The newest `retry` field of an event stream, in seconds."""
         self._token_is_new = False
-        """Whether the newest token was fetched after a refusal and has not worked yet."""
+        """True if the newest token was fetched after a refusal and has not worked yet."""
         self._violations = 0
         """Broken streams since the last message."""
 
@@ -185,13 +189,13 @@ class Receiver:
                 scope.deadline = anyio.current_time() + _max_silence(first_frame)
 
     async def _check_response(self, response: httpx.Response) -> None:
-        """Return if the response is an event stream. Otherwise raise as the table above says."""
+        """Return if the response is an event stream. Otherwise raise as the table above requires."""
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code == 200 and content_type == "text/event-stream":
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise InvalidStream(
                     "compressed",
-                    "the stream is compressed, which the client has not asked for: look for a proxy"
+                    "the stream is compressed, although the client accepts identity only: look for a proxy"
                     " that compresses",
                     status=200,
                 )
@@ -200,8 +204,8 @@ class Receiver:
         reply = await read_reply(response)
         error: StreamFailed = reply.as_error()
         if reply.status == 204:
-            # HTML, section 9.2.3: a server answers 204 to tell clients to stop reconnecting.
-            detail = "the server answered 204, which tells clients to stop"
+            # WHATWG HTML, section 9.2: 204 stops clients from reconnecting.
+            detail = "the server answered 204, so the client must not reconnect"
             raise RequestRefused("no_content", detail, status=204)
         if reply.status == 401 and self._token.is_renewable:
             raise self._lost_with_new_token(str(error), wait)
@@ -291,7 +295,7 @@ class Receiver:
         text = f"the server ended the stream: {reason}"
         if frame.reconnect:
             return ConnectionLost(text)
-        if reason == "credentials_expired" and self._token.is_renewable:
+        if reason == CREDENTIALS_EXPIRED and self._token.is_renewable:
             return self._lost_with_new_token(text)
         return StreamEnded(reason, f"{text}; the client must not reconnect")
 

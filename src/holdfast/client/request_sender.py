@@ -52,7 +52,7 @@ class ServerReply:
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may succeed later: 5xx, 408, 425 and 429."""
+        """True if the same request may succeed later: 5xx, 408, 425 and 429."""
         return self.status in _RETRYABLE_STATUSES or self.status >= 500
 
     def as_error(self) -> RequestRefused:

@@ -20,8 +20,8 @@ RETRY_DELAY = 0.5
 class RequestedTopics:
     """The topics that every request of the stream names.
 
-    A change is made here first. Then the client sends it on the open connection. Where that does
-    not work, the client opens another connection, whose request names the changed topics.
+    A change is made here first. Then the client posts it for the open connection. If the post does
+    not reach that connection, the client opens another one, whose request names the new topics.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ OnGap = Callable[[Gap], Awaitable[object] | object]
 """A plain or coroutine function that handles a gap."""
 
 OnStatus = Callable[[Status], object]
-"""A plain function that observes the status of a stream. It must not wait."""
+"""A plain function that observes the status of a stream and does not wait."""
 
 CLOSE_TIMEOUT = 0.5
 """Seconds for closing the idle connections of the client's own httpx client."""
@@ -88,8 +88,8 @@ def connect(
             iterates, before the message after the gap. An exception of `on_gap` leaves the
             iteration, and the next iteration reports the same gap again. Without `on_gap`, the
             logger `holdfast.client` gets a warning for each gap.
-        on_status: A plain function that is called with each `Status`, by a task of the stream. It
-            must not wait.
+        on_status: A plain function that is called with each `Status`, by a task of the stream. The
+            function must not wait. An exception of `on_status` ends the stream.
         retry_delays: The least and the greatest delay between two attempts, in seconds. The delays
             in between have full jitter. A longer delay that the server asks for (`retry`,
             `Retry-After`) is respected up to the greatest.
@@ -298,7 +298,7 @@ class Stream:
             Exception: `on_gap`, `on_status` or the token function has raised it.
 
         Cancellation:
-            Nothing is lost. The next call returns the message that this call would have returned.
+            No message is lost: the next call returns the one that this call would have returned.
         """
         self._check_running()
         if self._is_iterated:
