@@ -24,7 +24,7 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         app = create_app(settings)
-        # Its small send buffer is what keeps a low-priority flood from piling up below us.
+        # The small send buffer keeps a low-priority flood from filling the kernel's buffers.
         sock = listening_socket(options.host, options.port)
     except (OSError, ValueError) as error:
         print(f"dashboard: {error}", file=sys.stderr)
@@ -36,7 +36,7 @@ def main() -> int:
     print(f"user       {USER}")
     print(f"password   {password}{hint}", flush=True)
     config = uvicorn.Config(app, log_level="warning")
-    with suppress(KeyboardInterrupt):  # uvicorn has stopped by then, and raises it again
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped, and raises the signal again
         uvicorn.Server(config).run(sockets=[sock])
     return 0
 

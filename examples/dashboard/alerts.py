@@ -1,4 +1,4 @@
-"""When a value is worth an alert, and when it is over."""
+"""Thresholds that raise and clear alerts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What the topic ``alerts`` carries."""
+    """The data of one message on the topic ``alerts``."""
 
     source: str
     state: str  # raised, cleared or test
@@ -18,8 +18,8 @@ class Alert:
 class Threshold:
     """Raises once at ``raise_at``, and clears once at ``clear_at``.
 
-    The distance between the two, and the ``patience`` in samples that a value has to stay
-    beyond a limit, keep a value that trembles around a limit from ringing all day.
+    A value that fluctuates around a limit raises no series of alerts, for two reasons: the two
+    limits differ, and the value has to stay beyond a limit for ``patience`` samples.
     """
 
     source: str
@@ -31,7 +31,7 @@ class Threshold:
     beyond: int = 0
 
     def observe(self, value: float) -> Alert | None:
-        """Take the next value; return the alert if this is the moment, else None."""
+        """Record the next value. Returns an alert if the value raises or clears one, else None."""
         crossed = value <= self.clear_at if self.raised else value >= self.raise_at
         self.beyond = self.beyond + 1 if crossed else 0
         if self.beyond < self.patience:

@@ -23,8 +23,8 @@ from holdfast.asgi import LiveApp
 from holdfast.auth import require_role
 from holdfast.auth.jwt import JWTAuthenticator
 
-# Small on purpose: 100 ticks are 25 seconds, so that being away for 30 shows what a
-# declared gap looks like. The default keeps ten times as much.
+# 100 ticks cover 25 seconds, so that an absence of 30 seconds shows a reported gap. The default
+# keeps ten times as many messages.
 HISTORY_LIMIT = 100
 
 

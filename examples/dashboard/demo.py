@@ -1,4 +1,4 @@
-"""What the "Try to break it" panel asks for, and the numbers that prove the result."""
+"""The endpoints of the "Break it" panels, and the numbers that prove the delivery."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from holdfast import Broadcaster, Priority
 
 TICK_INTERVAL = 0.25
 FLOOD_MESSAGES = 20_000
-FLOOD_SLICE = 50  # half of what is kept, so that a reader that keeps up loses nothing
+FLOOD_SLICE = 50  # half of HISTORY_LIMIT, so that a reader that keeps up loses nothing
 FLOOD_PAUSE = 0.003
 FLOOD_TEXT = "x" * 500
 
 
 async def tick(broadcaster: Broadcaster) -> None:
-    """Publish 1, 2, 3, … for ever, whether or not somebody listens.
+    """Publish 1, 2, 3, … without end, with or without subscribers.
 
-    Without a key, so each number counts. A page that was away must get the numbers of that
-    time too, which is why this is no `Broadcaster.periodic`: that rests with no subscriber.
+    The messages have no key, so each number counts. A page that was away must get the numbers of
+    that time, too. `Broadcaster.periodic` does not publish them: it pauses without a subscriber.
     """
     n = 0
     while True:
@@ -46,7 +46,7 @@ class Demo:
         self._flooded = 0
 
     def routes(self, login: Login) -> list[Route]:
-        """All of them, behind the login."""
+        """Return all routes, each guarded by the login."""
         endpoints = {
             "cut": self.cut,
             "flood": self.flood,
@@ -66,9 +66,9 @@ class Demo:
         return JSONResponse({"cut": found}, status_code=200 if found else 404)
 
     async def flood(self, request: Request) -> Response:
-        """Publish a flood in the lowest lane, in slices with a breath in between."""
+        """Publish a flood in the lowest lane, in slices with a pause after each."""
         if self._flooding:
-            return JSONResponse({"error": "a flood is on its way"}, status_code=409)
+            return JSONResponse({"error": "a flood is already running"}, status_code=409)
         self._flooding = True
         started = time.monotonic()
         try:
@@ -84,7 +84,7 @@ class Demo:
         return JSONResponse({"published": FLOOD_MESSAGES, "seconds": seconds})
 
     async def alert(self, request: Request) -> Response:
-        """Publish an alert that means nothing, ahead of everything that waits."""
+        """Publish a test alert, which overtakes all waiting messages."""
         alert = Alert(source="test", state="test", text="This is a test alert")
         await self._broadcaster.publish("alerts", asdict(alert), priority=Priority.CRITICAL)
         return JSONResponse({"published": 1})

@@ -1,7 +1,6 @@
-"""What psutil knows about this host.
+"""Samples of this host, read with psutil.
 
-Every function here may block on the operating system; `Broadcaster.periodic` runs them
-in a worker thread, one call after the other.
+Every function here may block, so the sources call it in a worker thread, one call after the other.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class ProcessSample:
 
 @dataclass(frozen=True, slots=True)
 class _Counters:
-    """The counters that only grow; two of them make a rate."""
+    """Counters of the operating system that only grow; the difference of two makes a rate."""
 
     at: float
     cores: tuple[tuple[float, float], ...]  # (busy, total) seconds of each core
@@ -63,7 +62,7 @@ class _Counters:
 
 
 class HostSampler:
-    """Turns growing counters into rates, between one `sample` and the next."""
+    """Computes rates from growing counters, between one `sample` and the next."""
 
     def __init__(self) -> None:
         self._before = _counters()
@@ -98,9 +97,9 @@ class HostSampler:
 
 
 def top_processes() -> list[ProcessSample]:
-    """The processes that use most CPU, then most memory.
+    """Return the processes that use the most CPU, then the most memory.
 
-    The arguments of a process stay out: passwords are found there.
+    The arguments of a process are left out, because they may contain passwords.
     """
     found: list[ProcessSample] = []
     for process in psutil.process_iter(["name", "username", "cpu_percent", "memory_info"]):
@@ -110,7 +109,7 @@ def top_processes() -> list[ProcessSample]:
             ProcessSample(
                 pid=process.pid,
                 name=info["name"] or "?",
-                user=info["username"] or "?",  # None where we may not look
+                user=info["username"] or "?",  # None without permission
                 cpu=info["cpu_percent"] or 0.0,
                 memory=memory.rss if memory else 0,
             )
@@ -134,7 +133,7 @@ def _counters() -> _Counters:
 
 def _busy_and_total(times: Any) -> tuple[float, float]:  # a named tuple of its platform
     # psutil.cpu_percent() keeps its last reading per thread, and worker threads change.
-    # Guest time is already inside user and nice: proc_stat(5).
+    # User and nice time already include guest time: proc_stat(5).
     guest: float = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     total: float = sum(times) - guest
     return total - times.idle - getattr(times, "iowait", 0.0), total

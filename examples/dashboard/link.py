@@ -1,8 +1,8 @@
-"""A link that can be stopped, for the slow reader.
+"""A network link that can be stopped, for the slow reader.
 
-A page cannot play a slow reader by itself: a Chromium of 2026 took 60 MB from a ``fetch`` that
-nobody read before its connection stalled. So the link stands still on this side, between holdfast
-and the server, and looks to holdfast as a full socket does: ``send`` does not return.
+A page cannot act as a slow reader by itself: a Chromium of 2026 took 60 MB from an unread ``fetch``
+before its connection stalled. This link therefore stops on the server's side, between holdfast and
+the server. To holdfast, a stopped link looks like a full socket: ``send`` does not return.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from examples.dashboard.requests import small_body
 
-# What is under way on a Linux connection that stands still, measured with the small send buffer
-# of `listening_socket`; with the system's own buffers it is 4 MB. Nothing can overtake it there.
+# The bytes in flight on a stopped Linux connection, measured with the small send buffer of
+# `listening_socket`; with the system's own buffers, 4 MB. No message can overtake these bytes.
 IN_FLIGHT_BYTES = 192 * 1024
 
 
@@ -30,7 +30,7 @@ class StoppableLinks:
         self._links: dict[str, Link] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application over a link of its own."""
+        """Run the application over a new link."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -46,11 +46,11 @@ class StoppableLinks:
                 del self._links[name]
 
     async def stop(self, request: Request) -> Response:
-        """``POST /demo/stop``: from now on nothing moves on the link that the body names."""
+        """``POST /demo/stop``: stop the link that the body names."""
         return await self._switch(request, moving=False)
 
     async def go(self, request: Request) -> Response:
-        """``POST /demo/go``: the link moves again."""
+        """``POST /demo/go``: let the link that the body names move again."""
         return await self._switch(request, moving=True)
 
     async def _switch(self, request: Request, *, moving: bool) -> Response:
@@ -61,7 +61,7 @@ class StoppableLinks:
 
 
 class Link:
-    """Carries messages in order; while it is stopped it holds a few, then lets the sender wait."""
+    """Carries messages in order. While stopped, the link holds a few and then blocks the sender."""
 
     def __init__(self) -> None:
         self._queue: deque[Message] = deque()
@@ -73,20 +73,20 @@ class Link:
         self._room = asyncio.Event()
 
     def switch(self, *, moving: bool) -> None:
-        """Stop the link or let it go."""
+        """Stop the link, or let it move again."""
         if moving:
             self._moving.set()
         else:
             self._moving.clear()
 
     def close(self) -> None:
-        """Nothing more will be sent; what is under way still arrives."""
+        """End the link after the messages that it holds."""
         self._closed = True
         self._moving.set()
         self._work.set()
 
     async def send(self, message: Message) -> None:
-        """ASGI ``send``: returns as soon as the message is under way."""
+        """ASGI ``send``: return as soon as the link holds the message."""
         while self._held >= IN_FLIGHT_BYTES:
             self._room.clear()
             await self._room.wait()
@@ -95,7 +95,7 @@ class Link:
         self._work.set()
 
     async def carry(self, send: Send) -> None:
-        """Hand over to the server what is under way, until `close`."""
+        """Pass the held messages to the server, until `close`."""
         while True:
             await self._moving.wait()
             if self._queue:

@@ -1,7 +1,7 @@
 """The login: one user, one password, one signed cookie.
 
-The cookie is what both sides of the application look at: `LiveApp` through its
-``JWTAuthenticator``, the pages and the demo endpoints through `Login.user`.
+Both sides of the application check the cookie: `LiveApp` through its ``JWTAuthenticator``, the
+pages and the demo endpoints through `Login.user`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ COOKIE = "dashboard_token"
 ROLE = "platform_admin"
 ALGORITHM = "HS256"
 SESSION_SECONDS = 8 * 3600
-FAILED_LOGIN_DELAY = 0.5  # slows down guessing; nobody notices it who mistyped
+FAILED_LOGIN_DELAY = 0.5  # seconds; slows down guessing
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Login:
-    """Issues the session cookie and recognises it."""
+    """Issues the session cookie and verifies it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def user(self, connection: HTTPConnection) -> str | None:
-        """The user whom the cookie names, or None without a valid one."""
+        """Return the user that the cookie names, or None without a valid cookie."""
         try:
             claims = jwt.decode(
                 connection.cookies.get(COOKIE, ""),
@@ -49,13 +49,13 @@ class Login:
         return str(claims["sub"]) if ROLE in claims.get("roles", ()) else None
 
     def page(self, request: Request) -> Response:
-        """``GET /login``."""
+        """``GET /login``: the form, or the dashboard for a user who is logged in."""
         if self.user(request):
             return RedirectResponse("/", status_code=303)
         return pages.login()
 
     async def log_in(self, request: Request) -> Response:
-        """``POST /login``: the cookie and the way to the dashboard, or the form again."""
+        """``POST /login``: set the cookie and redirect to the dashboard, or show the form again."""
         if not same_origin(request):
             return JSONResponse({"error": "cross-site request"}, status_code=403)
         form = await _form(request)
@@ -74,7 +74,7 @@ class Login:
         return answer
 
     async def log_out(self, request: Request) -> Response:
-        """``POST /logout``: back to the form, without the cookie."""
+        """``POST /logout``: delete the cookie and redirect to the form."""
         if not same_origin(request):
             return JSONResponse({"error": "cross-site request"}, status_code=403)
         answer = RedirectResponse("/login", status_code=303)
@@ -82,7 +82,7 @@ class Login:
         return answer
 
     def required(self, endpoint: Endpoint) -> Endpoint:
-        """Guard an endpoint that changes something: our own page, signed in."""
+        """Allow an endpoint only to a logged-in user on our own page."""
 
         async def guarded(request: Request) -> Response:
             if not same_origin(request):
@@ -94,7 +94,7 @@ class Login:
         return guarded
 
     def _matches(self, user: str, password: str) -> bool:
-        # Both comparisons always run, so that the time tells nothing about either.
+        # Both comparisons always run, so that the duration reveals nothing about either.
         user_ok = secrets.compare_digest(user.encode(), USER.encode())
         password_ok = secrets.compare_digest(password.encode(), self._settings.password.encode())
         return user_ok and password_ok
@@ -106,10 +106,10 @@ class Login:
 
 
 def same_origin(request: Request) -> bool:
-    """Whether a request comes from our own page, as far as the browser tells.
+    """Return whether a request comes from our own page, as far as the browser reports it.
 
-    The cookie is ``SameSite=Strict``; this holds where a browser is older, and among
-    the ports of one host, which count as one site. What sends neither header is no browser.
+    The cookie is ``SameSite=Strict``. This check covers older browsers, and pages on other ports of
+    the host, which count as the same site. A request with neither header is not from a browser.
     """
     origin = request.headers.get("origin")
     if origin is not None:
@@ -118,7 +118,7 @@ def same_origin(request: Request) -> bool:
 
 
 async def _form(request: Request) -> tuple[str, str] | None:
-    """The user and password of a posted form, or None if it is not one."""
+    """Return the user and password of a posted form, or None if the body is not a form."""
     body = await small_body(request)
     try:
         fields = parse_qs(body or "", strict_parsing=True, max_num_fields=4)

@@ -1,4 +1,4 @@
-"""The two HTML pages, with the headers that keep them to themselves."""
+"""The two HTML pages, with headers that isolate them from other sites."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HEADERS = {
 
 
 def dashboard() -> HTMLResponse:
-    """The dashboard; what it shows comes over the stream."""
+    """Return the dashboard page; its data comes over the stream."""
     return HTMLResponse((STATIC / "index.html").read_text("utf-8"), headers=_HEADERS)
 
 
 def login(*, failed: bool = False) -> HTMLResponse:
-    """The login form, after a failed attempt with status 401 and a line that says so."""
+    """Return the login form; after a failed attempt with status 401 and an error line."""
     html = (STATIC / "login.html").read_text("utf-8")
     message = "That user and password do not match." if failed else ""
     return HTMLResponse(

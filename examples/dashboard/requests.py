@@ -1,4 +1,4 @@
-"""Reading what the page posts."""
+"""Read the bodies that the page posts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_BODY_BYTES = 4096
 
 
 async def small_body(request: Request) -> str | None:
-    """The body as text, or None if it is too long or no UTF-8."""
+    """Return the body as text, or None if it is too long or not UTF-8."""
     body = b""
     async for chunk in request.stream():
         body += chunk

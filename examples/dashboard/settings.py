@@ -1,4 +1,4 @@
-"""What the dashboard is started with."""
+"""The settings of the dashboard, from the environment."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: a key for HS256 has at least 256
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The login and the key that signs the session cookie.
+    """The password, and the key that signs the session cookie.
 
-    Neither is shown in the repr: settings end up in logs.
+    The repr shows neither, because settings end up in logs.
     """
 
     password: str = field(repr=False)
@@ -24,12 +24,12 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read ``DASHBOARD_PASSWORD`` and ``DASHBOARD_SECRET``; make up what is not set.
+        """Read ``DASHBOARD_PASSWORD`` and ``DASHBOARD_SECRET``, or generate them.
 
-        A secret that is made up ends all sessions when the process ends.
+        A generated secret ends all sessions when the process ends.
 
         Raises:
-            ValueError: a variable is set to something that cannot work; the text names it.
+            ValueError: A variable has a value that cannot work; the message names it.
         """
         env = os.environ if environ is None else environ
         password = env.get("DASHBOARD_PASSWORD", "")

@@ -11,7 +11,7 @@ import { StallPanel, cutPanel } from './breakit.js';
 import { count, duration, plural, size } from './format.js';
 
 const TOPICS = ['dashboard', 'users', 'ticks', 'alerts', 'processes'];
-const NEWS_MS = 6000; // how long the state tells of a resume or a gap
+const NEWS_MS = 6000; // the state shows a resume or a gap for this time
 const STATES = {
   connecting: 'Connecting',
   live: 'Live',
@@ -29,9 +29,9 @@ const CAUSES = {
 const REASONS = {
   requested: 'as requested',
   drain: 'it is shutting down',
-  idle: 'nothing was heard of this page',
+  idle: 'this page gave no sign of life',
   slow: 'this page reads too slowly',
-  'credentials expired': 'the session is over',
+  credentials_expired: 'the login has expired',
   replaced: 'too many pages of this user are open',
 };
 
@@ -47,9 +47,9 @@ const figures = new Figures($('own'), {
   published: ['Messages published', count],
   frames_sent: ['Frames sent', count],
   bytes_sent: ['Bytes sent', size],
-  conflated: ['Conflated', count],
+  conflated: ['Superseded while waiting', count],
   evicted: ['Evicted, to be read again', count],
-  gaps: ['Gaps declared', count],
+  gaps: ['Gaps reported', count],
   uptime: ['Running for', duration],
 });
 const alerts = new Alerts($('alerts'), $('toasts'));
@@ -61,7 +61,7 @@ const stream = new LiveStream('/live', TOPICS, {
   state: showState,
   session: startSession,
   message: (frame) => TAKE[frame.topic]?.(frame),
-  gap: declareGap,
+  gap: reportGap,
   closing({ reason }) {
     if (reason in REASONS) log.add(`The server ended the stream: ${REASONS[reason]}`, 'warn');
   },
@@ -76,13 +76,13 @@ const TAKE = {
 };
 
 function takeNumber({ data: { n }, timestamp }) {
-  // Published before this connection began: the server's clock on both sides.
+  // A number is replayed if it is older than the connection; both times are the server's.
   const { kind, missing, missingKind } = ledger.take(n, timestamp < establishedAt);
   for (let skipped = n - missing; skipped < n; skipped += 1) tape.mark(skipped, missingKind);
   tape.mark(n, kind);
   if (missing) {
     const range = `${count(n - missing)} to ${count(n - 1)}`;
-    const how = missingKind === 'lost' ? 'as declared' : 'and nobody said so';
+    const how = missingKind === 'lost' ? 'as reported' : 'and not reported';
     log.add(`${plural(missing, 'number')} missing, ${range}, ${how}`, 'bad');
   }
   if (kind === 'twice') log.add(`Number ${count(n)} came twice`, 'bad');
@@ -100,18 +100,18 @@ function startSession({ session, replay, gap }, timestamp) {
     log.add(`Resumed, ${count(replay)} replayed`, 'good');
     showNews(`Resumed ${count(replay)}`, 'resumed');
   } else {
-    log.add(`Back with a gap: ${describe(gap)}`, 'bad');
+    log.add(`Reconnected with a gap: ${describe(gap)}`, 'bad');
     showNews(gap.count ? `Gap of ${count(gap.count)}` : 'Gap', 'gap');
-    if (gap.cause === 'trimmed') return; // the gap stands in the stream, where it belongs
+    if (gap.cause === 'trimmed') return; // a gap frame follows in its lane
     if (gap.cause === 'restart') {
       ledger.restart();
       tape.clear();
-    } else ledger.announce();
+    } else ledger.reportGap();
   }
 }
 
-function declareGap(gap) {
-  if (gap.topics.includes('ticks')) ledger.announce();
+function reportGap(gap) {
+  if (gap.topics.includes('ticks')) ledger.reportGap();
   log.add(`Gap in the ${gap.priority} lane: ${describe(gap)}`, 'bad');
 }
 
@@ -124,8 +124,8 @@ function showState(state, seconds) {
   const pill = $('state');
   if (state === 'reconnecting' && pill.dataset.state === 'live') log.add('Connection lost', 'warn');
   if (state === 'signedout') {
-    log.add('The session is over; log in again', 'bad');
-    $('logout').textContent = 'Log in'; // logging out leads there, too
+    log.add('The login has expired; log in again', 'bad');
+    $('logout').textContent = 'Log in'; // /logout redirects to the login
   }
   pill.dataset.state = state;
   delete pill.dataset.news;

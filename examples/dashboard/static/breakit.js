@@ -1,4 +1,4 @@
-// The panels that try to break it.
+// The panels that break the connection.
 
 import { SlowReader } from './reader.js';
 import { post } from './post.js';
@@ -11,19 +11,19 @@ const STATES = {
   closed: 'No second reader',
   opening: 'Connecting',
   stalled: 'Stalled',
-  reading: 'Reading what was waiting',
+  reading: 'Reading the waiting messages',
   live: 'Caught up, reading live',
 };
 
-/** Ends the page's own stream; `stream` is the LiveStream, `log` the EventLog. */
+/** End the page's own stream; `stream` is the LiveStream, `log` the EventLog. */
 export function cutPanel(stream, log) {
   $('cut').onclick = async () => {
     const seconds = Number($('away').querySelector(':checked').value);
     if (seconds) {
-      log.add(`You hung up, for ${seconds} s`);
+      log.add(`You disconnected for ${seconds} s`);
       stream.away(seconds);
     } else if (await post('/demo/cut', stream.connectionId)) {
-      log.add('You had the server end the stream');
+      log.add('You let the server end the stream');
     } else {
       log.add('There was no connection to cut', 'warn');
     }
@@ -74,7 +74,7 @@ export class StallPanel {
     if (this.#next === 'alert') this.#lead('read');
   }
 
-  /** Light up the step that comes next. */
+  /** Highlight the next step. */
   #lead(next) {
     this.#next = next;
     for (const step of STEPS) $(step).classList.toggle('primary', step === next);
@@ -89,7 +89,7 @@ export class StallPanel {
     const { state } = this.#reader;
     const stalled = state === 'stalled';
     const seconds = duration((performance.now() - this.#stalledAt) / 1000);
-    // Beside the live region, or a screen reader would count the seconds aloud.
+    // The time is outside the live region, or a screen reader would read each second aloud.
     $('reader-time').textContent = stalled ? ` for ${seconds}` : '';
     if ($('reader-state').textContent !== STATES[state]) {
       $('reader-state').textContent = STATES[state];
@@ -102,14 +102,14 @@ export class StallPanel {
     else if (!stalled) this.#lead(null);
   }
 
-  /** One sentence of result, as soon as there is one. */
+  /** Show the result in one line, as soon as there is one. */
   #find() {
     const { lows, overtaken } = this.#reader;
     const sentences = [];
     if (overtaken) sentences.push(`The alert overtook ${plural(overtaken, 'low message')}.`);
     if (lows.delivered) {
-      const sum = `${count(lows.delivered)} low delivered, ${count(lows.declared)} declared lost`;
-      sentences.push(`${sum}, ${count(lows.silent)} lost in silence.`);
+      const sum = `${count(lows.delivered)} low delivered, ${count(lows.declared)} reported lost`;
+      sentences.push(`${sum}, ${count(lows.silent)} lost silently.`);
     }
     $('finding').textContent = sentences.join(' ') || '\u00a0';
   }

@@ -1,4 +1,4 @@
-// The four charts of the host. They share a cursor: pointing at one reads them all.
+// The four charts of the host. They share a cursor: pointing at one shows the values of all.
 
 import { colour, onThemeChange } from './theme.js';
 import { clock } from './format.js';

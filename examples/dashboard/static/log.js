@@ -1,4 +1,4 @@
-// What happened, newest first.
+// The list of events, newest first.
 
 import { clock } from './format.js';
 

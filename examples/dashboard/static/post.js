@@ -1,4 +1,4 @@
-// POST to our own server; the answer, or null if it was refused or never came.
+// POST to our own server. Returns the answer, or null if it was refused or never came.
 
 export async function post(path, body) {
   const answer = await fetch(path, { method: 'POST', body }).catch(() => null);

@@ -1,6 +1,6 @@
 // The second reader: a stream over a link that can be stopped on the server's side, because a
-// browser takes tens of megabytes from a stream that nobody reads. It is read by hand, with
-// fetch, to see when it ends and to resume as any client can: with the last event id.
+// browser takes tens of megabytes from an unread stream. The reader uses fetch, to see the end of
+// the stream and to resume with the last event id, as any client can.
 
 import { EventParser } from './sse.js';
 import { Ledger } from './ledger.js';
@@ -9,8 +9,8 @@ import { post } from './post.js';
 
 const TOPICS = 'flood,ticks,alerts';
 const LINK = Math.random().toString(36).slice(2); // names this page's link
-const WAITING_MS = 200; // a read that takes longer has caught up
-const BACK_MS = 1000;
+const WAITING_MS = 200; // a longer wait means that the reader has caught up
+const RETRY_MS = 1000;
 
 export class SlowReader {
   state = 'closed'; // closed, opening, stalled, reading or live
@@ -23,12 +23,12 @@ export class SlowReader {
   #alert = null;
   #lostFirst = 0;
 
-  /** `on` gets state(), every arrival as run({lane, n, text, count}), and missing(from, to). */
+  /** `on` has state(), run({lane, n, text, count}) for each frame, and missing(from, to). */
   constructor(on) {
     this.#on = on;
   }
 
-  /** Connect, and stop the link as soon as the first frame is there. */
+  /** Connect, and stop the link after the first frame. */
   async open() {
     this.lows = new Ledger();
     this.overtaken = 0;
@@ -62,7 +62,7 @@ export class SlowReader {
       const waiting = setTimeout(() => this.state === 'reading' && this.#to('live'), WAITING_MS);
       const more = await this.#step();
       clearTimeout(waiting);
-      if (!more) await this.#comeBack();
+      if (!more) await this.#reconnect();
     }
   }
 
@@ -79,17 +79,17 @@ export class SlowReader {
     this.#reader = answer.body.getReader();
   }
 
-  /** holdfast gives up on a send that takes a minute; the reader comes back like any other. */
-  async #comeBack() {
+  /** Reconnect, because holdfast drops a connection whose send takes a minute. */
+  async #reconnect() {
     this.#to('reading');
     this.#on.run({ lane: 'session', text: 'dropped by the server' });
     for (;;) {
-      await sleep(BACK_MS);
+      await sleep(RETRY_MS);
       try {
         await this.#connect(this.#parser.lastId);
         return;
       } catch (error) {
-        // fetch throws a TypeError while nobody answers; anything else is an answer.
+        // fetch throws a TypeError if no server answers; every other error is an answer.
         if (!(error instanceof TypeError)) throw error;
       }
     }
@@ -98,7 +98,7 @@ export class SlowReader {
   async #step() {
     const { value, done } = await this.#reader.read().catch((error) => {
       if (this.#abort.signal.aborted) throw error;
-      return { done: true }; // a broken connection ends like an ended one
+      return { done: true }; // a broken connection counts as ended
     });
     if (!done) this.#parser.push(value);
     return !done;
@@ -119,12 +119,12 @@ export class SlowReader {
   #session({ session, replay, gap }) {
     if (gap?.cause === 'restart') this.lows.restart();
     const text = { fresh: 'connected', resumed: `resumed, ${replay} replayed` }[session];
-    this.#on.run({ lane: 'session', text: text ?? 'back, with a gap' });
+    this.#on.run({ lane: 'session', text: text ?? 'reconnected with a gap' });
   }
 
   #gap({ cause, count, topics, priority }) {
     if (topics.includes('flood')) {
-      this.lows.announce();
+      this.lows.reportGap();
       this.#lostFirst = count;
     }
     this.#on.run({ lane: 'gap', count, text: `${priority}, ${cause}` });
@@ -132,14 +132,14 @@ export class SlowReader {
 
   #low(frame) {
     const { n } = frame.data;
-    // The numbers of a flood go on where the last one ended, so the first to come, or to be
-    // declared lost, is where we begin.
+    // A flood continues the numbers of the flood before it. Counting begins at the first number
+    // that arrives or is reported lost.
     this.lows.last ??= n - 1 - (this.#lostFirst ?? 0);
     const before = this.lows.last;
     const { missing } = this.lows.take(n, false);
     if (missing) this.#on.missing(n - missing, n - 1);
     if (this.#alert && frame.timestamp < this.#alert.at) {
-      // What was declared lost in between had been overtaken as well.
+      // The alert also overtook the messages in between that were reported lost.
       this.overtaken += n - before;
     }
     this.#on.run({ lane: 'low', n });

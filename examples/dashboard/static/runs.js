@@ -1,9 +1,9 @@
-// What the second reader got, as runs: neighbours of one lane share a line.
+// The frames of the second reader as runs: consecutive messages of one lane share a line.
 
 import { count, plural } from './format.js';
 
 const KEPT = 120;
-const FULL = 20000; // a run of this many has a bar of full length
+const FULL = 20000; // a run of this length has a bar of full width
 
 export class Runs {
   #list;
@@ -34,7 +34,7 @@ export class Runs {
     if (lane === 'gap') this.#gap = this.#last;
   }
 
-  /** The server may not know any more how many a gap stands for; the numbers around it tell. */
+  /** Show the numbers of the latest gap, whose count the server may no longer have. */
   explainGap(from, to) {
     if (!this.#gap) return;
     this.#gap.text += `: ${count(from)} to ${count(to)}`;
@@ -77,7 +77,7 @@ export class Runs {
     if (weight > 9 && lane !== 'session') {
       const bar = row.children[3] ?? row.appendChild(document.createElement('i'));
       bar.className = 'weight';
-      // The root lets a run of ten be seen beside one of ten thousand.
+      // The square root keeps a run of ten visible beside one of ten thousand.
       bar.style.width = `${Math.min(100, 100 * Math.sqrt(weight / FULL))}%`;
     }
   }

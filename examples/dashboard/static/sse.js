@@ -1,5 +1,5 @@
-// An event-stream parser for fetch(), which has none. After the WHATWG text, section 9.2.6;
-// only what this page's frames need: data, id, and default events.
+// An event-stream parser for fetch(), which has none: the part of WHATWG HTML, section 9.2.6, that
+// this page's frames need (data, id, and default events).
 
 export class EventParser {
   lastId = '';
@@ -15,13 +15,13 @@ export class EventParser {
 
   push(chunk) {
     const lines = (this.#rest + this.#decoder.decode(chunk, { stream: true })).split(/\r\n|\n|\r/);
-    this.#rest = lines.pop(); // no line yet; our server ends lines with one LF
+    this.#rest = lines.pop(); // an unfinished line; our server ends lines with one LF
     lines.forEach((line) => this.#line(line));
   }
 
   #line(line) {
     if (line === '') {
-      this.lastId = this.#id; // not before the blank line: an event cut in half does not count
+      this.lastId = this.#id; // only at the blank line, because a cut event does not count
       if (this.#data.length) this.#onData(this.#data.join('\n'));
       this.#data = [];
       return;

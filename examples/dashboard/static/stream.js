@@ -1,6 +1,6 @@
-// The page's main stream, and what this page makes of what holdfast's client says.
+// The page's main stream: translates the events of holdfast's client for this page.
 //
-// Nothing here reconnects, resumes or falls back: the client does.
+// The client reconnects, resumes and changes transports; this file does not.
 
 import { connect } from '/live/client.js';
 
@@ -10,10 +10,10 @@ export class LiveStream {
   #on;
   #live = null;
   #state = '';
-  #skew = Infinity; // seconds from the server's clock to ours, and the way here
+  #skew = Infinity; // seconds from the server's clock to ours, network delay included
 
   /**
-   * `on` gets every step: state(name, seconds), session(data, timestamp), message(frame),
+   * `on` has the callbacks state(name, seconds), session(data, timestamp), message(frame),
    * gap(data), closing(data).
    */
   constructor(base, topics, on) {
@@ -26,12 +26,12 @@ export class LiveStream {
     return this.#live?.connectionId;
   }
 
-  /** Connect, from now on or from where we were. */
+  /** Connect, from now on or from `position`. */
   open(position) {
     const live = connect(this.#base, { topics: this.#topics, position });
     let isNew = !position;
     live.addEventListener('status', ({ detail: { status, reason } }) => {
-      if (live !== this.#live) return; // we hung up ourselves
+      if (live !== this.#live) return; // `away` closed this client
       if (status === 'open') {
         this.#to('live');
         if (isNew) this.#session({ session: 'fresh' });
@@ -53,7 +53,7 @@ export class LiveStream {
     this.#live = live;
   }
 
-  /** Hang up, stay away, and come back to where we were. */
+  /** Disconnect, stay away, and resume at the same position. */
   async away(seconds) {
     const live = this.#live;
     this.#live = null;

@@ -8,7 +8,7 @@ export class Processes {
   #rows;
 
   constructor(body) {
-    // All rows stand from the start, so that the first sample moves nothing.
+    // All rows exist from the start, so that the first sample does not move the page.
     this.#rows = Array.from({ length: ROWS }, () => {
       const row = body.insertRow();
       for (const name of ['', 'wide', 'wide num', 'num', 'num']) {
@@ -35,7 +35,7 @@ export class Processes {
 export class Figures {
   #cells;
 
-  /** `figures` maps a field of the statistics to [label, how to write it]. */
+  /** `figures` maps a field of the statistics to [label, formatter]. */
   constructor(list, figures) {
     this.#cells = Object.entries(figures).map(([name, [label, write]]) => {
       const row = list.appendChild(document.createElement('div'));

@@ -1,14 +1,15 @@
-// The tape: one bar per number, newest at the right. While the page is away it runs on with
-// hollow bars, which a replay then fills.
+// The tape: one bar per number, newest at the right. While the page is away, the tape continues
+// with hollow bars, and a replay fills them.
 
 import { colour, onThemeChange } from './theme.js';
 
 const BAR = 3;
 const STEP = 5;
-const INTERVAL_MS = 250; // how often the server counts
+const INTERVAL_MS = 250; // time between two numbers of the server
 const KEPT = 600;
 
-// Height as a share of the tape, colour, filled. Height and fill tell what colour alone must not.
+// Height as a share of the tape, colour, filled. Height and fill repeat the meaning of the colour
+// for readers who do not see colours.
 const LOOK = {
   live: [0.6, '--accent', true],
   replayed: [1, '--second', true],

@@ -1,4 +1,4 @@
-// Canvases cannot use CSS variables, so they ask for the colour each time they draw.
+// A canvas cannot use CSS variables, so it reads the colour each time it draws.
 
 const style = getComputedStyle(document.documentElement);
 
