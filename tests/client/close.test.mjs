@@ -44,7 +44,7 @@ test("a token that never comes does not hold up what the network's return begins
   let asked = 0;
   const { live, open } = listen(t, url, { token: () => (asked++ ? "a" : new Promise(() => {})) });
   await until(() => asked);
-  live.way.wake(true);
+  live.stream.wake(true);
   await open();
 });
 
@@ -54,7 +54,7 @@ test("being woken does not undo that the server says not to come back", async (t
       [hello(), message(1), closing("replaced", false)].map((frame) => `data: ${JSON.stringify(frame)}\nid: e~1~a\n\n`).join(""),
     ));
   const { live } = listen(t, url);
-  live.on("t", () => live.way.wake(true));
+  live.on("t", () => live.stream.wake(true));
   await until(() => live.status === "closed");
   assert.equal(requests.length, 1);
 });

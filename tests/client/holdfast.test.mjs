@@ -16,7 +16,7 @@ for (const transport of TRANSPORTS) {
     await open();
     for (let turn = 0; turn < 10; turn += 1) {
       await publish("t", ...range(turn * 20, turn * 20 + 20));
-      await until(() => live.way.wake() ?? got.length > turn * 20 + 5); // not waiting out each pause
+      await until(() => live.stream.wake() ?? got.length > turn * 20 + 5); // not waiting out each pause
       cut();
     }
     await until(() => got.length === 200);

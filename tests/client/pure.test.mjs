@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { pure } from "./support.mjs";
 
-const { EventParser, backoff, check, covers, ofCode, ofStatus } = pure;
+const { EventParser, actionForCode, actionForStatus, backoff, checkTopic, matches } = pure;
 
 const STREAM =
   "retry: 2273\ndata: {\"a\":1}\nid: x~1~y\n\n" + // as the server writes it
@@ -56,18 +56,18 @@ test("patterns cover what the server says they cover", () => {
     ["*.b", "a.b", true], ["*.b", "a.c", false], ["a.*.c", "a.b.c", true], ["a.*.**", "a.b", false],
     ["a.*.**", "a.b.c.d", true], ["*", "$user", false], ["**", "$user", false], ["$user", "$user", true],
   ];
-  for (const [pattern, topic, expected] of cases) assert.equal(covers(pattern, topic), expected, `${pattern} ${topic}`);
+  for (const [pattern, topic, expected] of cases) assert.equal(matches(pattern, topic), expected, `${pattern} ${topic}`);
 });
 
 test("a name is refused here where the server would refuse it", () => {
-  for (const name of ["a", "é", "orders.eu.7", "*", "**", "a.*", "a.*.b", "a.**", "x".repeat(200), "a.b.c.d.e.f.g.h"]) check(name);
+  for (const name of ["a", "é", "orders.eu.7", "*", "**", "a.*", "a.*.b", "a.**", "x".repeat(200), "a.b.c.d.e.f.g.h"]) checkTopic(name);
   const bad = ["", ".", "a.", ".a", "a..b", "a b", "a,b", "$user", "a*", "*a", "**.a", "a.***", "\0", "\u200b", "x".repeat(201), "a.b.c.d.e.f.g.h.i"];
-  for (const name of bad) assert.throws(() => check(name), TypeError, name);
+  for (const name of bad) assert.throws(() => checkTopic(name), TypeError, name);
 });
 
 test("statuses and close codes: only what the server itself decided ends a stream", () => {
-  const of = { stop: [204, 400, 403], renew: [401], next: [404, 405, 406, 501], again: [408, 429, 500, 502, 503, 504] };
-  for (const [then, statuses] of Object.entries(of)) for (const status of statuses) assert.equal(ofStatus(status), then);
-  const codes = { stop: [4400, 4403, 4409, 4429, 4499], renew: [4401], again: [1000, 1001, 1006, 1011, 1012, 4000, 4399] };
-  for (const [then, all] of Object.entries(codes)) for (const code of all) assert.equal(ofCode(code), then);
+  const actions = { stop: [204, 400, 403], renew: [401], fall_back: [404, 405, 406, 501], retry: [408, 429, 500, 502, 503, 504] };
+  for (const [action, statuses] of Object.entries(actions)) for (const status of statuses) assert.equal(actionForStatus(status), action);
+  const codes = { stop: [4400, 4403, 4409, 4429, 4499], renew: [4401], retry: [1000, 1001, 1006, 1011, 1012, 4000, 4399] };
+  for (const [action, all] of Object.entries(codes)) for (const code of all) assert.equal(actionForCode(code), action);
 });

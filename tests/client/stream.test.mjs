@@ -116,7 +116,7 @@ test("Retry-After and retry are kept to, and being woken cuts the waiting short"
   const { live, statuses } = listen(t, url);
   const waiting = await until(() => statuses().find(({ status }) => status === "waiting"));
   assert.equal(waiting.retryIn, 17);
-  live.way.wake();
+  live.stream.wake();
   await until(() => requests.length === 2);
 });
 
@@ -166,7 +166,7 @@ test("a server that says not to come back is believed", async (t) => {
 test("a token goes into the header only, and is asked for anew when it has expired", async (t) => {
   const { url, requests } = await serve(t, (_, response, count) => {
     if (count === 2) response.writeHead(401).end();
-    else if (count === 1) stream(response, [hello(), "e~0~a"], [closing("credentials expired", false), "e~0~a"]).end();
+    else if (count === 1) stream(response, [hello(), "e~0~a"], [closing("credentials_expired", false), "e~0~a"]).end();
     else stream(response, [hello(), "e~0~b"]);
   });
   const tokens = ["a", "a", "b"];

@@ -168,13 +168,13 @@ test("the next leader goes on from the tab that has heard least, and the others 
   let behind;
   channel.onmessage = ({ data }) => {
     if (data.type === "frame") frames.push(data);
-    if (data.type === "who" && behind) channel.postMessage({ type: "hello", tab: behind.tab, topics: ["t"], ...behind });
+    if (data.type === "query" && behind) channel.postMessage({ type: "report", topics: ["t"], ...behind });
   };
   const [first, second, third] = [await open(), await open(), await open()];
   await publish("t", ...range(0, 10));
   await until(() => third.got.length === 10 && second.got.length === 10);
   const { seq, term, frame } = frames.filter(({ frame: { data } }) => data === 5)[0];
-  behind = { tab: `${channel.name} behind`, seq, id: frame.id };
+  behind = { tab: `${channel.name} behind`, seq, position: frame.id };
   open.locks.hold(behind.tab);
   first.worker.terminate();
   const again = () => frames.filter((each) => each.term !== term && each.frame.type === "message");
@@ -249,7 +249,7 @@ test("a tab that missed who leads goes on with the next that is told", async (t)
   const channel = new BroadcastChannel(`holdfast ${url}/ true`);
   t.after(() => channel.close());
   // As if this tab alone had heard of another leader, and not of the one that there is.
-  channel.postMessage({ type: "term", term: "somebody", seq: 0, id: undefined });
+  channel.postMessage({ type: "term", term: "another tab", seq: 0, position: undefined });
   await publish("t", 1);
   await until(() => first.got.length === 1);
   await first.call("subscribe", "u");

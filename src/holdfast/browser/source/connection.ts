@@ -1,0 +1,51 @@
+import { type Action, Failure } from "./failure.js";
+import type { ConnectionInfo } from "./frames.js";
+import type { Transport } from "./types.js";
+
+// setTimeout takes a longer time than 2^31 - 1 ms for 1 ms.
+const LONGEST_TIMEOUT = 2e9;
+
+/** One attempt to connect, and the connection that it becomes with the first frame. */
+export class Connection {
+  /** The data of the first frame, frozen; undefined before it arrived. */
+  info: Readonly<ConnectionInfo> | undefined;
+  /** Sends a message to the server; set by the WebSocket transport only. */
+  send: ((message: object) => void) | undefined;
+  /** The pause before the next attempt that the server asked for, in seconds. */
+  retryAfter = 0;
+  /** True once the credentials were there, so that a request was made. */
+  requested = false;
+  ended = false;
+  #control = new AbortController();
+  #deadline: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(readonly transport: Transport) {}
+
+  get signal(): AbortSignal {
+    return this.#control.signal;
+  }
+
+  /** End the connection. The first failure counts. */
+  fail(reason: string, action?: Action): void {
+    this.#control.abort(new Failure(reason, action));
+  }
+
+  /** Fail the connection unless the deadline is changed within so many seconds; 0: never. */
+  setDeadline(seconds: number, reason: string, action?: Action): void {
+    this.clearDeadline();
+    if (!seconds) return;
+    const timeout = Math.min(seconds * 1000, LONGEST_TIMEOUT);
+    this.#deadline = setTimeout(() => this.fail(reason, action), timeout);
+  }
+
+  clearDeadline(): void {
+    clearTimeout(this.#deadline);
+  }
+
+  /** Give back what the connection holds: its timer, and its request or socket. */
+  end(): void {
+    this.clearDeadline();
+    this.ended = true;
+    this.#control.abort();
+  }
+}
