@@ -1,0 +1,1 @@
+"""The soak: random faults under load, judged by one oracle (docs/reliability.md)."""
