@@ -1,64 +1,90 @@
 """holdfast: realtime push that doesn't let go.
 
-Prioritised messages to browsers and services over Server-Sent Events, with WebSocket as the
-fallback. A client that drops off comes back and has lost nothing, or is told exactly what.
+Prioritised messages to browsers and services over Server-Sent Events, with WebSocket and long
+polling as the fallback. A client that drops off comes back and has lost nothing, or gets an exact
+report of its loss.
 
-The endpoints are in `holdfast.asgi`, the hooks in `holdfast.auth`.
+A server needs only this module. Each extra has a module of its own: `holdfast.client`,
+`holdfast.auth.jwt`, `holdfast.brokers.redis`. An endpoint of your own uses `holdfast.transports`.
 """
 
+from .asgi import LiveApp
+from .auth import Action, Request, User, anonymous, require_role, subscribe_only
 from .brokers.memory import MemoryBroker
-from .core.connection import CloseReason, Connection
-from .core.cursor import Cursor, EventId
+from .brokers.protocol import Broker
 from .core.delivery.buffer import PriorityBuffer
-from .core.log.history import History
 from .core.log.retention import Retention
-from .core.message import Gap, Message, Priority
+from .core.message import Priority
 from .core.registry import ConnectionRegistry
 from .core.tokens import TokenLimits, TokenRegistry
 from .errors import (
     BroadcasterFailed,
+    BrokerUnavailable,
     ConfigurationError,
     HoldfastError,
     InvalidPayload,
     InvalidTopic,
     MessageTooLarge,
     NotRunning,
+    OutcomeUnknown,
     PublishError,
     Refused,
     WrongThread,
 )
+from .reasons import Reason
 from .runtime.audit import AuditAction, AuditEvent, logging_audit
 from .runtime.broadcaster import Broadcaster
-from .runtime.statistics import Statistics
+from .runtime.connection import Connection
+from .runtime.frames import Frame
+from .runtime.lifecycle import BroadcasterState
+from .runtime.periodic import PeriodicSource
+from .runtime.presence import PresenceChange
+from .runtime.statistics import ConnectionStatistics, Statistics
+from .settings import Settings
+from .sockets import listening_socket
+from .transports.websocket import InboundLimits
 
 __all__ = [
+    "Action",
     "AuditAction",
     "AuditEvent",
     "Broadcaster",
     "BroadcasterFailed",
-    "CloseReason",
+    "BroadcasterState",
+    "Broker",
+    "BrokerUnavailable",
     "ConfigurationError",
     "Connection",
     "ConnectionRegistry",
-    "Cursor",
-    "EventId",
-    "Gap",
-    "History",
+    "ConnectionStatistics",
+    "Frame",
     "HoldfastError",
+    "InboundLimits",
     "InvalidPayload",
     "InvalidTopic",
+    "LiveApp",
     "MemoryBroker",
-    "Message",
     "MessageTooLarge",
     "NotRunning",
+    "OutcomeUnknown",
+    "PeriodicSource",
+    "PresenceChange",
     "Priority",
     "PriorityBuffer",
     "PublishError",
+    "Reason",
     "Refused",
+    "Request",
     "Retention",
+    "Settings",
     "Statistics",
     "TokenLimits",
     "TokenRegistry",
+    "User",
     "WrongThread",
+    "anonymous",
+    "listening_socket",
     "logging_audit",
+    "require_role",
+    "subscribe_only",
 ]

@@ -12,7 +12,7 @@
     ├── OutcomeUnknown          the operator: it cannot be reached any more; it may have been done
     ├── BroadcasterFailed       the application: a background task died; `__cause__` says why
     ├── IllegalTransition       holdfast itself: an event its lifecycle table forbids
-    ├── Refused                 the client: carries what to answer, `status` and `close_code`
+    ├── Refused                 the client: its `reason` says how to answer
     └── StreamFailed            the consumer of a stream (`holdfast.client`): `status`, `code`
         ├── RequestRefused      the server refuses a request
         ├── StreamEnded         the server ended the stream and forbids to reconnect
@@ -24,6 +24,8 @@ No error carries a token or a payload.
 """
 
 from __future__ import annotations
+
+from .reasons import Reason
 
 
 class HoldfastError(Exception):
@@ -95,16 +97,14 @@ class IllegalTransition(HoldfastError):
 class Refused(HoldfastError):
     """A client's request that is not carried out.
 
-    `code` is a stable word for programs, `status` the HTTP status and `close_code` the WebSocket
-    close code (RFC 6455, section 7.4.2) that answer it.
+    `reason` has the word, the HTTP status and the WebSocket close code that answer it; `detail`
+    is one sentence for the developer of the client.
     """
 
-    def __init__(self, code: str, detail: str, *, status: int, close_code: int = 4400) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
-        self.code = code
+        self.reason = reason
         self.detail = detail
-        self.status = status
-        self.close_code = close_code
 
 
 class StreamFailed(HoldfastError):

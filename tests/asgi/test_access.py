@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import AuditAction, AuditEvent, Broadcaster, CloseReason, ConfigurationError
+from holdfast import AuditAction, AuditEvent, Broadcaster, ConfigurationError, Reason
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User, anonymous
 from tests.asgi.paths import GETS, POSTS, STREAMS
@@ -125,12 +125,12 @@ class TestHooks:
                 assert (await fetch(app, "GET", "/connection-stats")).status == 503
                 async with Socket(app, "/websocket?topics=t") as socket:
                     await socket.accepted()
-                    assert await socket.closed() == CloseReason.FAILED.code
+                    assert await socket.closed() == Reason.FAILED.close_code
         assert caplog.text.count("the database is gone") >= 6
 
     async def test_pattern_is_a_right_of_its_own(self, broadcaster: Broadcaster) -> None:
         """By default single topics may be seen, patterns may not."""
-        app = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=anonymous)
         async with Http(app, "/stream?topics=a.b,a.*,**") as call:
             data = await call.hello()
             assert (data["topics"], data["rejected"]) == (["a.b"], ["**", "a.*"])

@@ -88,19 +88,40 @@ class TestLifespan:
                 assert "no route" in message["message"]
                 await lifespan.ended()
 
-    @pytest.mark.parametrize("path", ["/stream?topics=t", "/connection-stats", "/health"])
-    async def test_used_while_not_running(self, path: str) -> None:
-        """Without lifespan a request says what is missing, to the server's log; health is 503."""
-        app = live(Broadcaster())
-        if path == "/health":
-            assert (await fetch(app, "GET", path)).json() == {"status": "new"}
-            return
-        call = Http(app, path)
-        if path == "/connection-stats":
-            async with call:
-                assert (await call.whole()).status == 200
-            return
-        with pytest.raises(NotRunning, match="lifespan"):
+    @pytest.mark.parametrize("path", ["/connection-stats", "/health"])
+    async def test_first_request_starts_the_broadcaster(self, path: str) -> None:
+        """Without a lifespan, the first request starts the Broadcaster, once."""
+        broadcaster = Broadcaster()
+        app = live(broadcaster)
+        try:
+            answers = await asyncio.gather(*[fetch(app, "GET", path) for _ in range(5)])
+            assert {answer.status for answer in answers} == {200}
+            assert broadcaster.state is BroadcasterState.RUNNING
+        finally:
+            await broadcaster.stop()
+
+    async def test_stream_without_a_lifespan(self) -> None:
+        """A stream works without a lifespan, and ends when the Broadcaster stops."""
+        broadcaster = Broadcaster()
+        async with Http(live(broadcaster), "/stream?topics=t") as call:
+            await call.start()
+            assert (await call.event()) is not None
+            await broadcaster.publish("t", 1)
+            event = await call.event()
+            assert event is not None
+            assert event.json()["data"] == 1
+            await broadcaster.stop()
+            await call.ended()
+
+    async def test_stopped_broadcaster_is_not_started_again(self) -> None:
+        """A request after the end is answered with 503; health says why."""
+        broadcaster = Broadcaster()
+        async with broadcaster:
+            app = live(broadcaster)
+        answer = await fetch(app, "GET", "/health")
+        assert (answer.status, answer.json()) == (503, {"status": "closed"})
+        call = Http(app, "/stream?topics=t")
+        with pytest.raises(NotRunning, match="not running"):
             async with call:
                 await call.whole()
         assert call.status == 503

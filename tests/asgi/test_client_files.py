@@ -22,7 +22,7 @@ TYPES = {
 @pytest.fixture
 def app(broadcaster: Broadcaster) -> LiveApp:
     """An application that knows nobody."""
-    return LiveApp(broadcaster, authenticate=lambda request: None, drain_at_signal=False)
+    return LiveApp(broadcaster, authenticate=lambda request: None)
 
 
 @pytest.mark.parametrize("path", TYPES)
@@ -64,7 +64,7 @@ async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
         seen.append(request.headers.get("authorization"))
         return User(id="ann") if seen[-1] == "Bearer a/b+c= é" else None
 
-    app = LiveApp(broadcaster, authenticate=authenticate, drain_at_signal=False)
+    app = LiveApp(broadcaster, authenticate=authenticate)
     offered = {"Sec-WebSocket-Protocol": "holdfast, bearer.a%2Fb%2Bc%3D%20%C3%A9"}
     async with Socket(app, headers=offered) as socket:
         assert await socket.receive() == {"type": "websocket.accept", "subprotocol": "holdfast"}
@@ -78,7 +78,7 @@ async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
 @pytest.mark.parametrize("offered", ["", "graphql-ws", "bearer.x", "mqtt, bearer.x"])
 async def test_other_subprotocols_change_nothing(broadcaster: Broadcaster, offered: str) -> None:
     """Only who offers `holdfast` gets it chosen, and its token looked at."""
-    app = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
+    app = LiveApp(broadcaster, authenticate=anonymous)
     headers = {"Sec-WebSocket-Protocol": offered} if offered else {}
     async with Socket(app, headers=headers) as socket:
         accepted: dict[str, Any] = await socket.receive()

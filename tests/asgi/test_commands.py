@@ -52,7 +52,7 @@ class TestCommands:
                 body = {"connectionId": data["connectionId"], "id": text}
                 answer = await fetch(app, "POST", "/ack", body=body)
                 assert (answer.status, answer.json()) == (200, {"acknowledged": taken})
-        async with Http(app, f"/reconnect?token={data['reconnectToken']}") as call:
+        async with Http(app, f"/reconnect?reconnect_token={data['reconnectToken']}") as call:
             resumed = await call.hello()
             assert (resumed["session"], resumed["replay"]) == ("resumed", 1)
 
@@ -62,7 +62,7 @@ class TestCommands:
             id = (await call.hello())["connectionId"]
             answer = await fetch(app, "POST", "/test-connection", body={"connectionId": id})
             assert answer.status == 200
-            assert answer.json()["handedOver"] is True
+            assert answer.json()["sent"] is True
             assert answer.json()["transport"] == "sse"
             assert 0.0 <= answer.json()["seconds"] < 1.0
             assert (await call.frame())["type"] == "test"
@@ -71,11 +71,9 @@ class TestCommands:
         """A probe that the server does not take is reported so, within its time."""
         app = live(broadcaster)
         async with broadcaster.connect(topics=["t"]) as outbox:
-            await outbox.next()
-            answer = await fetch(
-                app, "POST", "/test-connection", body={"connectionId": outbox.connection.id}
-            )
-            assert answer.json() == {"handedOver": False, "seconds": None, "transport": "custom"}
+            await outbox.next_frames()
+            answer = await fetch(app, "POST", "/test-connection", body={"connectionId": outbox.id})
+            assert answer.json() == {"sent": False, "seconds": None, "transport": "custom"}
 
     @pytest.mark.parametrize("path", POSTS)
     async def test_others_connections_look_like_none(

@@ -11,6 +11,7 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import User
 from tests.support.asgi import Http, fetch, live
+from tests.support.inside import node_of
 from tests.support.virtual import settle, wall_clock
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ async def test_credentials_that_expire_while_it_waits(broadcaster: Broadcaster) 
         (first,) = await poll(app)
         (second,) = await poll(app, first["id"])
         frames = await poll(app, second["id"])
-        assert frames[-1]["data"] == {"reason": "credentials expired", "reconnect": False}
+        assert frames[-1]["data"] == {"reason": "credentials_expired", "reconnect": False}
         assert (await fetch(app, "GET", "/poll?topics=t")).status == 401
 
 
@@ -255,14 +256,14 @@ async def test_polls_do_not_race_while_the_broker_is_away(
 ) -> None:
     """What tells `degraded` each time waits a little, and what tells of its end does not."""
     (first,) = await poll(app)
-    broadcaster._node._reachable(False)
+    node_of(broadcaster).set_reachable(False)
     began = now()
     frames = await poll(app, first["id"])
     assert [frame["type"] for frame in frames[1:]] == ["degraded"]
     assert 4.0 < now() - began < 6.0
     waiting = asyncio.create_task(poll(app, frames[-1]["id"]))
     await asyncio.sleep(1.0)
-    broadcaster._node._reachable(True)
+    node_of(broadcaster).set_reachable(True)
     began = now()
     assert [frame["type"] for frame in (await waiting)[1:]] == ["degraded", "recovered"]
     assert now() - began < 0.2

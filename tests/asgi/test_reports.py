@@ -30,7 +30,7 @@ class TestReports:
             app = live(broadcaster, **options)
             for path in ("/connection-stats", "/websocket-stats"):
                 assert (await fetch(app, "GET", path)).status == status
-        plain = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
+        plain = LiveApp(broadcaster, authenticate=anonymous)
         assert (await fetch(plain, "GET", "/connection-stats")).status == 403
 
     async def test_statistics(self, app: LiveApp) -> None:

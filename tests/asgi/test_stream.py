@@ -49,13 +49,13 @@ class TestStreams:
         for path, headers, session in [
             (f"/stream?topics=t&last_event_id={bad}", {"Last-Event-ID": at}, "resumed"),
             (f"/reconnect?last_event_id={at}", {}, "resumed"),
-            (f"/reconnect?token={token}", {}, "gap"),
+            (f"/reconnect?reconnect_token={token}", {}, "gap"),
             ("/reconnect", {"X-Reconnect-Token": token}, "gap"),
             (f"/reconnect?last_event_id={at}", {"Last-Event-ID": bad}, "gap"),
-            (f"/reconnect?token={'A' * 22}", {"X-Reconnect-Token": token}, "gap"),
-            (f"/stream?topics=t&token={'A' * 22}", {"Last-Event-ID": at}, "resumed"),
+            (f"/reconnect?reconnect_token={'A' * 22}", {"X-Reconnect-Token": token}, "gap"),
+            (f"/stream?topics=t&reconnect_token={'A' * 22}", {"Last-Event-ID": at}, "resumed"),
             ("/reconnect", {"Last-Event-ID": ""}, "fresh"),
-            ("/stream?topics=t&last_event_id=&token=", {}, "fresh"),
+            ("/stream?topics=t&last_event_id=&reconnect_token=", {}, "fresh"),
         ]:
             async with Http(app, path, headers=headers) as call:
                 data = await call.hello()
@@ -147,7 +147,7 @@ class TestStreams:
             app = live(broadcaster)
             async with Http(app, "/stream?topics=t") as first:
                 await first.hello()
-                for reason in ("over capacity", "drain"):
+                for reason in ("over_capacity", "drain"):
                     async with Http(app, "/stream?topics=t") as call:
                         assert await call.start() == 200
                         assert call.headers["content-type"] == "text/event-stream"
@@ -188,7 +188,7 @@ class TestStreams:
                 await call.hello()
                 while (frame := await call.frame())["type"] != "closing":
                     pass
-                assert frame["data"] == {"reason": "credentials expired", "reconnect": False}
+                assert frame["data"] == {"reason": "credentials_expired", "reconnect": False}
                 assert await call.event() is None
                 assert until <= wall_clock() <= until + 1.0
             assert (await fetch(app, "GET", "/stream?topics=t")).status == 401

@@ -53,7 +53,7 @@ def test_query_that_is_too_long(query: bytes) -> None:
     assert made.query == {}
     with pytest.raises(Refused) as caught:
         made.check_query()
-    assert caught.value.status == 400
+    assert caught.value.reason.status == 400
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def bad_credentials() -> Iterator[tuple[str, str]]:
 def guarded(broadcaster: Broadcaster) -> LiveApp:
     """All endpoints behind a JWT."""
     check = JWTAuthenticator(KEY, audience="live", issuer="us", query="jwt", cookie="jwt")
-    return LiveApp(broadcaster, authenticate=check, drain_at_signal=False)
+    return LiveApp(broadcaster, authenticate=check)
 
 
 async def test_bad_credentials_are_one_answer_at_every_door(broadcaster: Broadcaster) -> None:
@@ -123,7 +123,7 @@ async def test_token_that_expires_in_mid_stream(kind: str) -> None:
             await (call.start() if kind == "stream" else call.accepted())
             while (frame := await call.frame())["type"] != "closing":
                 pass
-            assert frame["data"] == {"reason": "credentials expired", "reconnect": False}
+            assert frame["data"] == {"reason": "credentials_expired", "reconnect": False}
             assert 58.0 <= loop.time() <= 61.0
             if kind == "socket":
                 assert await call.closed() == 4401

@@ -196,7 +196,7 @@ async def test_client_that_leaves_before_the_response(path: str, turns: int) -> 
         return User(id="ann")
 
     async with Broadcaster(broker=broker) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=authenticate, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=authenticate)
         call: Http | Socket
         if path == "/websocket":
             call = Socket(app, "/websocket?topics=t")
@@ -216,7 +216,7 @@ async def test_handshake_after_a_failure(caplog: pytest.LogCaptureFixture) -> No
     """When a task has died, a socket is told so as a stream is: come back, code 4005."""
     broker = LateBroker()
     async with Broadcaster(broker=broker) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=lambda r: User(id=None), drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=lambda r: User(id=None))
         await broker.die(ConnectionError())
         await settle()
         caplog.clear()  # the failure itself is logged

@@ -123,20 +123,20 @@ async def test_good_payloads_arrive_on_the_wire(app: LiveApp, broadcaster: Broad
 
 async def test_wire_has_no_raw_control_characters(broadcaster: Broadcaster) -> None:
     """CR, LF, NUL and the rest of C0 never get into a field, from data, key or topic."""
-    async with broadcaster.connect(topics=["t"]) as outbox:
-        await outbox.next()
-        outbox.sent()
+    async with broadcaster.connect(topics=["t"]) as connection:
+        await connection.next_frames()
+        connection.mark_sent()
         for char in map(chr, range(0x20)):
             await broadcaster.publish("t", {char: [char, f"a{char}b"]}, key=f"k{char}")
-        for frame in await outbox.next() or []:
+        for frame in await connection.next_frames() or []:
             assert not [byte for byte in frame.body if byte < 0x20]
             json.loads(frame.body)
 
 
 async def test_empty_key_is_a_key(broadcaster: Broadcaster) -> None:
     """An empty key supersedes like any other, and keys that look alike do not."""
-    async with broadcaster.connect(topics=["t"]) as outbox:
-        made = Reader(outbox)
+    async with broadcaster.connect(topics=["t"]) as connection:
+        made = Reader(connection)
         await made.hello()
         for round_ in range(2):
             await broadcaster.publish("t", f"none {round_}")
@@ -165,9 +165,9 @@ async def test_what_changes_after_publish_is_of_no_consequence() -> None:
     broker = LateBroker()
     async with (
         Broadcaster(broker=broker) as broadcaster,
-        broadcaster.connect(topics=["t"]) as outbox,
+        broadcaster.connect(topics=["t"]) as connection,
     ):
-        made = Reader(outbox)
+        made = Reader(connection)
         await made.hello()
         data: dict[str, Any] = {"n": 1, "list": [1], "ordered": OrderedDict(a=1)}
         as_it_was = copy.deepcopy(data)

@@ -116,7 +116,7 @@ async def test_from_inside_a_callback() -> None:
 
     async with Broadcaster(audit=audit) as broadcaster:
         made.append(broadcaster)
-        app = LiveApp(broadcaster, authenticate=authenticate, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=authenticate)
         async with reader(broadcaster) as seen, Http(app, "/stream?topics=t") as call:
             await call.start()
             await call.frame()

@@ -137,7 +137,7 @@ async def test_position_that_cannot_be(app: LiveApp, broadcaster: Broadcaster, d
 async def test_position_older_than_the_log(door: Door) -> None:
     """What is no longer kept is counted, and told once in its place."""
     async with Broadcaster(history_limit=2) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=by_name)
         at = await begin(app)
         for n in range(7):
             await broadcaster.publish("t", n)

@@ -14,10 +14,11 @@ import pytest
 from holdfast import AuditEvent, Broadcaster, MemoryBroker, TokenLimits
 from holdfast.asgi import LiveApp
 from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token, TokenRegistry
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime.connection import Connection
 from tests.bad_inputs.entries import TOKEN_DOORS, Door, enter, is_too_long, refusal
 from tests.bad_inputs.inputs import MEGABYTE, TEXTS, mangled_tokens
 from tests.support.asgi import Http, by_name, fetch
+from tests.support.inside import node_of
 from tests.support.virtual import settle, wall_clock
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def useless(app: LiveApp, broadcaster: Broadcaster) -> dict[str, str]:
     _, foreign = await begin(app, "bob")
     _, of_nobody = await begin(app, None)
     logged_out = (await begin(app))[1]
-    await broadcaster.logout("ann")
+    await broadcaster.disconnect_user("ann")
     return {
         "never issued": "A" * 22, "two generations ago": two_ago, "spent": spent,
         "somebody else's": foreign, "nobody's": of_nobody, "after logout": logged_out,
@@ -80,7 +81,7 @@ async def test_all_refusals_look_alike(app: LiveApp, broadcaster: Broadcaster, d
 async def test_expired_looks_like_unknown(door: Door) -> None:
     """A token whose life is over, and one whose grace is, are answered like one never issued."""
     async with Broadcaster(clock=wall_clock) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=by_name)
         for pause in (GRACE, LIFETIME):
             at, token = await begin(app)
             if pause == GRACE:
@@ -98,7 +99,7 @@ async def test_what_is_nearly_a_token_uses_up_nothing(door: Door) -> None:
     """Truncated, padded, in another case, doubled, a megabyte long; the real one still works."""
     broker = MemoryBroker(tokens=TokenLimits(per_user=1000))  # each try leaves a session of ann's
     async with Broadcaster(broker=broker) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=by_name)
         await try_what_is_nearly_a_token(door, app, broadcaster)
 
 
@@ -153,7 +154,7 @@ async def test_tokens_are_in_no_audit_and_no_repr() -> None:
     """What is presented, good or bad, is told to nobody."""
     events: list[AuditEvent] = []
     async with Broadcaster(audit=events.append) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=by_name)
         tokens = list((await useless(app, broadcaster)).values())
         for token in list(tokens):
             async with enter(TOKEN_DOORS[0], app, token, user="ann") as client:
@@ -175,7 +176,7 @@ def registry_with(tokens: dict[str, Token]) -> TokenRegistry:
             id = ConnectionId(f"c{number}")
             found = registry.redeem(token, "ann", id, bytes(16), 0.0)  # type: ignore[arg-type]
             assert found.session is not None
-            registry.detach(found.session, id, -1000.0)  # its grace is over
+            registry.detach(id, found.session, -1000.0)  # its grace is over
     return registry
 
 
@@ -197,7 +198,7 @@ def test_refusing_takes_the_same_steps() -> None:
         finally:
             sys.setprofile(None)
             gc.enable()
-        counted[answer.verdict] = steps
+        counted[answer.status] = steps
     assert set(counted) == {RedeemStatus.UNKNOWN, RedeemStatus.FOREIGN, RedeemStatus.SPENT}
     assert (
         counted[RedeemStatus.UNKNOWN]
@@ -237,7 +238,7 @@ async def test_flood_of_guesses_on_the_store() -> None:
         for n in range(GUESSES):
             guess = shapes[n % 4].format(n)
             answer = await broker.tokens.redeem(guess, None, ConnectionId("c"))
-            assert answer.verdict is RedeemStatus.UNKNOWN
+            assert answer.status is RedeemStatus.UNKNOWN
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -250,7 +251,7 @@ async def test_flood_of_guesses_through_the_door(user: str | None) -> None:
     """Who guesses gets sessions within the limits, others' stay, and no connection is left."""
     broker = MemoryBroker(tokens=TokenLimits(per_user=20, total=50))
     async with Broadcaster(broker=broker, clock=wall_clock) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name, drain_at_signal=False)
+        app = LiveApp(broadcaster, authenticate=by_name)
         at, _ = await begin(app, "bob")
         headers = [] if user is None else [("x-user", user)]
         for n in range(500):
@@ -261,10 +262,10 @@ async def test_flood_of_guesses_through_the_door(user: str | None) -> None:
         assert broadcaster.statistics().connections == 0
         gc.collect()
         alive = sum(
-            isinstance(each, Outbox) and each._node is broadcaster._node
+            isinstance(each, Connection) and each._context is node_of(broadcaster).context
             for each in gc.get_objects()
         )
-        assert alive < 50, f"{alive} outboxes of connections that have gone are kept"
+        assert alive < 50, f"{alive} connections that have gone are kept"
         async with Http(app, "/stream", headers={"x-user": "bob", "last-event-id": at}) as call:
             await call.start()
             assert (await call.frame())["data"]["session"] == "resumed"

@@ -99,7 +99,10 @@ async def test_no_names_at_all(app: LiveApp, broadcaster: Broadcaster, topics: A
                 assert (await client.frame())["data"]["code"] == "invalid_message"
                 body = {"connectionId": client.data["connectionId"], member: topics}
                 answer = await fetch(app, "POST", f"/{kind}", body=body)
-                assert (answer.status, answer.json()["error"]["code"]) == (400, "invalid_message")
+                assert (answer.status, answer.json()["error"]["code"]) == (
+                    400,
+                    "invalid_message",
+                )
         await still_as_it_was(client, broadcaster)
 
 
@@ -122,11 +125,11 @@ async def test_no_topic_in_a_call(broadcaster: Broadcaster) -> None:
                 ):
                     with pytest.raises(Refused) as caught:
                         await call
-                    assert caught.value.code == "invalid_topic"
+                    assert caught.value.reason.word == "invalid_topic"
                 with pytest.raises(Refused):
                     async with broadcaster.connect(topics=["t", name]):
                         pass
-        assert list(outbox.connection.subscriptions) == ["t"]
+        assert list(outbox.subscriptions) == ["t"]
     statistics = broadcaster.statistics()
     assert (statistics.opened, statistics.published, statistics.position) == (1, 0, 0)
 
@@ -182,8 +185,8 @@ async def test_redis_keys_are_no_way_to_another_topic(broadcaster: Broadcaster) 
             for other in names:
                 await broadcaster.publish(other, other, key="k")
                 await broadcaster.publish(other, f"for {other}", key="k", to_user="bob")
-            await outbox.next()
-            frames = await outbox.next() or []
+            await outbox.next_frames()
+            frames = await outbox.next_frames() or []
             assert [json.loads(frame.body)["data"] for frame in frames] == [name]
 
 
@@ -232,12 +235,12 @@ async def test_too_many_over_a_connection(app: LiveApp, broadcaster: Broadcaster
     with pytest.raises(Refused) as caught:
         async with broadcaster.connect(topics=map(str, range(100_000))):
             pass
-    assert caught.value.code == "too_many_topics"
+    assert caught.value.reason.word == "too_many_topics"
 
 
 async def test_patterns_need_their_own_right(broadcaster: Broadcaster) -> None:
     """Without it a pattern is listed as rejected at every door, and covers nothing."""
-    app = LiveApp(broadcaster, authenticate=by_name, drain_at_signal=False)
+    app = LiveApp(broadcaster, authenticate=by_name)
     patterns = ["*", "**", "t.*", "t.**", "*.t", "*.*.*.*.*.*.*.**"]
     for door in (STREAM, RECONNECT, SOCKET):
         async with enter(door, app, "", topics=",".join([*patterns, "t"])) as client:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast import Broadcaster, CloseReason
+from holdfast import Broadcaster, Reason
 from holdfast.asgi import LiveApp
 from holdfast.transports.websocket import InboundLimits
 from tests.bad_inputs.entries import Bystander, bystander
@@ -172,7 +172,7 @@ async def test_acks_of_what_was_never_issued_here(app: LiveApp, broadcaster: Bro
             ]:  # fmt: skip
                 if len(as_json(text)) < 60_000:
                     await room.passed_over({"type": "ack", "id": text})
-    async with Socket(app, f"/websocket?topics=t&token={token}") as socket:
+    async with Socket(app, f"/websocket?topics=t&reconnect_token={token}") as socket:
         await socket.accepted()
         data = (await socket.frame())["data"]
         assert data["session"] == "resumed"
@@ -185,7 +185,7 @@ async def test_acks_of_what_was_never_issued_here(app: LiveApp, broadcaster: Bro
 def strict(broadcaster: Broadcaster, **limits: Any) -> LiveApp:
     """All endpoints, with the limits that clients meet by default."""
     inbound = InboundLimits(**limits)
-    return LiveApp(broadcaster, authenticate=by_name, drain_at_signal=False, inbound=inbound)
+    return LiveApp(broadcaster, authenticate=by_name, inbound=inbound)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ async def test_flood_ends_its_sender_and_nobody_else(
         await socket.accepted()
         for _ in range(3 * InboundLimits().burst):
             socket.send(message)
-        assert await socket.closed() == CloseReason.ABUSE.code
+        assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
         await other.undisturbed()
     await settle()
     assert broadcaster.statistics().connections == 0
@@ -251,7 +251,7 @@ async def test_flood_of_acks_that_move_nothing(broadcaster: Broadcaster, which: 
             at = at.replace("~", "~9", 1)
         for _ in range(2 * InboundLimits().burst):
             socket.send({"type": "ack", "id": at})
-        assert await socket.closed() == CloseReason.ABUSE.code
+        assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
         await other.undisturbed()
 
 
@@ -279,4 +279,4 @@ async def test_no_first_message(app: LiveApp, broadcaster: Broadcaster) -> None:
         while (frame := await socket.frame())["type"] == "heartbeat":
             pass
         assert frame["data"] == 1
-        assert await socket.closed() == CloseReason.IDLE.code
+        assert await socket.closed() == Reason.IDLE.close_code

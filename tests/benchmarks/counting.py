@@ -173,7 +173,7 @@ async def opening(connections: int) -> Counts:
     """Calls and steps that it takes to open so many event streams, from the request on."""
     counts: Counts = {}
     broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
-    app = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
+    app = LiveApp(broadcaster, authenticate=anonymous)
     async with broadcaster, Fleet(broadcaster) as fleet:
         await fleet.request(app, 1)
         with counted(counts):

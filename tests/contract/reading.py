@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from holdfast import Cursor, Priority
-from holdfast.brokers.protocol import Broker, Draft, Head
-from holdfast.core.cursor import MAX_OFFSET
+from holdfast import Priority
+from holdfast.brokers.protocol import Broker
+from holdfast.core.cursor import MAX_OFFSET, Cursor, Head
 from holdfast.core.log.pages import Page, PageRequest, ReplaySummary
-from holdfast.core.message import Gap, Message, Offset, UserId
+from holdfast.core.message import Draft, Gap, Message, Offset, UserId
 from tests.contract.implementations import CLOCK
 
 

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from holdfast import NotRunning, Priority
-from holdfast.brokers.protocol import Broker, Head
+from holdfast.brokers.protocol import Broker
+from holdfast.core.cursor import Head
 from holdfast.core.message import Offset
 from tests.contract.implementations import CLOCK, Make
 from tests.contract.reading import bodies, draft, followed, read

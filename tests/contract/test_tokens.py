@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from holdfast import Cursor, TokenLimits
+from holdfast import TokenLimits
 from holdfast.brokers.protocol import Broker
+from holdfast.core.cursor import Cursor, Position
 from holdfast.core.message import Offset, UserId
-from holdfast.core.tokens import ConnectionId, Position, RedeemStatus, Session
+from holdfast.core.tokens import ConnectionId, RedeemStatus, Session
 from tests.contract.implementations import CLOCK, Make
 
 ANN, ONE, TWO, THREE = UserId("ann"), ConnectionId("1"), ConnectionId("2"), ConnectionId("3")
@@ -29,7 +30,7 @@ class TestTokens:
         await broker.tokens.record(session)
         await broker.tokens.detach(session, ONE)
         answer = await broker.tokens.redeem(token, ANN, TWO)
-        assert answer.verdict is RedeemStatus.ACCEPTED
+        assert answer.status is RedeemStatus.ACCEPTED
         assert answer.session is not None
         assert answer.session.subscriptions == {"u": 4}
         assert answer.session.requested == {"t"}
@@ -42,7 +43,7 @@ class TestTokens:
         """The current token of a connection that looks alive names the one that it takes over."""
         token = await broker.tokens.issue(Session(ANN), ONE)
         answer = await broker.tokens.redeem(token, ANN, TWO)
-        assert (answer.verdict, answer.taken_over) == (RedeemStatus.ACCEPTED, ONE)
+        assert (answer.status, answer.taken_over) == (RedeemStatus.ACCEPTED, ONE)
 
     async def test_presented_again_gets_the_same_successor(self, broker: Broker) -> None:
         """Within the grace time, when who got the answer is gone, the same one comes again."""
@@ -51,7 +52,7 @@ class TestTokens:
         assert first.session is not None
         await broker.tokens.detach(first.session, ONE)
         again = await broker.tokens.redeem(token, ANN, TWO)
-        assert (again.verdict, again.token) == (RedeemStatus.ACCEPTED, first.token)
+        assert (again.status, again.token) == (RedeemStatus.ACCEPTED, first.token)
 
     async def test_presented_again_while_in_use_opens_a_copy(self, broker: Broker) -> None:
         """A second tab with the same token goes on by itself, and throws nobody out."""
@@ -78,7 +79,7 @@ class TestTokens:
         assert answer.token is not None
         await broker.tokens.detach(answer.session, ONE)
         CLOCK.skip(11.0)
-        assert (await broker.tokens.redeem(token, ANN, TWO)).verdict is RedeemStatus.SPENT
+        assert (await broker.tokens.redeem(token, ANN, TWO)).status is RedeemStatus.SPENT
         assert (await broker.tokens.redeem(answer.token, ANN, TWO)).session is not None
 
     async def test_after_a_poll_the_predecessor_is_good_for_the_lifetime(self, make: Make) -> None:
@@ -92,12 +93,12 @@ class TestTokens:
         await broker.tokens.detach(answer.session, ONE)
         CLOCK.skip(900.0)
         again = await broker.tokens.redeem(token, ANN, TWO)
-        assert (again.verdict, again.token) == (RedeemStatus.ACCEPTED, answer.token)
+        assert (again.status, again.token) == (RedeemStatus.ACCEPTED, answer.token)
         assert again.session is not None
         again.session.is_long_poll = False
         await broker.tokens.detach(again.session, TWO)
         CLOCK.skip(11.0)
-        assert (await broker.tokens.redeem(token, ANN, THREE)).verdict is RedeemStatus.SPENT
+        assert (await broker.tokens.redeem(token, ANN, THREE)).status is RedeemStatus.SPENT
 
     async def test_two_generations_ago_is_unknown(self, broker: Broker) -> None:
         """Only the immediate predecessor is known."""
@@ -109,22 +110,22 @@ class TestTokens:
             assert answer.token is not None
             await broker.tokens.detach(answer.session, ConnectionId(str(n)))
             current = answer.token
-        assert (await broker.tokens.redeem(token, ANN, THREE)).verdict is RedeemStatus.UNKNOWN
+        assert (await broker.tokens.redeem(token, ANN, THREE)).status is RedeemStatus.UNKNOWN
 
     async def test_foreign_token_changes_nothing(self, broker: Broker) -> None:
         """Somebody else's token opens nothing, and still opens its owner's session."""
         token = await broker.tokens.issue(Session(ANN), None)
         for other in (UserId("bob"), None):
             answer = await broker.tokens.redeem(token, other, TWO)
-            assert (answer.verdict, answer.session) == (RedeemStatus.FOREIGN, None)
-        assert (await broker.tokens.redeem(token, ANN, ONE)).verdict is RedeemStatus.ACCEPTED
+            assert (answer.status, answer.session) == (RedeemStatus.FOREIGN, None)
+        assert (await broker.tokens.redeem(token, ANN, ONE)).status is RedeemStatus.ACCEPTED
 
     @pytest.mark.parametrize(
         "token", ["", "x", "A" * 21, "A" * 23, "é" * 22, "A" * 21 + "\n", "A" * 1_000_000, "\ud800"]
     )
     async def test_nonsense_is_unknown(self, broker: Broker, token: str) -> None:
         """What was never issued is unknown, whatever it looks like."""
-        assert (await broker.tokens.redeem(token, None, ONE)).verdict is RedeemStatus.UNKNOWN
+        assert (await broker.tokens.redeem(token, None, ONE)).status is RedeemStatus.UNKNOWN
 
     async def test_expires_when_its_connection_has_been_gone_long(self, make: Make) -> None:
         """The lifetime counts from when the connection went, and one that is used lives on."""
@@ -160,8 +161,8 @@ class TestTokens:
         assert await broker.tokens.forget(ANN) == 3
         assert await broker.tokens.forget(ANN) == 0
         for token in gone:
-            assert (await broker.tokens.redeem(token, ANN, TWO)).verdict is RedeemStatus.UNKNOWN
-        assert (await broker.tokens.redeem(kept, ANN, TWO)).verdict is RedeemStatus.ACCEPTED
+            assert (await broker.tokens.redeem(token, ANN, TWO)).status is RedeemStatus.UNKNOWN
+        assert (await broker.tokens.redeem(kept, ANN, TWO)).status is RedeemStatus.ACCEPTED
         assert (await broker.tokens.redeem(other, UserId("bob"), TWO)).session is not None
 
     async def test_limits_drop_the_oldest(self, make: Make) -> None:
@@ -169,7 +170,7 @@ class TestTokens:
         broker = make(tokens=TokenLimits(per_user=2, total=4))
         await broker.start()
         mine = [await broker.tokens.issue(Session(ANN), None) for _ in range(3)]
-        verdicts = [(await broker.tokens.redeem(t, ANN, ONE)).verdict for t in mine]
+        verdicts = [(await broker.tokens.redeem(t, ANN, ONE)).status for t in mine]
         assert verdicts == [RedeemStatus.UNKNOWN, RedeemStatus.ACCEPTED, RedeemStatus.ACCEPTED]
         unnamed = [await broker.tokens.issue(Session(None), None) for _ in range(6)]
         accepted = [(await broker.tokens.redeem(t, None, ONE)).session is not None for t in unnamed]
@@ -181,7 +182,7 @@ class TestTokens:
         answers = await asyncio.gather(
             *(broker.tokens.redeem(token, ANN, ConnectionId(str(n))) for n in range(5))
         )
-        assert {answer.verdict for answer in answers} == {RedeemStatus.ACCEPTED}
+        assert {answer.status for answer in answers} == {RedeemStatus.ACCEPTED}
         assert all(answer.taken_over is None for answer in answers)
         assert len({answer.token for answer in answers}) == 5
         assert len({id(answer.session) for answer in answers}) == 5
@@ -193,7 +194,7 @@ class TestTokens:
         token = await broker.tokens.issue(Session(ANN), None)
         await broker.close()
         await broker.start()
-        assert (await broker.tokens.redeem(token, ANN, ONE)).verdict is RedeemStatus.ACCEPTED
+        assert (await broker.tokens.redeem(token, ANN, ONE)).status is RedeemStatus.ACCEPTED
 
     async def test_token_is_in_no_repr(self, broker: Broker) -> None:
         """Neither a session nor an answer shows its token."""

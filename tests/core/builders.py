@@ -1,18 +1,14 @@
-"""What the tests of the core build: messages, logs of them, connections, nasty texts."""
+"""The values that the tests of the core build: messages, logs, subscribers, nasty texts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast.core.connection import Connection
-from holdfast.core.cursor import Cursor
-from holdfast.core.delivery.buffer import PriorityBuffer
-from holdfast.core.delivery.lanes import NO_LANE, Delivery
 from holdfast.core.log.history import History
-from holdfast.core.log.pages import Page, PageRequest
+from holdfast.core.log.pages import Page, PageRequest, Subscriptions
 from holdfast.core.log.retention import Retention
 from holdfast.core.message import Gap, Message, Offset, Priority, UserId
-from holdfast.core.tokens import ConnectionId, Session
+from holdfast.core.tokens import ConnectionId
 
 LOW, NORMAL, HIGH, CRITICAL = Priority
 EVERYTHING = 10**9
@@ -94,15 +90,17 @@ def row(*drafts: tuple[str, Priority]) -> list[Message]:
     return [message(offset, topic, lane) for offset, (topic, lane) in enumerate(drafts, 1)]
 
 
-def connection(id: str, session: Session | None = None) -> Connection:
-    """A live connection with a buffer of the default size, for everything after offset 0."""
-    return Connection(
-        ConnectionId(id),
-        session or Session(None),
-        Delivery(PriorityBuffer(), Cursor.at(0), behind=NO_LANE),
-        transport="sse",
-        now=0.0,
-    )
+class Subscriber:
+    """A `Registrable` of the tests: an id, a user, and subscriptions."""
+
+    def __init__(self, id: str, user: UserId | None, subscriptions: Subscriptions) -> None:
+        self.id = ConnectionId(id)
+        self.user = user
+        self.subscriptions = subscriptions
+
+    def replace_subscriptions(self, subscriptions: Subscriptions) -> None:
+        """See `Registrable.replace_subscriptions`."""
+        self.subscriptions = subscriptions
 
 
 NASTY = [

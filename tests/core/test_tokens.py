@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from holdfast.core.cursor import Cursor, Epoch
+from holdfast.core.cursor import Cursor, Epoch, Position
 from holdfast.core.message import Offset, UserId
 from holdfast.core.tokens import (
     ConnectionId,
-    Position,
     RedeemStatus,
     Redemption,
     Session,
@@ -22,18 +21,24 @@ from holdfast.core.tokens import (
     TokenLimits,
     TokenRegistry,
     is_token,
+    make_successor,
 )
 from tests.core.builders import NASTY
 
 ANN, BOB = UserId("ann"), UserId("bob")
 FIRST, SECOND, THIRD = map(ConnectionId, ("first", "second", "third"))
 LIFETIME, GRACE = 100.0, 10.0
+EPOCH = Epoch("e" * 12)
+HERE = Position(EPOCH, Cursor.at(5))
+
+Marks = tuple[Offset, Offset, Offset, Offset]
+SENT: Marks = (Offset(3), Offset(4), Offset(4), Offset(5))
 
 users = st.sampled_from([ANN, BOB, None])
 
 
 def fresh(number: int) -> Token:
-    """The token that stands for so many random bits."""
+    """Return the token that stands for these random bits."""
     return Token(f"T{number:021}")
 
 
@@ -49,7 +54,7 @@ class Known:
 
 
 class TokenMachine(RuleBasedStateMachine):
-    """Issuing, presenting, losing, expiring; the model is a list that is searched."""
+    """Sessions are issued, redeemed, saved, detached and expire. The model searches a list."""
 
     @initialize(
         per_user=st.integers(1, 3),
@@ -62,14 +67,35 @@ class TokenMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.numbers = itertools.count()
         self.known: list[Known] = []
-        self.detached: list[Known] = []  # in the order in which they were
+        self.detached: list[Known] = []  # in the order in which they were detached
         self.tokens: dict[Token, Known] = {}  # all that were ever issued
+        self.connections: list[ConnectionId] = []  # all that ever tried to get a session
         self.texts: list[str] = []  # every repr that was seen
         for user, attached in sessions:
             self.issue(user, attached)
 
     def new_connection(self) -> ConnectionId:
-        return ConnectionId(f"connection {next(self.numbers)}")
+        self.connections.append(ConnectionId(f"connection {next(self.numbers)}"))
+        return self.connections[-1]
+
+    def new_session(self, user: UserId | None, *, is_long_poll: bool = False) -> Session:
+        """Return a session that differs from every other one."""
+        number = next(self.numbers)
+        return Session(
+            user,
+            {"t": Offset(number)},
+            frozenset({f"requested {number}"}),
+            frozenset({f"refused {number}"}),
+            Position(EPOCH, Cursor.at(number)),
+            acknowledged=number % 2 == 1,
+            is_long_poll=is_long_poll,
+        )
+
+    def holder(self, connection: ConnectionId) -> Known | None:
+        """Return the session that the connection has in the model."""
+        found = [each for each in self.known if each.connection == connection]
+        assert len(found) <= 1
+        return found[0] if found else None
 
     def drop(self, known: Known) -> None:
         self.known.remove(known)
@@ -77,7 +103,7 @@ class TokenMachine(RuleBasedStateMachine):
 
     def note_detached(self, known: Known) -> None:
         known.connection, known.detached_at = None, self.now
-        known.grace_until = self.now + GRACE
+        known.grace_until = self.now + (LIFETIME if known.session.is_long_poll else GRACE)
         self.detached.append(known)
         user = known.session.user
         own = [each for each in self.detached if each.session.user == user]
@@ -95,10 +121,10 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(user=users, attached=st.booleans())
     def issue(self, user: UserId | None, attached: bool) -> None:
-        """A new session, with a connection or (made ahead for a page) without."""
+        """A new session has a connection, or none, as that of a page that is still to come."""
         token = fresh(next(self.numbers))
         connection = self.new_connection() if attached else None
-        known = Known(Session(user), [token], connection)
+        known = Known(self.new_session(user), [token], connection)
         self.registry.issue(token, known.session, self.now, connection)
         self.known.append(known)
         self.tokens[token] = known
@@ -111,7 +137,7 @@ class TokenMachine(RuleBasedStateMachine):
         user=st.sampled_from(["own", "own", "own", ANN, BOB, None]),
     )
     def redeem(self, data: st.DataObject, which: str, user: UserId | None) -> None:
-        """A token that was issued at some time, presented by its owner or by anybody."""
+        """A token that was issued at some time is presented, by its owner or by another user."""
         known = data.draw(st.sampled_from(self.known or list(self.tokens.values())))
         token = data.draw(st.sampled_from(list(self.tokens)))
         if which != "any":
@@ -123,42 +149,44 @@ class TokenMachine(RuleBasedStateMachine):
         known = self.tokens[token]
         connection = self.new_connection()
         nonce = next(self.numbers).to_bytes(16, "big")
-        verdict = self.expected(known, token, user)
+        status = self.expected(known, token, user)
         shared = token != known.tokens[-1] and known.connection is not None
         answer = self.registry.redeem(token, user, connection, nonce, self.now)
         self.texts += [repr(answer), str(answer)]
-        if verdict is not RedeemStatus.ACCEPTED:
-            assert answer == Redemption(verdict)
+        if status is not RedeemStatus.ACCEPTED:
+            assert answer == Redemption(status)
             return
         assert answer.token is not None
         assert is_token(answer.token)
         if shared:
             self.copied(known, answer, connection)
             return
-        assert answer == Redemption(verdict, known.session, answer.token, known.connection)
+        if known.connection is None:
+            self.detached.remove(known)
+        else:
+            known.session = replace(known.session, position=None, acknowledged=False)
+        assert answer == Redemption(status, known.session, answer.token, known.connection)
         if token == known.tokens[-1]:
             assert answer.token not in self.tokens
             self.tokens[answer.token] = known
             known.tokens.append(answer.token)
         assert answer.token == known.tokens[-1]
-        if known.connection is None:
-            self.detached.remove(known)
         known.connection = connection
 
     def copied(self, known: Known, answer: Redemption, connection: ConnectionId) -> None:
-        """A session of its own: nobody is taken over, and no token is shared."""
+        """The second client has a session of its own: no takeover, and no shared token."""
         copy, token = answer.session, answer.token
         assert copy is not None
         assert token is not None
         assert answer.taken_over is None
         assert token not in self.tokens
-        assert all(copy is not each.session for each in self.known)
-        assert copy.user == known.session.user
+        original = known.session
+        assert copy == replace(original, position=None, acknowledged=False, is_long_poll=False)
         self.tokens[token] = Known(copy, [token], connection)
         self.known.append(self.tokens[token])
 
     def expected(self, known: Known, token: Token, user: UserId | None) -> RedeemStatus:
-        """The table of the module's docstring."""
+        """Return the answer of the table in the module's docstring."""
         if known not in self.known or token not in known.tokens[-2:]:
             return RedeemStatus.UNKNOWN
         if user != known.session.user:
@@ -169,30 +197,43 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(text=st.text() | st.integers(10**6, 10**21 - 1).map(fresh))
     def redeem_garbage(self, text: str) -> None:
-        """A text that nobody was given."""
+        """A text that was never issued is unknown."""
         self.expire_model()
         answer = self.registry.redeem(text, ANN, self.new_connection(), b"n" * 16, self.now)
         assert answer == Redemption(RedeemStatus.UNKNOWN)
 
-    @rule(data=st.data(), late=st.sampled_from([False, False, True]), by_name=st.booleans())
-    def detach(self, data: st.DataObject, late: bool, by_name: bool) -> None:
-        """A connection ends, perhaps one that the session no longer has, or of unknown session."""
-        known = data.draw(st.sampled_from(self.known or list(self.tokens.values())))
-        current = None if late else known.connection
-        connection = current or self.new_connection()
-        attached = current is not None
-        if by_name:
-            assert self.registry.abandon(connection, self.now) is attached
-        else:
-            assert self.registry.detach(known.session, connection, self.now) is attached
-        if attached:
+    def draw_connection(self, data: st.DataObject, *, late: bool) -> ConnectionId:
+        """Return a connection that has a session, or one that has none any more or never had."""
+        holders = [each.connection for each in self.known if each.connection is not None]
+        others = [each for each in self.connections if each not in holders]
+        return data.draw(st.sampled_from((others if late else holders) or [self.new_connection()]))
+
+    @rule(data=st.data(), late=st.sampled_from([False, False, True]), is_long_poll=st.booleans())
+    def save(self, data: st.DataObject, late: bool, is_long_poll: bool) -> None:
+        """A connection replaces the session that it holds, and no session if it holds none."""
+        connection = self.draw_connection(data, late=late)
+        known = self.holder(connection)
+        session = self.new_session(known.session.user if known else ANN, is_long_poll=is_long_poll)
+        assert self.registry.save(connection, session) is (known is not None)
+        if known is not None:
+            known.session = session
+
+    @rule(data=st.data(), late=st.sampled_from([False, False, True]), as_saved=st.booleans())
+    def detach(self, data: st.DataObject, late: bool, as_saved: bool) -> None:
+        """A connection ends, perhaps one that was taken over or never had a session."""
+        connection = self.draw_connection(data, late=late)
+        known = self.holder(connection)
+        session = None if as_saved else self.new_session(known.session.user if known else ANN)
+        assert self.registry.detach(connection, session, self.now) is (known is not None)
+        if known is not None:
+            known.session = session or known.session
             self.note_detached(known)
 
     @rule(user=st.sampled_from([ANN, BOB]))
-    def forget(self, user: UserId) -> None:
-        """A logout: the user's detached sessions are gone, the attached ones stay."""
+    def drop_user(self, user: UserId) -> None:
+        """After a logout the user's detached sessions are gone, and the attached ones stay."""
         own = [each for each in self.detached if each.session.user == user]
-        assert self.registry.forget(user) == len(own)
+        assert self.registry.drop_user(user) == len(own)
         for each in own:
             self.drop(each)
 
@@ -203,19 +244,22 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """What was detached for a lifetime is dropped, and counted."""
+        """The sessions that were detached for a lifetime are dropped, and counted."""
         assert self.registry.expire(self.now) == self.expire_model()
 
     @invariant()
     def keeps_what_the_list_keeps(self) -> None:
-        """As many sessions, each with the connection that it was given."""
+        """There are as many sessions as in the model, and no other connection has one of them."""
         assert len(self.registry) == len(self.known)
-        assert [each.session.connection for each in self.known] == [
-            each.connection for each in self.known
-        ]
+        poison = Session(UserId("a user without sessions"))
+        for connection in self.connections:
+            if self.holder(connection) is None:
+                assert not self.registry.save(connection, poison)
 
     def teardown(self) -> None:
-        """No repr of anything that was seen has a token in it."""
+        """Each session is found by its current token, and no repr has a token in it."""
+        for known in list(self.known):
+            self.present(known.tokens[-1], known.session.user)
         self.texts += [repr(each.session) for each in self.tokens.values()]
         self.texts += [repr(self.registry), str(self.registry)]
         assert not any(token in text for token in self.tokens for text in self.texts)
@@ -230,101 +274,141 @@ class Bench:
 
     def __init__(self, **limits: int) -> None:
         self.registry = TokenRegistry(TokenLimits(lifetime=LIFETIME, grace=GRACE, **limits))
-        self.session = Session(ANN)
+        self.numbers = itertools.count()
+        self.session = Session(ANN, {"orders": Offset(7)}, frozenset({"orders"}))
         self.registry.issue(fresh(0), self.session, 0.0, FIRST)
 
     def redeem(
         self,
         token: str,
-        connection: ConnectionId = SECOND,
+        connection: ConnectionId | None = None,
         *,
         user: UserId | None = ANN,
         now: float = 0.0,
         nonce: bytes = b"n" * 16,
     ) -> Redemption:
+        """Present a token for a connection, by default for a new one."""
+        connection = connection or ConnectionId(f"connection {next(self.numbers)}")
         return self.registry.redeem(token, user, connection, nonce, now)
 
-    def accepted(self, token: str, connection: ConnectionId = SECOND, now: float = 0.0) -> Token:
+    def accepted(
+        self, token: str, connection: ConnectionId | None = None, now: float = 0.0
+    ) -> Token:
         answer = self.redeem(token, connection, now=now)
-        assert answer.verdict is RedeemStatus.ACCEPTED
+        assert answer.status is RedeemStatus.ACCEPTED
+        assert answer.session == self.session
         assert answer.token is not None
         return answer.token
 
+    def detach(self, connection: ConnectionId, now: float = 0.0) -> bool:
+        return self.registry.detach(connection, self.session, now)
+
+    def holders(self) -> list[ConnectionId]:
+        """Return the connections that have a session; each saves Ann's."""
+        return [each for each in (FIRST, SECOND, THIRD) if self.registry.save(each, self.session)]
+
 
 def test_current_token_of_a_gone_connection_restores_the_session() -> None:
-    """Row 1: the session comes back, with a new token and nobody to take over."""
+    """Row 1: the session comes back with a new token, and no connection is taken over."""
     bench = Bench()
-    bench.registry.detach(bench.session, FIRST, 0.0)
-    answer = bench.redeem(fresh(0))
-    assert answer.session is bench.session
+    kept = replace(bench.session, position=HERE, acknowledged=True)
+    bench.registry.detach(FIRST, kept, 0.0)
+    answer = bench.redeem(fresh(0), SECOND)
+    assert answer.session == kept
     assert answer.taken_over is None
     assert answer.token not in (None, fresh(0))
-    assert bench.session.connection == SECOND
+    assert bench.holders() == [SECOND]
 
 
 def test_current_token_of_a_live_connection_takes_it_over() -> None:
-    """Row 2: the session moves, and the caller is told which connection has lost it."""
+    """Row 2: the session moves, and the answer names the connection that has lost it."""
     bench = Bench()
-    assert bench.redeem(fresh(0)).taken_over == FIRST
-    assert bench.session.connection == SECOND
+    assert bench.redeem(fresh(0), SECOND).taken_over == FIRST
+    assert bench.holders() == [SECOND]
+
+
+def test_taken_over_session_comes_without_a_position() -> None:
+    """Row 2: the old connection has moved on from the stored position, so it is not handed out."""
+    bench = Bench()
+    stored = replace(bench.session, position=HERE, acknowledged=True)
+    assert bench.registry.save(FIRST, stored)
+    answer = bench.redeem(fresh(0), SECOND)
+    assert answer.session == replace(stored, position=None, acknowledged=False)
+    assert bench.registry.detach(SECOND, None, 1.0)
+    assert answer.token is not None
+    assert bench.redeem(answer.token, THIRD, now=2.0).session == answer.session
 
 
 def test_previous_token_gives_the_same_successor_again() -> None:
-    """Row 3: a client whose answer was lost presents the old token, and gets the same one."""
+    """Row 3: a client whose answer was lost presents the old token, and gets the same successor."""
     bench = Bench()
     lost = bench.accepted(fresh(0), SECOND)
-    bench.registry.detach(bench.session, SECOND, 1.0)
+    bench.detach(SECOND, 1.0)
     again = bench.redeem(fresh(0), THIRD, now=2.0, nonce=b"m" * 16)
-    assert (again.verdict, again.token) == (RedeemStatus.ACCEPTED, lost)
-    assert bench.session.connection == THIRD
+    assert again == Redemption(RedeemStatus.ACCEPTED, bench.session, lost)
+    assert bench.holders() == [THIRD]
     bench.accepted(lost)
 
 
 def test_previous_token_of_a_live_connection_opens_a_copy() -> None:
-    """Row 4: of two tabs that share a token, each goes on by itself, with what was subscribed."""
+    """Row 4: two tabs that share a token each go on alone, with the same subscriptions."""
     bench = Bench()
-    bench.session.subscriptions = {"orders": Offset(7)}
-    bench.session.requested, bench.session.refused = frozenset({"orders"}), frozenset({"secret"})
+    bench.session = replace(bench.session, refused=frozenset({"secret"}))
+    bench.registry.save(FIRST, bench.session)
     first = bench.accepted(fresh(0), SECOND)
     answer = bench.redeem(fresh(0), THIRD, nonce=b"m" * 16)
-    copy = answer.session
-    assert copy is not None
-    assert copy is not bench.session
-    assert (bench.session.connection, copy.connection) == (SECOND, THIRD)
-    assert (copy.user, copy.subscriptions) == (ANN, {"orders": 7})
-    assert (copy.requested, copy.refused) == (frozenset({"orders"}), frozenset({"secret"}))
+    assert answer.session == bench.session
     assert answer.taken_over is None
-    assert answer.token not in (first, fresh(0))
+    assert answer.token not in (None, first, fresh(0))
+    assert answer.token is not None
+    assert bench.redeem(first).taken_over == SECOND
+    assert bench.redeem(answer.token).taken_over == THIRD
+
+
+def test_saving_a_copy_leaves_the_original() -> None:
+    """Row 4: the two sessions have nothing in common after the copy."""
+    bench = Bench()
+    first = bench.accepted(fresh(0), SECOND)
+    bench.redeem(fresh(0), THIRD, nonce=b"m" * 16)
+    assert bench.registry.save(THIRD, replace(bench.session, subscriptions={}))
+    assert bench.redeem(first, FIRST).session == bench.session
 
 
 def test_copy_takes_no_position_along() -> None:
-    """What the other connection has acknowledged says nothing about this one."""
+    """Row 4: a position that the other connection acknowledged does not apply to the copy."""
     bench = Bench()
     bench.accepted(fresh(0), SECOND)
-    bench.session.position = Position(Epoch("e" * 12), Cursor.at(5))
-    bench.session.acknowledged = True
-    copy = bench.redeem(fresh(0), THIRD).session
-    assert copy is not None
-    assert (copy.position, copy.acknowledged) == (None, False)
+    stored = replace(bench.session, position=HERE, acknowledged=True, is_long_poll=True)
+    bench.registry.save(SECOND, stored)
+    assert bench.redeem(fresh(0), THIRD).session == bench.session
 
 
 def test_previous_token_is_spent_after_the_grace() -> None:
     """Row 5: at the end of the grace time the previous token opens nothing."""
     bench = Bench()
     bench.accepted(fresh(0), SECOND)
-    bench.registry.detach(bench.session, SECOND, 1.0)
+    bench.detach(SECOND, 1.0)
     assert bench.redeem(fresh(0), THIRD, now=1.0 + GRACE) == Redemption(RedeemStatus.SPENT)
-    assert bench.session.connection is None
+    assert bench.holders() == []
+
+
+def test_previous_token_of_a_long_poll_is_good_for_the_lifetime() -> None:
+    """Row 5: a client of long polls may notice late that an answer was lost."""
+    bench = Bench()
+    successor = bench.accepted(fresh(0), SECOND)
+    bench.registry.detach(SECOND, replace(bench.session, is_long_poll=True), 0.0)
+    again = bench.redeem(fresh(0), THIRD, now=LIFETIME - 0.1)
+    assert (again.status, again.token) == (RedeemStatus.ACCEPTED, successor)
 
 
 def test_grace_begins_when_the_connection_has_gone() -> None:
-    """However long a half-open connection stays, who never got its answer is not too late."""
+    """A half-open connection does not shorten the grace time, however long it stays."""
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
-    copy = bench.redeem(fresh(0), THIRD, now=100 * GRACE)
-    assert copy.verdict is RedeemStatus.ACCEPTED
-    assert copy.session is not bench.session
-    bench.registry.detach(bench.session, SECOND, 100 * GRACE)
+    copy = bench.redeem(fresh(0), THIRD, now=100 * GRACE, nonce=b"m" * 16)
+    assert copy.status is RedeemStatus.ACCEPTED
+    assert copy.token != successor
+    bench.detach(SECOND, 100 * GRACE)
     assert bench.accepted(fresh(0), FIRST, now=101 * GRACE - 0.1) == successor
 
 
@@ -332,32 +416,32 @@ def test_grace_lasts_until_its_end() -> None:
     """Just before the end of the grace time the previous token is still good."""
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
-    bench.registry.detach(bench.session, SECOND, 1.0)
+    bench.detach(SECOND, 1.0)
     assert bench.accepted(fresh(0), THIRD, now=GRACE - 0.1) == successor
 
 
 @pytest.mark.parametrize("user", [BOB, None, UserId("ANN"), UserId("")])
 def test_token_of_another_user_is_foreign(user: UserId | None) -> None:
-    """Row 6: whoever is not the owner gets nothing, by the current or the previous token."""
+    """Row 6: another user gets nothing, by the current or the previous token."""
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
-    bench.registry.detach(bench.session, SECOND, 0.0)
+    bench.detach(SECOND)
     for token in (fresh(0), successor):
         assert bench.redeem(token, user=user) == Redemption(RedeemStatus.FOREIGN)
-    assert bench.session.connection is None
+    assert bench.holders() == []
     bench.accepted(successor)
 
 
-def test_token_of_nobody_is_foreign_to_an_identified_user() -> None:
-    """An anonymous session is not opened by somebody who has logged in."""
+def test_token_of_an_unidentified_client_is_foreign_to_an_identified_user() -> None:
+    """An identified user does not open the session of an unidentified client."""
     bench = Bench()
     bench.registry.issue(fresh(1), Session(None), 0.0, None)
-    assert bench.redeem(fresh(1)).verdict is RedeemStatus.FOREIGN
-    assert bench.redeem(fresh(1), user=None).verdict is RedeemStatus.ACCEPTED
+    assert bench.redeem(fresh(1)).status is RedeemStatus.FOREIGN
+    assert bench.redeem(fresh(1), user=None).status is RedeemStatus.ACCEPTED
 
 
 def test_token_two_generations_old_is_unknown() -> None:
-    """Row 7: the predecessor of the predecessor is forgotten."""
+    """Row 7: the predecessor of the predecessor opens nothing."""
     bench = Bench()
     bench.accepted(bench.accepted(fresh(0)))
     assert bench.redeem(fresh(0)) == Redemption(RedeemStatus.UNKNOWN)
@@ -365,7 +449,7 @@ def test_token_two_generations_old_is_unknown() -> None:
 
 @pytest.mark.parametrize("text", NASTY, ids=lambda text: ascii(text[:12]))
 def test_nasty_token_is_unknown(text: str) -> None:
-    """Row 7: what nobody was given is unknown, whatever it is, and beside a real token too."""
+    """Row 7: a text that was never issued is unknown, alone and beside a real token."""
     bench = Bench()
     for token in (text, fresh(0) + (text or " "), (text or " ") + fresh(0), fresh(0)[:-1] + text):
         assert bench.redeem(token) == Redemption(RedeemStatus.UNKNOWN)
@@ -374,14 +458,14 @@ def test_nasty_token_is_unknown(text: str) -> None:
 @pytest.mark.parametrize("change", [str.lower, lambda token: token + "=", lambda token: token[:-1]])
 def test_altered_token_is_unknown(change) -> None:
     """A token in another case, padded or cut is another token."""
-    assert Bench().redeem(change(fresh(0))).verdict is RedeemStatus.UNKNOWN
+    assert Bench().redeem(change(fresh(0))).status is RedeemStatus.UNKNOWN
 
 
 def test_refused_token_changes_nothing() -> None:
-    """After each kind of refusal, the session resumes as if nobody had tried."""
+    """After each kind of refusal, the session resumes as if there had been no attempt."""
     bench, untouched = Bench(), Bench()
     for each in (bench, untouched):
-        each.registry.detach(each.session, FIRST, 0.0)
+        each.detach(FIRST)
     for token, user in ((fresh(0), BOB), (fresh(0), None), (fresh(9), ANN), ("", ANN)):
         assert bench.redeem(token, user=user).session is None
     assert bench.accepted(fresh(0)) == untouched.accepted(fresh(0))
@@ -390,10 +474,10 @@ def test_refused_token_changes_nothing() -> None:
 
 def test_detached_session_expires_after_its_lifetime() -> None:
     """A lifetime after its connection went, a session is gone; just before it is not."""
-    for now, verdict in ((LIFETIME - 0.1, RedeemStatus.ACCEPTED), (LIFETIME, RedeemStatus.UNKNOWN)):
+    for now, status in ((LIFETIME - 0.1, RedeemStatus.ACCEPTED), (LIFETIME, RedeemStatus.UNKNOWN)):
         bench = Bench()
-        bench.registry.detach(bench.session, FIRST, 0.0)
-        assert bench.redeem(fresh(0), now=now).verdict is verdict
+        bench.detach(FIRST, 0.0)
+        assert bench.redeem(fresh(0), now=now).status is status
 
 
 def test_attached_session_does_not_expire() -> None:
@@ -404,84 +488,111 @@ def test_attached_session_does_not_expire() -> None:
 
 
 def test_lifetime_begins_anew_with_each_connection() -> None:
-    """What counts is when the last connection went."""
+    """The lifetime counts from the end of the last connection."""
     bench = Bench()
-    bench.registry.detach(bench.session, FIRST, 0.0)
+    bench.detach(FIRST, 0.0)
     successor = bench.accepted(fresh(0), now=LIFETIME - 1)
-    bench.registry.detach(bench.session, SECOND, LIFETIME)
+    bench.detach(SECOND, LIFETIME)
     bench.accepted(successor, now=2 * LIFETIME - 1)
 
 
-def test_late_end_of_an_old_connection_detaches_nothing() -> None:
-    """A connection that was taken over ends later, and the session keeps the new one."""
+def test_late_end_of_an_old_connection_changes_nothing() -> None:
+    """A connection that was taken over can neither save nor detach, and the new one keeps all."""
     bench = Bench()
-    bench.accepted(fresh(0), SECOND)
-    assert not bench.registry.detach(bench.session, FIRST, 0.0)
-    assert bench.session.connection == SECOND
+    successor = bench.accepted(fresh(0), SECOND)
+    other = replace(bench.session, subscriptions={}, position=HERE)
+    assert not bench.registry.save(FIRST, other)
+    assert not bench.registry.detach(FIRST, other, 1.0)
+    assert not bench.registry.detach(FIRST, None, 1.0)
+    assert bench.redeem(successor) == Redemption(
+        RedeemStatus.ACCEPTED, bench.session, make_successor(successor, b"n" * 16), SECOND
+    )
+
+
+def test_saved_session_is_kept_when_its_connection_ends() -> None:
+    """`detach` without a session keeps the one that was saved last, with its position."""
+    bench = Bench()
+    saved = replace(bench.session, position=HERE, acknowledged=True)
+    assert bench.registry.save(FIRST, saved)
+    assert bench.registry.detach(FIRST, None, 0.0)
+    assert not bench.registry.save(FIRST, bench.session)
+    assert not bench.registry.detach(FIRST, bench.session, 0.0)
+    assert bench.redeem(fresh(0)).session == saved
+
+
+def test_position_of_a_failed_handshake_is_kept() -> None:
+    """A connection that redeems a token and ends at once leaves the session as it was."""
+    bench = Bench()
+    kept = replace(bench.session, position=HERE, acknowledged=True)
+    bench.registry.detach(FIRST, kept, 0.0)
+    answer = bench.redeem(fresh(0), SECOND)
+    assert answer.token is not None
+    assert bench.registry.detach(SECOND, None, 1.0)
+    assert bench.redeem(answer.token, now=2.0).session == kept
 
 
 def test_user_with_too_many_detached_sessions_loses_the_oldest() -> None:
-    """The cap of a user costs that user's oldest session, and nobody else's."""
+    """The limit of a user costs that user's oldest session, and no other user's."""
     bench = Bench(per_user=2)
     bench.registry.issue(fresh(1), Session(BOB), 0.0, None)
     for number in (2, 3, 4):
         bench.registry.issue(fresh(number), Session(ANN), 0.0, None)
-    verdicts = [bench.redeem(fresh(number)).verdict for number in (2, 3, 4)]
-    assert verdicts == [RedeemStatus.UNKNOWN, RedeemStatus.ACCEPTED, RedeemStatus.ACCEPTED]
-    assert bench.redeem(fresh(1), user=BOB).verdict is RedeemStatus.ACCEPTED
+    statuses = [bench.redeem(fresh(number)).status for number in (2, 3, 4)]
+    assert statuses == [RedeemStatus.UNKNOWN, RedeemStatus.ACCEPTED, RedeemStatus.ACCEPTED]
+    assert bench.redeem(fresh(1), user=BOB).status is RedeemStatus.ACCEPTED
 
 
-def test_anonymous_sessions_have_no_cap_but_the_total() -> None:
-    """Clients that nobody identified are not one user."""
+def test_unidentified_clients_have_no_limit_except_the_total() -> None:
+    """Unidentified clients are not one user."""
     bench = Bench(per_user=1, total=3)
     for number in (1, 2, 3, 4):
         bench.registry.issue(fresh(number), Session(None), 0.0, None)
-    verdicts = [bench.redeem(fresh(number), user=None).verdict for number in (1, 2, 3, 4)]
-    assert verdicts == [RedeemStatus.UNKNOWN, *[RedeemStatus.ACCEPTED] * 3]
+    statuses = [bench.redeem(fresh(number), user=None).status for number in (1, 2, 3, 4)]
+    assert statuses == [RedeemStatus.UNKNOWN, *[RedeemStatus.ACCEPTED] * 3]
 
 
 def test_strangers_do_not_push_out_users() -> None:
-    """However many clients come that nobody identified, the users' sessions stay."""
+    """The users' sessions stay, however many unidentified clients come."""
     bench = Bench(total=2)
-    bench.registry.detach(bench.session, FIRST, 0.0)
+    bench.detach(FIRST, 0.0)
     for number in (1, 2, 3):
         bench.registry.issue(fresh(number), Session(None), 0.0, None)
     assert len(bench.registry) == 3
-    assert bench.redeem(fresh(1), user=None).verdict is RedeemStatus.UNKNOWN
+    assert bench.redeem(fresh(1), user=None).status is RedeemStatus.UNKNOWN
     bench.accepted(fresh(0))
 
 
-def test_logout_forgets_both_tokens_of_the_user() -> None:
+def test_logout_drops_both_tokens_of_the_user() -> None:
     """After a logout neither the current nor the previous token opens anything."""
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
-    bench.registry.detach(bench.session, SECOND, 0.0)
-    assert bench.registry.forget(ANN) == 1
-    assert bench.registry.forget(ANN) == 0
+    bench.detach(SECOND, 0.0)
+    assert bench.registry.drop_user(ANN) == 1
+    assert bench.registry.drop_user(ANN) == 0
     for token in (fresh(0), successor):
-        assert bench.redeem(token).verdict is RedeemStatus.UNKNOWN
+        assert bench.redeem(token).status is RedeemStatus.UNKNOWN
     assert len(bench.registry) == 0
 
 
-def test_forgotten_sessions_do_not_count_for_the_caps() -> None:
-    """What was redeemed or forgotten makes room again."""
+def test_dropped_sessions_do_not_count_for_the_limits() -> None:
+    """A session that was redeemed or dropped makes room again."""
     bench = Bench(per_user=1, total=1)
-    bench.registry.issue(fresh(1), Session(ANN), 0.0, None)
-    bench.registry.forget(ANN)
-    bench.registry.issue(fresh(2), Session(ANN), 0.0, None)
+    bench.registry.issue(fresh(1), bench.session, 0.0, None)
+    bench.registry.drop_user(ANN)
+    bench.registry.issue(fresh(2), bench.session, 0.0, None)
     bench.accepted(fresh(2), SECOND)
-    bench.registry.issue(fresh(3), Session(ANN), 0.0, None)
+    bench.registry.issue(fresh(3), bench.session, 0.0, None)
     bench.accepted(fresh(3), THIRD)
 
 
 def test_successor_depends_on_the_nonce() -> None:
-    """Nobody who knows an old token can work out the new one."""
+    """An old token alone does not reveal its successor."""
     successors = {Bench().redeem(fresh(0), nonce=bytes([n]) * 16).token for n in range(9)}
     assert len(successors) == 9
 
 
 def test_no_token_in_any_repr() -> None:
-    """Neither an answer nor a session shows a token."""
+    """The reprs of an answer, a session and the registry contain no token."""
     bench = Bench()
     answer = bench.redeem(fresh(0))
     assert answer.token is not None
@@ -490,15 +601,63 @@ def test_no_token_in_any_repr() -> None:
         assert answer.token not in text
 
 
-def test_session_keeps_what_it_was_given() -> None:
-    """A redeemed session has its user, subscriptions and position as they were."""
+def test_session_comes_back_as_it_was_issued() -> None:
+    """A session that was issued without a connection has all its fields when it is redeemed."""
     registry = TokenRegistry()
-    session = Session(ANN, {"a": Offset(3)}, frozenset("a"))
+    session = Session(ANN, {"a": Offset(3)}, frozenset("a"), frozenset("b"), HERE, True, True)
     registry.issue(fresh(0), session, 0.0, None)
-    answer = registry.redeem(fresh(0), ANN, FIRST, b"n" * 16, 1.0)
-    assert answer.session is session
-    assert session.user == ANN
-    assert session.subscriptions == {"a": 3}
-    assert session.requested == {"a"}
-    assert session.position is None
-    assert not session.acknowledged
+    assert registry.redeem(fresh(0), ANN, FIRST, b"n" * 16, 1.0).session == session
+
+
+def test_session_is_frozen() -> None:
+    """A change of a session replaces the record, so that parts that share it agree."""
+    session = Session(ANN)
+    with pytest.raises(FrozenInstanceError):
+        session.acknowledged = True  # type: ignore[misc]
+
+
+marks = st.tuples(*[st.integers(0, 3).map(Offset)] * 4)
+
+
+@pytest.mark.parametrize(
+    ("stored", "acknowledged", "at", "is_taken"),
+    [
+        ((9, 9, 9, 9), False, (0, 0, 0, 0), True),
+        ((9, 9, 9, 9), False, (3, 4, 4, 5), True),
+        ((9, 9, 9, 9), False, (3, 4, 4, 6), False),
+        ((9, 9, 9, 9), False, (4, 4, 4, 4), False),
+        ((2, 4, 4, 4), True, (2, 4, 4, 4), True),
+        ((2, 4, 4, 4), True, (3, 4, 4, 4), True),
+        ((2, 4, 4, 4), True, (3, 4, 3, 4), False),
+    ],
+    ids=["nothing", "all", "beyond", "beyond in one lane", "again", "more", "back in one lane"],
+)
+def test_acknowledged_position_is_one_that_was_sent(
+    stored: Marks, acknowledged: bool, at: Marks, is_taken: bool
+) -> None:
+    """The resume point moves up to what was sent, and not behind the last acknowledged one."""
+    before, after = Position(EPOCH, Cursor(stored)), Position(EPOCH, Cursor(at))
+    session = Session(None, position=before, acknowledged=acknowledged)
+    taken = replace(session, position=after, acknowledged=True)
+    assert session.acknowledge(after, Cursor(SENT)) == (taken if is_taken else None)
+
+
+@given(marks, st.lists(marks, max_size=8))
+def test_acknowledged_position_never_goes_back(sent: Marks, script: list[Marks]) -> None:
+    """After any acknowledgements, the resume point is within `sent` and at its farthest so far."""
+    session, farthest = Session(ANN, {"t": Offset(1)}), Cursor.at(0)
+    for at in map(Cursor, script):
+        taken = session.acknowledge(Position(EPOCH, at), Cursor(sent))
+        assert (taken is not None) is (at <= Cursor(sent) and farthest <= at)
+        if taken is not None:
+            assert taken == replace(session, position=Position(EPOCH, at), acknowledged=True)
+            session, farthest = taken, at
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_acknowledged_position_outweighs_a_sent_one(acknowledged: bool) -> None:
+    """At the end of a connection, only a position that is not certain is replaced."""
+    session = Session(ANN, position=HERE, acknowledged=acknowledged)
+    end = Position(EPOCH, Cursor.at(9))
+    kept = session.with_sent_position(end)
+    assert kept == replace(session, position=HERE if acknowledged else end)

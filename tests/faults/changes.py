@@ -9,6 +9,7 @@ from holdfast import Broadcaster
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.faults.interrupted import Client, World
 from tests.faults.operations import Script
+from tests.support.inside import node_of
 
 # -- changing what is subscribed -------------------------------------------------------------------
 
@@ -19,7 +20,7 @@ async def subscribe(world: World) -> Script:
         world.staying += 1
         yield world.broadcaster.subscribe(eve, ["u", "secret"])
         await asyncio.sleep(3.0)
-        assert eve.connection.session.subscriptions == eve.connection.subscriptions
+        assert eve.session.subscriptions == eve.subscriptions
         assert await world.broadcaster.subscribe(eve, ["u", "secret"]) == (["u"], ["secret"])
         world.staying -= 1
 
@@ -30,7 +31,7 @@ async def unsubscribe(world: World) -> Script:
         world.staying += 1
         yield world.broadcaster.unsubscribe(eve, ["u"])
         await asyncio.sleep(3.0)
-        assert eve.connection.session.subscriptions == eve.connection.subscriptions
+        assert eve.session.subscriptions == eve.subscriptions
         await world.broadcaster.unsubscribe(eve, ["u"])
         assert not world.broadcaster.has_listeners("u")
         world.staying -= 1
@@ -54,7 +55,7 @@ async def reauthorize(world: World) -> Script:
         yield world.broadcaster.reauthorize("eve")
         await world.broadcaster.reauthorize("eve")
         for outbox in (one, two):
-            assert set(outbox.connection.subscriptions) == {"t", "$user"}
+            assert set(outbox.subscriptions) == {"t", "$user"}
         assert not world.broadcaster.has_listeners("u")
 
 
@@ -66,8 +67,8 @@ async def logout(world: World) -> Script:
     other = Client(world)
     await other.greeted()
     await asyncio.sleep(0.1)
-    yield world.broadcaster.logout("ada")
-    await world.broadcaster.logout("ada")
+    yield world.broadcaster.disconnect_user("ada")
+    await world.broadcaster.disconnect_user("ada")
     await asyncio.wait([living])
     world.forgotten = True
     for client in (ada, other):
@@ -103,8 +104,8 @@ async def life(world: World) -> Script:
 
     It shares the log with the one of the world, which is closed by the last one to leave.
     """
-    node = world.broadcaster._node
-    second = Broadcaster(broker=node.broker, clock=node.clock, heartbeat_interval=None)
+    node = node_of(world.broadcaster)
+    second = Broadcaster(broker=node.broker, clock=node.clock.time, heartbeat_interval=None)
     guest = Client(world, "eve", second)
 
     async def one_life() -> None:

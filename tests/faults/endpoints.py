@@ -13,6 +13,7 @@ from holdfast.runtime.lifecycle import BroadcasterState
 from tests.faults.interrupted import Client, World
 from tests.support.asgi import scope
 from tests.support.eventstream import EventStreamDecoder
+from tests.support.inside import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +38,6 @@ def live(world: World, broadcaster: Broadcaster | None = None) -> LiveApp:
         broadcaster or world.broadcaster,
         authenticate=authenticate,
         authorize=authorize,
-        drain_at_signal=False,
     )
 
 
@@ -168,8 +168,8 @@ async def stream_that_the_server_ends(world: World) -> Script:
         serving = asyncio.ensure_future(wire.run(live(world)))
         try:
             await asyncio.sleep(0.01)
-            for outbox in world.broadcaster.outboxes_of("ada"):
-                world.broadcaster.disconnect(outbox.connection.id)
+            for outbox in world.broadcaster.connections_of("ada"):
+                world.broadcaster.disconnect(outbox.id)
             await serving
         finally:
             serving.cancel()
@@ -271,8 +271,8 @@ def request(method: str, path: str, **body: Any) -> Any:
         eve, app = Client(world, "eve"), live(world)
         streaming = asyncio.ensure_future(FrameEncoder(world, "/stream?topics=t", eve).run(app))
         await asyncio.sleep(0.1)
-        [outbox] = world.broadcaster.outboxes_of("eve")
-        whole = json.dumps({"connectionId": outbox.connection.id, "id": eve.last_id, **body})
+        [outbox] = world.broadcaster.connections_of("eve")
+        whole = json.dumps({"connectionId": outbox.id, "id": eve.last_id, **body})
 
         def once() -> FrameEncoder:
             caller = Client(world, "eve")
@@ -282,7 +282,7 @@ def request(method: str, path: str, **body: Any) -> Any:
         again = once()
         await again.run(app)
         assert again.status == 200
-        assert outbox.connection.session.subscriptions == outbox.connection.subscriptions
+        assert outbox.session.subscriptions == outbox.subscriptions
         streaming.cancel()
         await asyncio.wait([streaming])
 
@@ -309,8 +309,8 @@ async def refused_requests(world: World) -> Script:
 
 async def lifespan(world: World) -> Script:
     """A server that dies while it starts or stops leaves a Broadcaster that can start again."""
-    node = world.broadcaster._node
-    second = Broadcaster(broker=node.broker, clock=node.clock)
+    node = node_of(world.broadcaster)
+    second = Broadcaster(broker=node.broker, clock=node.clock.time)
     told: list[str] = []
 
     async def once() -> None:

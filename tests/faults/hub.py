@@ -155,12 +155,12 @@ class Hopper:
             try:
                 async with node.connect(topics=self.topics, last_event_id=self.last_id) as outbox:
                     self._outbox = outbox
-                    while (frames := await outbox.next()) is not None:
-                        outbox.sent()
+                    while (frames := await outbox.next_frames()) is not None:
+                        outbox.mark_sent()
                         for frame in frames:
                             self._take(json.loads(frame.body), frame.id)
             except Refused as error:
-                self.refusals.append(error.status)
+                self.refusals.append(error.reason.status or 0)
             finally:
                 self._outbox, self.connected = None, False
             self.at += 1

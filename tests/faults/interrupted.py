@@ -20,6 +20,7 @@ from holdfast import Broadcaster, NotRunning, Priority
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.faults.points import LOST_ANSWERS, Failing, Points, interrupted
 from tests.support.brokers import LateBroker
+from tests.support.inside import node_of
 from tests.support.virtual import run_virtual, wall_clock
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ class Client:
         """Come back, and read until it is enough or the server ends it."""
         hello = {"user": self.user, "topics": ["t"], "last_event_id": self.last_id, **presented}
         async with self.broadcaster.connect(may_subscribe=self.world.may, **hello) as outbox:
-            while not enough() and (frames := await outbox.next()) is not None:
+            while not enough() and (frames := await outbox.next_frames()) is not None:
                 await self.send()
                 for frame in frames:
                     self.see(json.loads(frame.body), frame.id)
-                outbox.sent()
+                outbox.mark_sent()
 
     async def send(self) -> None:
         """What a server's `send` does: it takes its time, and may fail before it and after."""
@@ -183,20 +184,24 @@ class World:
 
     def check_nothing_left(self) -> None:
         """No connection, no newcomer, no task, no session of a connection that is not there."""
-        node = self.broadcaster._node
+        node = node_of(self.broadcaster)
         current = asyncio.current_task()
         assert self.broadcaster.state is BroadcasterState.RUNNING
         assert self.broadcaster.statistics().connections == self.staying
-        assert len(node.outboxes) == self.staying
-        assert node.admitting == {}
-        assert node._under_way == set()
-        assert node._ahead == set()
+        assert len(node.connections) == self.staying
+        assert node._handshakes == {}
+        assert node._background._tasks == set()
+        assert node._waiting_for_log == set()
         stray = asyncio.all_tasks() - self.own - {*self.watching, current}
-        assert {task for task in stray if "Lifecycle._watch" not in task.get_name()} == set()
+        assert {
+            task
+            for task in stray
+            if "BroadcasterRun." not in task.get_name()
+            and task.get_name() != "holdfast broadcaster"
+        } == set()
         if self.points.failed not in LOST_ANSWERS:
-            alive = {connection.id for connection in node.outboxes}
-            entries = self.broker.sessions.registry._entries
-            attached = {session.connection for session in entries} - {None}
+            alive = {connection.id for connection in node.connections}
+            attached = set(self.broker.sessions.registry._attached)
             assert attached <= alive, "a session waits for a connection that never came"
 
 

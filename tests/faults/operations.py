@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from holdfast import Refused
-from holdfast.core.connection import CloseReason
+from holdfast.reasons import Reason
 from tests.faults.interrupted import Client, World
+from tests.support.inside import node_of
 
 Script = AsyncGenerator[Coroutine[Any, Any, Any], bool]
 
@@ -109,15 +110,15 @@ async def connect_refused(world: World) -> Script:
         coming = asyncio.ensure_future(visitor.greeted())
         try:
             await asyncio.sleep(0)
-            world.broadcaster._node.is_open = False
+            node_of(world.broadcaster)._is_accepting = False
             await asyncio.wait_for(coming, 1.0)
         except Refused as refusal:
-            refusals.append(refusal.code)
+            refusals.append(refusal.reason.word)
         finally:
             coming.cancel()
 
     yield try_it()
-    world.broadcaster._node.is_open = True
+    node_of(world.broadcaster)._is_accepting = True
     assert refusals in ([], ["drain"])
     assert visitor.sessions in ([], ["fresh"])
 
@@ -169,8 +170,8 @@ async def next_taken_out_by_hand(world: World) -> Script:
 
         async def all_of_it() -> None:
             while len(taken) < 1 + len(world.owed):
-                taken.extend(frame.id for frame in await outbox.next() or ())
-                outbox.sent()
+                taken.extend(frame.id for frame in await outbox.next_frames() or ())
+                outbox.mark_sent()
 
         world.staying += 1
         yield all_of_it()
@@ -186,21 +187,21 @@ async def next_with_a_close_pending(world: World) -> Script:
         bodies: list[bytes] = []
 
         async def to_the_end() -> None:
-            while (frames := await outbox.next()) is not None:
+            while (frames := await outbox.next_frames()) is not None:
                 await ada.send()
                 bodies.extend(frame.body for frame in frames)
-                outbox.sent()
+                outbox.mark_sent()
 
         async def closed_meanwhile() -> None:
             reading = asyncio.ensure_future(to_the_end())
             try:
                 await asyncio.sleep(0.01)
-                outbox.close(CloseReason.REQUESTED)
+                outbox.close(Reason.REQUESTED)
                 await reading
             finally:
                 reading.cancel()
 
         yield closed_meanwhile()
-        outbox.close(CloseReason.REQUESTED)
+        outbox.close(Reason.REQUESTED)
         await asyncio.wait_for(to_the_end(), 5.0)
         assert sum(b'"closing"' in body for body in bodies) <= 1

@@ -120,8 +120,8 @@ async def test_publish_from_a_thread_that_gave_up(gate: str, anyio_backend: str)
             assert await broadcaster.publish("t", 2) == 2
             bodies: list[bytes] = []
             while not bodies or b'"data":2' not in bodies[-1]:
-                bodies += [frame.body for frame in await box.next() or ()]
-                box.sent()
+                bodies += [frame.body for frame in await box.next_frames() or ()]
+                box.mark_sent()
         assert sum(b'"data":1' in body for body in bodies) == 1
         assert asyncio.all_tasks() <= idle, "the one that was given up ended all the same"
 
@@ -138,9 +138,7 @@ def test_hook_that_breaks_once_costs_nothing() -> None:
             return True
 
         async with Broadcaster() as broadcaster:
-            app = LiveApp(
-                broadcaster, authenticate=anonymous, authorize=authorize, drain_at_signal=False
-            )
+            app = LiveApp(broadcaster, authenticate=anonymous, authorize=authorize)
             async with Http(app, "/stream?topics=t") as call:
                 await call.start()
                 first = await call.event()
@@ -169,7 +167,7 @@ def test_logout_while_a_connection_leaves() -> None:
             for _ in range(steps):
                 await asyncio.sleep(0)
             was_here, left = bool(leaver.sessions), leaving.done()
-            await world.broadcaster.logout("ada")
+            await world.broadcaster.disconnect_user("ada")
             await asyncio.wait([leaving])
             world.forgotten = True
             if was_here:
@@ -189,7 +187,7 @@ def test_logout_while_a_replaced_connection_ends() -> None:
                 reader = Reader(oldest)
                 at = (await reader.hello()).id
                 async with broadcaster.connect(user="ann", topics=["t"]):
-                    await broadcaster.logout("ann")
+                    await broadcaster.disconnect_user("ann")
             async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
                 return str((await Reader(outbox).hello()).data["session"])
 

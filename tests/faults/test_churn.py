@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from holdfast import Broadcaster
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime.connection import Connection
 from tests.support import ServerProcess
 from tests.support.clients import HOST, request
 from tests.support.virtual import run_virtual
@@ -161,6 +161,6 @@ def test_closed_connection_is_forgotten_at_once() -> None:
                 async with broadcaster.connect(topics=["t"]):
                     pass
             gc.collect()
-            return sum(isinstance(each, Outbox) for each in gc.get_objects())
+            return sum(isinstance(each, Connection) for each in gc.get_objects())
 
     assert run_virtual(main()) < 10

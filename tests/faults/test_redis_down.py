@@ -36,7 +36,7 @@ async def test_a_stopped_server_is_told_and_all_goes_on_after_it() -> None:
                     await client.until(lambda client: "degraded" in client.controls)
                 with pytest.raises(Refused) as refused:
                     await hub[0].connect(topics=["t.a"]).__aenter__()
-                assert refused.value.status == 503
+                assert refused.value.reason.status == 503
                 server.go_on()
                 for client in clients:
                     await client.until(lambda client: "recovered" in client.controls)

@@ -109,7 +109,7 @@ def has_more_resets(client: Hopper, count: int) -> bool:
 
 def hub_name(hub: list[Broadcaster]) -> str:
     """The hub of these nodes."""
-    broker: Any = hub[0]._node.broker
+    broker: Any = hub[0]._broker
     prefix: str = broker._line._prefix
     return prefix.partition("{")[2].rstrip("}")
 

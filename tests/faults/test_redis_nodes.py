@@ -24,11 +24,11 @@ RANGES = ("xrange", "xrevrange", "lrange", "zrangebyscore", "zrange")
 
 async def resume(node: Broadcaster, id: str | None, last: int | None) -> str:
     """Connect, read until ``last`` has come, and leave; the last event id."""
-    async with asyncio.timeout(30), node.connect(topics=TOPICS, last_event_id=id) as outbox:
+    async with asyncio.timeout(30), node.connect(topics=TOPICS, last_event_id=id) as connection:
         while True:
-            frames = await outbox.next()
+            frames = await connection.next_frames()
             assert frames is not None
-            outbox.sent()
+            connection.mark_sent()
             for frame in frames:
                 body = json.loads(frame.body)
                 assert b'"gap"' not in frame.body

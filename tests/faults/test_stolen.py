@@ -19,7 +19,7 @@ NEVER_ISSUED = "AAAAAAAAAAAAAAAAAAAAAA"
 HOWS: dict[str, Callable[[str], tuple[str, dict[str, str]]]] = {
     "Last-Event-ID": lambda id: ("", {"Last-Event-ID": id}),
     "X-Reconnect-Token": lambda id: ("", {"X-Reconnect-Token": id.rpartition("~")[2]}),
-    "token": lambda id: (f"&token={id.rpartition('~')[2]}", {}),
+    "token": lambda id: (f"&reconnect_token={id.rpartition('~')[2]}", {}),
     "last_event_id": lambda id: (f"&last_event_id={id}", {}),
 }
 """The ways to present an event id, or the token that it holds: more of the query, and headers."""

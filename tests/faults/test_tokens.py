@@ -85,7 +85,7 @@ async def everything(port: int, topic: str, id: str) -> list[Seen]:
         await receive(port, client, has_end)
         for each in client.seen():
             if each.frame["type"] == "closing":
-                assert each.frame["data"] == {"reason": "taken over", "reconnect": True}
+                assert each.frame["data"] == {"reason": "taken_over", "reconnect": True}
             else:
                 seen.append(each)
             id = each.id or id
@@ -135,7 +135,7 @@ class Tab:
             try:
                 await self._visit(count)
             except Refused as refused:
-                if refused.code != "taken_over":  # in the middle of connecting: come back
+                if refused.reason.word != "taken_over":  # in the middle of connecting: come back
                     raise
             await asyncio.sleep(self._pause)
 

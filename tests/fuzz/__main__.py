@@ -32,7 +32,7 @@ SEEDS = {
     "event_stream": [*COMMANDS, "x[1,2.5,null]", "\x90\u2028\r\n\0"],
     "matching": ["a.b|a.*|**", "*.*.a|a.a.a|a.**", "|".join(ODD_TOPICS)],
     "message": [*COMMANDS, *NOT_JSON[:30], *NOT_TYPED],
-    "query": ["topics=a,b&token=x", "a=%C3%A9+%ff&&=&a=b", "%", "a=\xe9"],
+    "query": ["topics=a,b&reconnect_token=x", "a=%C3%A9+%ff&&=&a=b", "%", "a=\xe9"],
     "subprotocols": ["holdfast, bearer.a%20b", "bearer.a,holdfast", "holdfast,bearer.%ff,bearer.b"],
     "token": ["abcdefghijklmnopqrst_-", "A" * 22],
     "topic": [*NO_TOPICS, *ODD_TOPICS],

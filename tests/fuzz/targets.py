@@ -18,9 +18,10 @@ from holdfast.asgi.long_poll import _wait as poll_wait
 from holdfast.asgi.websocket import _subprotocol as choose_subprotocol
 from holdfast.auth import Action, Request, User
 from holdfast.core.cursor import MAX_EVENT_ID, Cursor, EventId
-from holdfast.core.message import UserId
+from holdfast.core.message import Offset, UserId
 from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token, TokenRegistry
 from holdfast.core.topics import TopicIndex, TopicTree, check_expression, check_topic, matches
+from holdfast.reasons import Reason
 from holdfast.runtime import frames
 from holdfast.runtime.frames import Frame
 from holdfast.transports import sse, websocket
@@ -73,7 +74,7 @@ def event_id(data: bytes) -> None:
 
 def token(data: bytes) -> None:
     """TokenRegistry.redeem: nothing but the token itself opens, and no try changes anything."""
-    registry, session = TokenRegistry(), Session(UserId("ann"))
+    registry, session = TokenRegistry(), Session(UserId("ann"), {"orders": Offset(7)})
     registry.issue(TOKEN, session, 0.0, None)
     text = as_text(data)
     at = len(data) % 23
@@ -85,13 +86,14 @@ def token(data: bytes) -> None:
                 continue
             who = None if user is None else UserId(user)
             answer = registry.redeem(each, who, ConnectionId("c"), bytes(16), 1.0)
-            assert answer.verdict is (
+            assert answer.status is (
                 RedeemStatus.FOREIGN if each == TOKEN else RedeemStatus.UNKNOWN
             )
             assert (answer.session, answer.token, answer.taken_over) == (None, None, None)
-            assert (len(registry), session.connection) == (1, None)
+            assert len(registry) == 1
+            assert not registry.save(ConnectionId("c"), Session(who))
     answer = registry.redeem(TOKEN, UserId("ann"), ConnectionId("c"), bytes(16), 1.0)
-    assert answer.session is session
+    assert (answer.session, answer.taken_over) == (session, None)
 
 
 def topic(data: bytes) -> None:
@@ -144,7 +146,7 @@ def query(data: bytes) -> None:
     try:
         made.check_query()
     except Refused as error:
-        refused = error.code == "invalid_query"
+        refused = error.reason is Reason.INVALID_QUERY
     assert refused is (wanted is None)
     assert made.query == (wanted or {})
 
@@ -155,7 +157,7 @@ def wait(data: bytes) -> None:
     try:
         seconds = poll_wait(made)
     except Refused as error:
-        refusal = (error.code, error.status)
+        refusal = (error.reason.word, error.reason.status)
     text = made.query.get("wait")
     if text is None:
         assert seconds == 25.0
@@ -185,7 +187,7 @@ def message(data: bytes) -> None:
     try:
         value = websocket.parse({"text": text}, LIMIT)
     except Refused as error:
-        code = error.code
+        code = error.reason.word
     if len(text.encode("utf-8", "surrogatepass")) > LIMIT:
         assert code == "too_large"
     elif not is_json(text):
@@ -208,12 +210,11 @@ async def _converse(lines: list[str]) -> None:
     def authorize(user: User, action: Action, name: str | None) -> bool:
         return not (name or "").startswith("secret")
 
-    async with Broadcaster(heartbeat_interval=None) as broadcaster:
+    async with Broadcaster(heartbeat_interval=None, drain_at_signal=False) as broadcaster:
         app = LiveApp(
             broadcaster,
             authenticate=lambda request: User(id=None),
             authorize=authorize,
-            drain_at_signal=False,
         )
         async with Socket(app, "/websocket?topics=t") as socket:
             await socket.accepted()
@@ -292,7 +293,7 @@ def body(data: bytes) -> None:
     try:
         value = run_virtual(read())
     except Refused as error:
-        code = error.code
+        code = error.reason.word
     try:
         text = whole.decode("utf-8")
     except UnicodeDecodeError:

@@ -113,7 +113,7 @@ def test_matching(data: bytes) -> None:
     | st.lists(st.tuples(names, names | st.text(max_size=9)), max_size=5).map(
         lambda pairs: "&".join(f"{quote(utf8(k))}={quote(utf8(v))}" for k, v in pairs).encode()
     )
-    | mutated(st.sampled_from(["topics=a,b&token=x", "a=%C3%A9&b=%ff&c=+", "=&&=;%"]))
+    | mutated(st.sampled_from(["topics=a,b&reconnect_token=x", "a=%C3%A9&b=%ff&c=+", "=&&=;%"]))
 )
 @example("topics=é".encode())
 def test_query(data: bytes) -> None:

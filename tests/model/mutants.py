@@ -19,8 +19,8 @@ from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery
 from holdfast.core.log.history import History
 from holdfast.core.log.topic_log import TopicLog
 from holdfast.core.message import Gap, Message, Offset, Priority
-from holdfast.runtime import handshake as admission
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime import handshake
+from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
 from holdfast.runtime.handshake import Handshake
 from holdfast.runtime.node import Node
@@ -90,11 +90,13 @@ def a_gap_outside_its_lane() -> list[Patch]:
 @mutant
 def no_id_on_the_first_frame() -> list[Patch]:
     """A client that is cut before its first message has nothing to resume from."""
+    opened = Connection.open
 
-    def begin(self, hello):
-        self._first = Frame(hello, "")
+    def open_without_id(self, first_frame):
+        opened(self, first_frame)
+        self._first = Frame(first_frame, "")
 
-    return [(Outbox, "begin", begin)]
+    return [(Connection, "open", open_without_id)]
 
 
 @mutant
@@ -131,28 +133,27 @@ def subscriptions_as_of_connect_time() -> list[Patch]:
     """The session restores what was subscribed when the connection began."""
     register, at_first = Node.register, dict[str, dict[str, Offset]]()
 
-    def remembering(self, outbox, *, resumed):
-        at_first[outbox.connection.id] = dict(outbox.connection.subscriptions)
-        register(self, outbox, resumed=resumed)
+    def remembering(self, connection, *, resumed):
+        at_first[connection.id] = dict(connection.subscriptions)
+        register(self, connection, resumed=resumed)
 
     unregister = Node.unregister
 
-    def forgetting(self, outbox):
-        outbox.connection.session.subscriptions = at_first[outbox.connection.id]
-        unregister(self, outbox)
+    def as_of_connect_time(self, connection):
+        session = unregister(self, connection)
+        return replace(session, subscriptions=at_first[connection.id])
 
-    return [(Node, "register", remembering), (Node, "unregister", forgetting)]
+    return [(Node, "register", remembering), (Node, "unregister", as_of_connect_time)]
 
 
 @mutant
 def the_future_judged_by_this_node() -> list[Patch]:
     """A cursor beyond this node's position is taken for one beyond the log."""
-    position = Handshake._position
 
-    def by_the_node(self, start, event_id, head, hello):
-        position(self, start, event_id, replace(head, offset=self._node.ingested), hello)
+    async def by_the_node(self, event_id):
+        return self._node.log.head
 
-    return [(Handshake, "_position", by_the_node)]
+    return [(Handshake, "_head_for", by_the_node)]
 
 
 @mutant
@@ -175,17 +176,17 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
 @mutant
 def a_lane_that_is_not_empty_is_not_read() -> list[Patch]:
     """A client that comes back is live at once, whatever lies before it."""
-    return [(admission, "_behind", lambda start, summary, node: NO_LANE)]
+    return [(handshake, "lanes_to_replay", lambda *_: NO_LANE)]
 
 
 @mutant
 def an_empty_lane_is_live_before_its_node() -> list[Patch]:
     """What the client has seen on another node comes again with the live feed of this one."""
 
-    def whatever_the_node(start, summary, node):
-        return NO_LANE if start.cursor is None else EVERY_LANE - summary.empty
+    def whatever_the_node(point, summary, farthest, delivered):
+        return NO_LANE if point.cursor is None else EVERY_LANE - summary.empty
 
-    return [(admission, "_behind", whatever_the_node)]
+    return [(handshake, "lanes_to_replay", whatever_the_node)]
 
 
 @mutant

@@ -1,8 +1,8 @@
 """The world: two nodes on one broker, clients that come and go, every step taken by a script.
 
-Real Broadcaster parts (Node, Admission, Subscriber, Outbox, MemoryBroker) run in an event loop
+Real Broadcaster parts (Node, Admission, Subscriber, Connection, MemoryBroker) run in an event loop
 that only turns when a step says so. No task of holdfast runs: the world decides when a node reads
-its feed, when an outbox is pumped, what arrives, and when a link is cut.
+its feed, when an connection is pumped, what arrives, and when a link is cut.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from holdfast.brokers.memory import MemoryBroker
-from holdfast.brokers.protocol import Batch, Head
-from holdfast.core.cursor import EventId
+from holdfast.brokers.protocol import Batch
+from holdfast.core.cursor import EventId, Head
 from holdfast.core.log.retention import Retention
 from holdfast.core.message import Priority, UserId
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime.audit import AuditTrail
+from holdfast.runtime.clock import Clock
+from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
-from holdfast.runtime.handshake import Handshake
+from holdfast.runtime.handshake import ConnectRequest, Handshake
 from holdfast.runtime.inline_send import InlineSender
 from holdfast.runtime.node import Node
-from holdfast.runtime.opening import ConnectRequest
 from holdfast.runtime.options import Options
 from holdfast.runtime.publishing import make_draft
-from holdfast.runtime.subscriptions import Subscriber
+from holdfast.runtime.subscriptions import SubscriptionControl
 from tests.support.reading import Frames
 from tests.support.virtual import settle
 
@@ -52,13 +53,13 @@ class Seat:
     requested: tuple[str, ...] = ("a",)
     acknowledges: bool = False
     node: int = 0
-    outbox: Outbox | None = None
+    connection: Connection | None = None
     owner: asyncio.Task[None] | None = None
     """The connection's own task, if the fan-out may send on the spot."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Closed: `send` takes what it is given, and then waits."""
-    pipe: list[Frame] = field(default_factory=list)
-    hello_seen: bool = False
+    link: list[Frame] = field(default_factory=list)
+    greeted: bool = False
     ever_greeted: bool = False
     refused: set[str] = field(default_factory=set)
     unheard: dict[str, int] = field(default_factory=dict)
@@ -78,16 +79,16 @@ class World:
         self.broker = MemoryBroker(retention=Retention(limit=LIMIT), clock=lambda: self.now)
         self.run(self.broker.start())
         options = Options(buffer_capacity=CAPACITY, window_bytes=WINDOW)
-        self.nodes = [Node(self.broker, options, lambda: self.now, None) for _ in range(2)]
-        self.subscribers = [Subscriber(node) for node in self.nodes]
-        self.admissions = [
-            Handshake(node, subscriber)
-            for node, subscriber in zip(self.nodes, self.subscribers, strict=True)
-        ]
         self.head = self.run(self.broker.head())
-        for node in self.nodes:
-            node.begin(self.head)
-        self.ghosts: list[tuple[Node, Outbox, asyncio.Task[None] | None]] = []
+        clock = Clock(lambda: self.now, self.loop.time)
+        audit = AuditTrail(None, clock.time)
+        self.nodes = [Node(self.broker, options, clock, audit, self.head) for _ in range(2)]
+        self.subscriptions = [SubscriptionControl(node) for node in self.nodes]
+        self.handshakes = [
+            Handshake(node, control)
+            for node, control in zip(self.nodes, self.subscriptions, strict=True)
+        ]
+        self.ghosts: list[tuple[Node, Connection, asyncio.Task[None] | None]] = []
         self.seats = [
             Seat(Client("u", self.log)),
             Seat(Client("v", self.log), requested=("a", "b"), acknowledges=True),
@@ -162,23 +163,23 @@ class World:
 
     def ingest_all(self) -> None:
         node = self.nodes[self.choose(2)]
-        while node.ingested < self.head.offset:
+        while node.log.delivered_offset < self.head.offset:
             self._ingest(node, 10)
 
     def _ingest(self, node: Node, count: int) -> None:
-        if node.ingested >= self.head.offset:
+        if node.log.delivered_offset >= self.head.offset:
             return
-        batch = self.run(self.broker.follow(Head(node.epoch, node.ingested)))
+        batch = self.run(self.broker.follow(node.log.head))
         part = batch.messages[:count]
 
         async def deliver() -> None:
-            node.deliver(Batch(Head(node.epoch, part[-1].offset), part))
+            node.deliver(Batch(Head(node.log.epoch, part[-1].offset), part))
 
         self.run(deliver())
 
     def connect(self) -> None:
         seat = self.seat()
-        if seat.outbox is not None:
+        if seat.connection is not None:
             return
         seat.node = self.choose(2)
         self._connect(seat, on_the_spot=bool(self.choose(2)))
@@ -188,45 +189,45 @@ class World:
             return topic in seat.rights
 
         account, node = seat.account, self.nodes[seat.node]
-        hello = ConnectRequest(
+        request = ConnectRequest(
             user=UserId(account.name), topics=seat.requested, last_event_id=seat.last_event_id,
             may_subscribe=may_subscribe, acknowledges=seat.acknowledges, transport="model",
         )  # fmt: skip
-        outbox = self.run(self.admissions[seat.node].admit(hello))
-        self.ghosts = [g for g in self.ghosts if g[1].connection in g[0].outboxes]
-        seat.outbox, seat.hello_seen = outbox, False
+        connection = self.run(self.handshakes[seat.node].connect(request))
+        self.ghosts = [g for g in self.ghosts if g[1] in g[0].connections]
+        seat.connection, seat.greeted = connection, False
         seat.gate.set()
         if on_the_spot:
-            seat.owner = self.loop.create_task(self._own(seat, outbox, seat.pipe))
+            seat.owner = self.loop.create_task(self._own(seat, connection, seat.link))
         # By the rules, not by what holdfast did: a revoked topic ends, a new session begins now.
         for topic in set(account.subscribed) - seat.rights:
             seat.unheard.setdefault(topic, account.subscribed[topic])
             account.unsubscribe(topic)
             seat.refused.add(topic)
         for topic in seat.refused & seat.rights:
-            account.subscribe(topic, seat.unheard.setdefault(topic, node.ingested))
+            account.subscribe(topic, seat.unheard.setdefault(topic, node.log.delivered_offset))
             seat.refused.discard(topic)
         if not seat.ever_greeted:
             account.restart()
             seat.refused = set(seat.requested) - seat.rights
             for topic in seat.requested:
                 if topic in seat.rights:
-                    account.subscribe(topic, node.ingested)
+                    account.subscribe(topic, node.log.delivered_offset)
 
     def pump(self) -> None:
         self._pump(self.seat())
 
     def _pump(self, seat: Seat) -> bool:
-        """Hand over what the outbox has now; whether that was anything."""
-        outbox = seat.outbox
-        if outbox is None:
+        """Hand over what the connection has now; whether that was anything."""
+        connection = seat.connection
+        if connection is None:
             return False
         if seat.owner is not None:
             self.run(settle())
-            return bool(seat.pipe)
+            return bool(seat.link)
 
         async def step() -> list[Frame] | None:
-            task = asyncio.ensure_future(outbox.next())
+            task = asyncio.ensure_future(connection.next_frames())
             for _ in range(20):
                 if task.done():
                     return task.result()
@@ -240,28 +241,28 @@ class World:
             return False
         self._check_priorities(frames)
         self._check_cursors(seat, frames)
-        seat.pipe.extend(frames)
+        seat.link.extend(frames)
         return True
 
-    async def _own(self, seat: Seat, outbox: Outbox, link: list[Frame]) -> None:
+    async def _own(self, seat: Seat, connection: Connection, link: list[Frame]) -> None:
         """The task of a connection, as the transports have it."""
 
         async def send(frame: Frame) -> None:
-            if link is seat.pipe:
+            if link is seat.link:
                 self._check_cursors(seat, [frame])
             link.append(frame)
             await seat.gate.wait()
 
-        pipe = outbox.pipe = InlineSender(cast("Any", send), Frames(), outbox.token)
+        sender = InlineSender(cast("Any", send), Frames(), connection.token)
+        connection.attach_sender(sender)
         try:
-            while (frames := await outbox.next()) is not None:
+            while (frames := await connection.next_frames()) is not None:
                 self._check_priorities(frames)
                 for frame in frames:
-                    await pipe.send(cast("Any", frame))
-                outbox.sent()
+                    await sender.send(cast("Any", frame))
+                connection.mark_sent()
         finally:
-            outbox.pipe = None
-            pipe.close()
+            connection.detach_sender()
 
     def turn_gate(self) -> None:
         """The link of a connection takes nothing more for a while, or goes on."""
@@ -274,9 +275,9 @@ class World:
             self._arrive(seat)
 
     def _arrive(self, seat: Seat) -> None:
-        if not seat.pipe:
+        if not seat.link:
             return
-        frame = seat.pipe.pop(0)
+        frame = seat.link.pop(0)
         body = json.loads(frame.body)
         match body["type"]:
             case "message":
@@ -296,18 +297,18 @@ class World:
 
     def _acknowledge(self, seat: Seat) -> None:
         """Echo the last event id of this connection."""
-        outbox, last_event_id = seat.outbox, seat.last_event_id
-        if not seat.acknowledges or outbox is None or not seat.hello_seen:
+        connection, last_event_id = seat.connection, seat.last_event_id
+        if not seat.acknowledges or connection is None or not seat.greeted:
             return
 
         async def echo() -> None:
             assert last_event_id is not None
-            outbox.acknowledge(last_event_id)
+            connection.acknowledge(last_event_id)
 
         self.run(echo())
 
     def _greet(self, seat: Seat, hello) -> None:
-        seat.hello_seen = True
+        seat.greeted = True
         seat.unheard.clear()
         if hello["session"] == "fresh" and seat.ever_greeted:
             raise Violation("unjustified: a fresh session for a client that came back")
@@ -318,17 +319,17 @@ class World:
     def cut(self) -> None:
         seat = self.seat()
         noticed = bool(self.choose(2))
-        if seat.outbox is None:
+        if seat.connection is None:
             return
-        arrived = self.choose(len(seat.pipe) + 1)
+        arrived = self.choose(len(seat.link) + 1)
         for _ in range(arrived):
             self._arrive(seat)
         self._drop(seat, noticed)
 
     def _drop(self, seat: Seat, noticed: bool) -> None:
-        assert seat.outbox is not None
-        ghost = (self.nodes[seat.node], seat.outbox, seat.owner)
-        seat.outbox, seat.owner, seat.pipe = None, None, []
+        assert seat.connection is not None
+        ghost = (self.nodes[seat.node], seat.connection, seat.owner)
+        seat.connection, seat.owner, seat.link = None, None, []
         # What the client has not heard of, it may get, but is not owed.
         for topic in seat.unheard:
             seat.account.unsubscribe(topic)
@@ -342,32 +343,32 @@ class World:
         if self.ghosts:
             self._notice(*self.ghosts.pop(self.choose(len(self.ghosts))))
 
-    def _notice(self, node: Node, outbox: Outbox, owner: asyncio.Task[None] | None) -> None:
+    def _notice(self, node: Node, connection: Connection, owner: asyncio.Task[None] | None) -> None:
         async def leave() -> None:
             if owner is not None:
                 owner.cancel()
                 await asyncio.wait([owner])
-            node.unregister(outbox)
-            await node.detach(outbox.connection.session, outbox.connection.id)
+            session = node.unregister(connection)
+            await node.detach(connection.id, session)
 
         self.run(leave())
 
     def resubscribe(self) -> None:
         seat = self.seat()
         topic, add = TOPICS[self.choose(2)], bool(self.choose(3))
-        if seat.outbox is None or not seat.hello_seen:
+        if seat.connection is None or not seat.greeted:
             return
-        node, subscriber = self.nodes[seat.node], self.subscribers[seat.node]
+        node, control = self.nodes[seat.node], self.subscriptions[seat.node]
         if add:
-            allowed, _ = self.run(subscriber.subscribe(seat.outbox, [topic]))
+            allowed, _ = self.run(control.subscribe(seat.connection, [topic]))
             if topic in allowed:
-                seat.account.subscribe(topic, node.ingested)
+                seat.account.subscribe(topic, node.log.delivered_offset)
         else:
-            self.run(subscriber.unsubscribe(seat.outbox, [topic]))
+            self.run(control.unsubscribe(seat.connection, [topic]))
             # What was handed over before the answer may still arrive.
             seat.gate.set()
             self.run(settle())
-            while seat.pipe:
+            while seat.link:
                 self._arrive(seat)
             seat.account.unsubscribe(topic)
             seat.refused.discard(topic)
@@ -375,7 +376,7 @@ class World:
     def change_rights(self) -> None:
         seat = self.seat()
         topic = TOPICS[self.choose(2)]
-        if seat.outbox is None:
+        if seat.connection is None:
             seat.rights ^= {topic}
 
     # -- checks ----------------------------------------------------------------------------------
@@ -390,7 +391,7 @@ class World:
             raise Violation(f"reordered: lanes {lanes} in one chunk")
 
     def _check_cursors(self, seat: Seat, frames: list[Frame]) -> None:
-        ids = [EventId.parse(frame.id) for frame in [*seat.pipe, *frames] if frame.id]
+        ids = [EventId.parse(frame.id) for frame in [*seat.link, *frames] if frame.id]
         marks = [event_id.cursor.marks for event_id in ids if event_id is not None]
         for before, after in itertools.pairwise(marks):
             if any(earlier > later for earlier, later in zip(before, after, strict=True)):
@@ -399,19 +400,19 @@ class World:
     def settle(self) -> None:
         """Everybody comes back, everything arrives, and the accounts must balance."""
         for seat in self.seats:
-            if seat.outbox is None:
+            if seat.connection is None:
                 self._connect(seat)
         for node in self.nodes:
-            while node.ingested < self.head.offset:
+            while node.log.delivered_offset < self.head.offset:
                 self._ingest(node, 3)
         for seat in self.seats:
             seat.gate.set()
             for _ in range(10_000):
-                while seat.pipe:
+                while seat.link:
                     self._arrive(seat)
                 self._acknowledge(seat)
                 if not self._pump(seat):
                     break
             else:
-                raise Violation("stuck: an outbox that never runs dry")
+                raise Violation("stuck: an connection that never runs dry")
             seat.account.finish()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import AuditAction, AuditEvent, Broadcaster, CloseReason, logging_audit
+from holdfast import AuditAction, AuditEvent, Broadcaster, Reason, logging_audit
 from tests.support.reading import Reader
 from tests.support.virtual import wall_clock
 
@@ -26,7 +26,7 @@ async def test_life_of_a_connection() -> None:
             at = (await Reader(outbox).hello()).id
             await broadcaster.subscribe(outbox, ["u", "secret"])
             await broadcaster.unsubscribe(outbox, ["t"])
-            id = outbox.connection.id
+            id = outbox.id
         assert [(e.action, e.detail) for e in events] == [
             (AuditAction.CONNECTED, ""),
             (AuditAction.SUBSCRIPTION_REFUSED, "secret"),
@@ -41,14 +41,14 @@ async def test_life_of_a_connection() -> None:
         assert all(e.at == wall_clock() for e in events)
         events.clear()
         async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-            outbox.close(CloseReason.EXPIRED)
+            outbox.close(Reason.CREDENTIALS_EXPIRED)
         assert [(e.action, e.detail) for e in events] == [
             (AuditAction.CONNECTED, "resumed"),
-            (AuditAction.DISCONNECTED, "credentials expired"),
+            (AuditAction.DISCONNECTED, "credentials_expired"),
         ]
 
 
-@pytest.mark.parametrize("end", ["taken over", "replaced"])
+@pytest.mark.parametrize("end", ["taken_over", "replaced"])
 async def test_every_connection_that_came_is_told_to_have_gone(end: str) -> None:
     """However a connection ends, its going is in the log, once."""
     events: list[AuditEvent] = []
@@ -57,7 +57,7 @@ async def test_every_connection_that_came_is_told_to_have_gone(end: str) -> None
         broadcaster.connect(user="ann", topics=["t"]) as old,
     ):
         at = (await Reader(old).hello()).id
-        last = at if end == "taken over" else None
+        last = at if end == "taken_over" else None
         async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
             pass
     came = [e.connection for e in events if e.action is AuditAction.CONNECTED]

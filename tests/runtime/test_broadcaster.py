@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from holdfast import Broadcaster, CloseReason, ConfigurationError, MemoryBroker, Priority, Refused
+from holdfast import Broadcaster, ConfigurationError, MemoryBroker, Priority, Reason, Refused
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.brokers import LateBroker
+from tests.support.inside import node_of
 from tests.support.reading import Reader
 from tests.support.virtual import settle
 
@@ -21,21 +22,21 @@ class TestConnections:
         """A connection is found by its id and its user, and by nobody else."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
-                id = outbox.connection.id
-                assert broadcaster.outbox(id, "ann") is outbox
-                assert broadcaster.outbox(id, "bob") is None
-                assert broadcaster.outbox(id) is None
-                assert broadcaster.outbox("", "ann") is None
-                assert broadcaster.outboxes_of("ann") == [outbox]
-            assert broadcaster.outbox(id, "ann") is None
-            assert broadcaster.outboxes_of("ann") == []
+                id = outbox.id
+                assert broadcaster.connection(id, user="ann") is outbox
+                assert broadcaster.connection(id, user="bob") is None
+                assert broadcaster.connection(id) is None
+                assert broadcaster.connection("", user="ann") is None
+                assert broadcaster.connections_of("ann") == [outbox]
+            assert broadcaster.connection(id, user="ann") is None
+            assert broadcaster.connections_of("ann") == []
 
     async def test_disconnect(self) -> None:
         """A connection ends with the reason given; an unknown id is False."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
             reader = Reader(outbox)
             await reader.hello()
-            assert broadcaster.disconnect(outbox.connection.id, CloseReason.FORBIDDEN)
+            assert broadcaster.disconnect(outbox.id, Reason.FORBIDDEN)
             assert [seen.data for seen in await reader.rest()] == [
                 {"reason": "forbidden", "reconnect": False}
             ]
@@ -54,7 +55,7 @@ class TestConnections:
                 at = (await reader.hello()).id
                 bob = Reader(other)
                 await bob.hello()
-                await broadcaster.logout("ann")
+                await broadcaster.disconnect_user("ann")
                 await reader.rest()
                 await bob.nothing()
             for last_id in (before, at):
@@ -198,14 +199,14 @@ class TestTwoNodes:
             async with right.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
                 reader = Reader(outbox)
                 assert (await reader.hello()).data["session"] == "resumed"
-                ghost.lost()
-                left._node.unregister(ghost)
+                ghost.mark_lost()
+                node_of(left).unregister(ghost)
                 await left.publish("u", "nobody's now")
                 await left.publish("t", 1)
                 assert await reader.take(1) == [1]
                 await settle()
                 assert left.state is BroadcasterState.RUNNING
-                assert not left._node.registry.has_listeners("u")
+                assert not node_of(left).registry.has_listeners("u")
 
 
 class TestOptions:

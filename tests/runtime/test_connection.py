@@ -1,4 +1,4 @@
-"""Outbox: what leaves, in which order, with which id; cancellation; acks; conservation."""
+"""Connection: what leaves, in which order, with which id; cancellation; acks; conservation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast import Broadcaster, CloseReason, Cursor, EventId, MemoryBroker, Priority
+from holdfast import Broadcaster, MemoryBroker, Priority, Reason
+from holdfast.core.cursor import Cursor, EventId
 from holdfast.core.delivery.lanes import CHUNK_BYTES
 from holdfast.runtime import frames
-from holdfast.runtime.connection import CONTROL_FRAMES
+from holdfast.runtime.connection import MAX_CONTROL_FRAMES
 from holdfast.runtime.inline_send import InlineSender
 from tests.support.brokers import LateBroker
+from tests.support.inside import node_of
 from tests.support.reading import Frames, Reader
 from tests.support.virtual import run_virtual, settle, wall_clock
 
 if TYPE_CHECKING:
-    from holdfast.runtime.connection import Outbox
+    from holdfast.runtime.connection import Connection
 
 
 def cursor(event_id: str) -> Cursor:
@@ -41,7 +43,7 @@ class TestNext:
                 hello = await Reader(outbox).hello()
                 assert hello.body["timestamp"] == 1000.0
                 assert hello.data == {
-                    "connectionId": outbox.connection.id,
+                    "connectionId": outbox.id,
                     "reconnectToken": outbox.token,
                     "resumableUntil": 1000.0 + 3600.0,
                     "session": "fresh",
@@ -79,7 +81,7 @@ class TestNext:
             await reader.hello()
             await broadcaster.publish("t", 1)
             await settle()
-            outbox.put(frames.control("pong", 0.0))
+            outbox.put_control(frames.control("pong", 0.0))
             pong = await reader.frame()
             assert pong is not None
             assert (pong.type, cursor(pong.id)[Priority.NORMAL]) == ("pong", 0)
@@ -96,9 +98,9 @@ class TestNext:
             for _ in range(100):
                 await broadcaster.publish("t", "x" * 10_000, priority=Priority.LOW)
             await settle()
-            first = await outbox.next() or []
+            first = await outbox.next_frames() or []
             assert CHUNK_BYTES <= sum(len(frame.body) for frame in first) <= CHUNK_BYTES + 11_000
-            outbox.sent()
+            outbox.mark_sent()
             await broadcaster.publish("t", "urgent", priority=Priority.CRITICAL)
             await settle()
             assert await reader.take(1) == ["urgent"]
@@ -107,7 +109,7 @@ class TestNext:
         """Messages published in one go are handed over in one go."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
             await Reader(outbox).hello()
-            waiting = asyncio.ensure_future(outbox.next())
+            waiting = asyncio.ensure_future(outbox.next_frames())
             await settle()
             for n in range(50):
                 await broadcaster.publish("t", n)
@@ -123,7 +125,7 @@ class TestNext:
             for outbox in (a, b):
                 await Reader(outbox).hello()
             await broadcaster.publish("t", 1)
-            (one,), (two,) = await a.next() or [], await b.next() or []
+            (one,), (two,) = await a.next_frames() or [], await b.next_frames() or []
             assert one.body is two.body
 
     async def test_replay_longer_than_the_buffer_evicts_nothing(self) -> None:
@@ -140,7 +142,7 @@ class TestNext:
                 found = []
                 for _ in range(400):
                     found += await reader.take(1)
-                    assert len(outbox.connection.delivery.buffer) <= 5
+                    assert len(outbox.delivery.buffer) <= 5
                 assert found == sorted(range(400), key=lambda n: (-(n % 4), n))
             assert broadcaster.statistics().evicted == 0
 
@@ -151,14 +153,14 @@ class TestNext:
             await reader.hello()
             await broadcaster.publish("t", 1)
             await settle()
-            outbox.close(CloseReason.IDLE)
-            outbox.close(CloseReason.FORBIDDEN)
+            outbox.close(Reason.IDLE)
+            outbox.close(Reason.FORBIDDEN)
             seen = await reader.rest()
             assert [frame.data for frame in seen] == [{"reason": "idle", "reconnect": True}]
             assert cursor(seen[0].id)[Priority.NORMAL] == 0
-            assert await outbox.next() is None
+            assert await outbox.next_frames() is None
 
-    @pytest.mark.parametrize("end", ["replaced", "taken over"])
+    @pytest.mark.parametrize("end", ["replaced", "taken_over"])
     async def test_closing_frame_of_one_that_left_the_fan_out(self, end: str) -> None:
         """What was published after a connection left the fan-out is not behind its last id."""
         async with (
@@ -167,7 +169,7 @@ class TestNext:
         ):
             reader = Reader(outbox)
             at = (await reader.hello()).id
-            last = at if end == "taken over" else None
+            last = at if end == "taken_over" else None
             async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
                 await broadcaster.publish("t", "not sent to the old one")
                 await settle()
@@ -188,13 +190,13 @@ class TestNext:
                 await reader.hello()
                 for turns in range(12):
                     if replayed:
-                        outbox.connection.delivery.rewind(broadcaster._node.ingested)
+                        outbox.delivery.rewind(node_of(broadcaster).log.delivered_offset)
                     await broadcaster.publish("t", turns, priority=lane)
                     await settle()
-                    reading = asyncio.ensure_future(outbox.next())
+                    reading = asyncio.ensure_future(outbox.next_frames())
                     await settle(turns)
                     if reading.done():
-                        outbox.sent()
+                        outbox.mark_sent()
                         assert json.loads((reading.result() or [])[0].body)["data"] == turns
                         continue
                     reading.cancel()
@@ -205,29 +207,29 @@ class TestNext:
         """When the peer is gone, a waiting `next` ends, and so does every later one."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
             await Reader(outbox).hello()
-            waiting = asyncio.ensure_future(outbox.next())
+            waiting = asyncio.ensure_future(outbox.next_frames())
             await settle()
-            outbox.lost()
+            outbox.mark_lost()
             assert await asyncio.wait_for(waiting, 1.0) is None
             await broadcaster.publish("t", 1)
-            assert await asyncio.wait_for(outbox.next(), 1.0) is None
+            assert await asyncio.wait_for(outbox.next_frames(), 1.0) is None
 
     async def test_lost_before_the_first_frame(self) -> None:
         """A client that left before anything was sent ends the connection like any other."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(topics=["t"]) as outbox:
-                outbox.lost()
-                assert await outbox.next() is None
+                outbox.mark_lost()
+                assert await outbox.next_frames() is None
             assert broadcaster.statistics().connections == 0
 
     async def test_too_many_answers_close_the_connection(self) -> None:
         """A client that asks faster than it reads the answers is closed, memory stays bounded."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            for _ in range(10 * CONTROL_FRAMES):
-                outbox.put(frames.control("pong", 0.0))
+            for _ in range(10 * MAX_CONTROL_FRAMES):
+                outbox.put_control(frames.control("pong", 0.0))
             seen = await Reader(outbox).rest()
-            assert len(seen) <= CONTROL_FRAMES + 2
-            assert seen[-1].data == {"reason": "too many messages", "reconnect": False}
+            assert len(seen) <= MAX_CONTROL_FRAMES + 2
+            assert seen[-1].data == {"reason": "too_many_messages", "reconnect": False}
 
     async def test_withdrawn_while_a_page_is_read(self) -> None:
         """What is unsubscribed while a replay page is on its way is not handed over any more."""
@@ -268,7 +270,7 @@ class TestAcknowledge:
                 await reader.take(2)
                 assert outbox.acknowledge(reader.last_id)
                 await reader.take(3)
-            async with broadcaster.connect(topics=["t"], token=outbox.token) as again:
+            async with broadcaster.connect(topics=["t"], reconnect_token=outbox.token) as again:
                 reader = Reader(again)
                 hello = await reader.hello()
                 assert (hello.data["session"], hello.data["replay"]) == ("resumed", 3)
@@ -290,9 +292,9 @@ class TestAcknowledge:
             await reader.take(2)
             await broadcaster.publish("t", "waits")
             await settle()
-            epoch, token = broadcaster._node.epoch, outbox.token
+            epoch, token = node_of(broadcaster).log.epoch, outbox.token
             assert outbox.acknowledge(reader.last_id)
-            session = outbox.connection.session
+            session = outbox.session
             before = session.position
             for bad in (
                 f"{epoch}~4~{token}", f"{epoch}~{2**63 - 1}~{token}", f"{epoch}~{2**64}~{token}",
@@ -318,9 +320,9 @@ class TestAcknowledge:
                 await broadcaster.publish("t", 1)
                 await reader.take(1)
                 assert outbox.acknowledge(reader.last_id)
-                position = outbox.connection.session.position
+                position = outbox.session.position
                 assert not ghost.acknowledge(at)
-                assert outbox.connection.session.position == position
+                assert outbox.session.position == position
 
 
 # -- scripts: whatever is cut or cancelled wherever, what is owed arrives exactly once -------------
@@ -349,7 +351,7 @@ class Client:
 
     def __init__(self, broadcaster: Broadcaster) -> None:
         self.broadcaster = broadcaster
-        self.outbox: Outbox | None = None
+        self.outbox: Connection | None = None
         self.last_id: str | None = None
         self._stack = contextlib.AsyncExitStack()
         self._before: list[Any] = []
@@ -383,7 +385,7 @@ class Client:
         found: list[Any] = []
 
         async def once() -> None:
-            found.append(await asyncio.wait_for(outbox.next(), 1.0))
+            found.append(await asyncio.wait_for(outbox.next_frames(), 1.0))
 
         with contextlib.suppress(TimeoutError):
             await run_or_cancel(once(), cancel_after)
@@ -398,7 +400,7 @@ class Client:
             self._frames.append((body, frame.id))
         if found:
             self._last_batch = len(found[0])
-            outbox.sent()
+            outbox.mark_sent()
         return self._last_batch if found else 0
 
     async def cut(self, unread: int) -> None:
@@ -465,13 +467,13 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
                         await client.connect(cancel_after)
                     case ("lost",):
                         assert client.outbox is not None
-                        client.outbox.lost()
+                        client.outbox.mark_lost()
                     case ("close",):
                         assert client.outbox is not None
-                        client.outbox.close(CloseReason.REQUESTED)
+                        client.outbox.close(Reason.REQUESTED)
                     case ("missed", _):
-                        for connection in broadcaster._node.outboxes:
-                            connection.delivery.rewind(broadcaster._node.ingested)
+                        for connection in node_of(broadcaster).connections:
+                            connection.delivery.rewind(node_of(broadcaster).log.delivered_offset)
             if client.outbox is None:
                 await client.connect()
             while (count := await client.read()) != 0:
@@ -499,19 +501,19 @@ async def test_page_that_expired_in_the_buffer_does_not_end_the_reading() -> Non
     """When everything that was held has expired, the lane is read on at once."""
     broadcaster = Broadcaster(clock=wall_clock, heartbeat_interval=None, history_limit=120)
     async with broadcaster, broadcaster.connect(topics=["t"], acknowledges=True) as outbox:
-        await outbox.next()
+        await outbox.next_frames()
         # Overflows the buffer: the lane goes back to the history, and a page that begins with a
         # gap goes through the buffer, as much at a time as the window takes.
         for _ in range(150):
             await broadcaster.publish("t", "x" * 2000, ttl=5.0)
         await broadcaster.publish("t", "still good")
         await settle()
-        chunk = await outbox.next()
+        chunk = await outbox.next_frames()
         assert chunk is not None
         await asyncio.sleep(10.0)
-        assert outbox.connection.delivery.buffer, "the rest of the page waits, and has expired"
+        assert outbox.delivery.buffer, "the rest of the page waits, and has expired"
         assert outbox.acknowledge(chunk[-1].id)
-        frames = await asyncio.wait_for(outbox.next(), 1.0)
+        frames = await asyncio.wait_for(outbox.next_frames(), 1.0)
         assert frames is not None
         assert [json.loads(frame.body)["data"] for frame in frames] == ["still good"]
 
@@ -525,11 +527,11 @@ async def test_page_does_not_leave_after_the_end() -> None:
             await broadcaster.publish("t", number)
         await settle()
         async with broadcaster.connect(user="ann", topics=["t"], last_event_id=id) as outbox:
-            await outbox.next()
-            assert len(await outbox.next() or []) > 1
-            reading = asyncio.ensure_future(outbox.next())
+            await outbox.next_frames()
+            assert len(await outbox.next_frames() or []) > 1
+            reading = asyncio.ensure_future(outbox.next_frames())
             await asyncio.sleep(0)
-            await broadcaster.logout("ann")
+            await broadcaster.disconnect_user("ann")
             frames = await reading
             assert frames is not None
             assert [json.loads(frame.body)["type"] for frame in frames] == ["closing"]
@@ -544,11 +546,11 @@ async def test_page_that_comes_after_the_end_does_not_leave() -> None:
             await broadcaster.publish("t", number, priority=Priority.CRITICAL)
         await settle()
         async with broadcaster.connect(topics=["t"], last_event_id=id) as outbox:
-            await outbox.next()
+            await outbox.next_frames()
             broker.answering.clear()
-            reading = asyncio.ensure_future(outbox.next())
+            reading = asyncio.ensure_future(outbox.next_frames())
             await settle()
-            outbox.close(CloseReason.FORBIDDEN)
+            outbox.close(Reason.FORBIDDEN)
             broker.answering.set()
             frames = await reading
             assert frames is not None
@@ -565,11 +567,12 @@ async def test_heartbeats_come_though_everything_expires() -> None:
             seen.append(json.loads(frame.body)["type"])
 
         async def own() -> None:
-            pipe = outbox.pipe = InlineSender(send, Frames(), outbox.token)
-            while (frames := await outbox.next()) is not None:
+            sender = InlineSender(send, Frames(), outbox.token)
+            outbox.attach_sender(sender)
+            while (frames := await outbox.next_frames()) is not None:
                 for frame in frames:
-                    await pipe.send(cast("Any", frame))
-                outbox.sent()
+                    await sender.send(cast("Any", frame))
+                outbox.mark_sent()
 
         task = asyncio.ensure_future(own())
         for _ in range(60):

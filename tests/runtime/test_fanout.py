@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast import Broadcaster, CloseReason, Priority
-from holdfast.runtime.connection import Outbox
-from holdfast.runtime.fanout import SLICE
+from holdfast import Broadcaster, Priority, Reason
+from holdfast.runtime.connection import Connection
+from holdfast.runtime.fanout import CONNECTIONS_PER_TURN
 from holdfast.runtime.frames import Frame
 from holdfast.runtime.inline_send import InlineSender, PeerLost
 from tests.support.reading import Frames
@@ -26,7 +26,7 @@ from tests.support.virtual import run_virtual, settle
 class Client:
     """Reads an outbox as the transports do; ``open`` lets it read on."""
 
-    def __init__(self, outbox: Outbox, *, on_the_spot: bool = True) -> None:
+    def __init__(self, outbox: Connection, *, on_the_spot: bool = True) -> None:
         self.outbox = outbox
         self.frames: list[Frame] = []
         self.open = asyncio.Event()
@@ -46,18 +46,17 @@ class Client:
     async def _run(self, on_the_spot: bool) -> None:
         pipe = InlineSender(self.send, Frames(), self.outbox.token)
         if on_the_spot:
-            self.outbox.pipe = pipe
+            self.outbox.attach_sender(pipe)
         try:
-            while (frames := await self.outbox.next()) is not None:
+            while (frames := await self.outbox.next_frames()) is not None:
                 self.wakings += 1
                 for frame in frames:
                     await pipe.send(cast("Any", frame))
-                self.outbox.sent()
+                self.outbox.mark_sent()
         except PeerLost:
-            self.outbox.lost()
+            self.outbox.mark_lost()
         finally:
-            self.outbox.pipe = None
-            pipe.close()
+            self.outbox.detach_sender()
 
     def seen(self) -> list[tuple[Any, str]]:
         """The data of each message, and its id without what differs from client to client."""
@@ -126,8 +125,8 @@ def test_on_the_spot_is_what_the_own_task_would_do(
             assert spot.seen() == own.seen()
             accounts = [
                 (
-                    replace(each.outbox.connection.delivery.buffer.statistics(), high_water=0),
-                    each.outbox.cursor(),
+                    replace(each.outbox.delivery.buffer.statistics(), high_water=0),
+                    each.outbox.cursor,
                     each.outbox.frames_sent,
                     each.outbox.bytes_sent - each.hello_bytes,
                 )
@@ -164,11 +163,11 @@ class TestOnTheSpot:
                 await settle()
             assert len(fast.seen()) == 50
             assert len(slow.seen()) == 1
-            assert slow.outbox.blocked_since is not None
+            assert slow.outbox._blocked_since is not None
             slow.open.set()
             await settle(200)
             assert [data for data, _ in slow.seen()] == list(range(50))
-            assert slow.outbox.blocked_since is None
+            assert slow.outbox._blocked_since is None
 
     async def test_better_message_overtakes_what_could_not_be_sent(self) -> None:
         """Of a run that was cut short by a send that waits, the rest is still to be overtaken."""
@@ -203,7 +202,7 @@ class TestOnTheSpot:
         """An error where frames are made closes that connection, and the fan-out goes on."""
 
         class Broken(Frames):
-            def head(self, body: bytes, id: str) -> tuple[bytes, str]:
+            def prefix(self, body: bytes, id: str) -> tuple[bytes, str]:
                 raise ValueError("no frame for this")
 
         async with (
@@ -211,12 +210,12 @@ class TestOnTheSpot:
             client(broadcaster) as broken,
             client(broadcaster) as other,
         ):
-            assert broken.outbox.pipe is not None
-            broken.outbox.pipe.wire = Broken()
+            assert broken.outbox._sender is not None
+            broken.outbox._sender.encoder = Broken()
             for number in range(3):
                 await broadcaster.publish("t", number)
                 await settle()
-            assert broken.outbox.connection.close_reason is CloseReason.FAILED
+            assert broken.outbox.close_reason is Reason.FAILED
             assert [data for data, _ in other.seen()] == [0, 1, 2]
         assert "no frame for this" in caplog.text
 
@@ -225,7 +224,7 @@ class TestOnTheSpot:
         async with Broadcaster() as broadcaster, client(broadcaster) as one:
             await broadcaster.publish("t", 1)
             await offered(broadcaster, 1)
-            broadcaster.disconnect(one.outbox.connection.id)
+            broadcaster.disconnect(one.outbox.id)
             await settle()
             kinds = [json.loads(frame.body)["type"] for frame in one.frames]
             assert kinds == ["connection_established", "closing"]
@@ -248,7 +247,7 @@ class TestSlices:
     async def test_loop_is_free_between_slices(self) -> None:
         """Of many connections, one slice at a time is served; others run in between."""
         async with Broadcaster(max_connections=1000) as broadcaster:
-            managers = [client(broadcaster) for _ in range(3 * SLICE)]
+            managers = [client(broadcaster) for _ in range(3 * CONNECTIONS_PER_TURN)]
             clients = [await manager.__aenter__() for manager in managers]
             await broadcaster.publish("t", 1)
             turns: list[int] = []
@@ -256,15 +255,20 @@ class TestSlices:
                 await asyncio.sleep(0)
                 turns.append(sum(bool(each.seen()) for each in clients))
             steps = {after - before for before, after in itertools.pairwise(turns)}
-            assert steps <= {0, SLICE}
-            assert sorted(set(turns)) == [0, SLICE, 2 * SLICE, 3 * SLICE]
+            assert steps <= {0, CONNECTIONS_PER_TURN}
+            assert sorted(set(turns)) == [
+                0,
+                CONNECTIONS_PER_TURN,
+                2 * CONNECTIONS_PER_TURN,
+                3 * CONNECTIONS_PER_TURN,
+            ]
             for manager in managers:
                 await manager.__aexit__(None, None, None)
 
     async def test_messages_gather_behind_a_slice(self) -> None:
         """Under load the next messages join the run of those that are still to be looked at."""
         async with Broadcaster(max_connections=1000) as broadcaster:
-            managers = [client(broadcaster) for _ in range(5 * SLICE)]
+            managers = [client(broadcaster) for _ in range(5 * CONNECTIONS_PER_TURN)]
             clients = [await manager.__aenter__() for manager in managers]
             for number in range(40):
                 await broadcaster.publish("t", number)
@@ -287,13 +291,13 @@ async def test_window_is_kept_on_the_spot(limit: int) -> None:
         for number in range(200):
             await broadcaster.publish("t", [number, "x" * 200])
             await settle()
-        assert outbox.window is not None
-        held = outbox.window.unacknowledged
-        assert held <= outbox.window.size + 400
+        assert outbox._window is not None
+        held = outbox._window.unacknowledged
+        assert held <= outbox._window.size + 400
         for _ in range(400):
             outbox.acknowledge(one.frames[-1].id)
             await settle(5)
         assert [data[0] for data, _ in one.seen()] == list(range(200))
-        assert outbox.window.unacknowledged == 0
+        assert outbox._window.unacknowledged == 0
         one.task.cancel()
         await asyncio.wait([one.task])

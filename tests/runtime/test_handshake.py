@@ -14,14 +14,14 @@ from holdfast import (
     AuditAction,
     AuditEvent,
     Broadcaster,
-    Cursor,
-    EventId,
     MemoryBroker,
     Priority,
     Refused,
     TokenLimits,
 )
+from holdfast.core.cursor import Cursor, EventId
 from tests.support.brokers import LateBroker
+from tests.support.inside import node_of
 from tests.support.reading import Reader
 from tests.support.virtual import run_virtual, settle, wall_clock
 
@@ -63,7 +63,9 @@ class TestPosition:
         """Without an event id and a token the session is fresh, and starts now."""
         await broadcaster.publish("t", "before")
         await settle()
-        async with broadcaster.connect(topics=["t"], last_event_id=absent, token=absent) as outbox:
+        async with broadcaster.connect(
+            topics=["t"], last_event_id=absent, reconnect_token=absent
+        ) as outbox:
             reader = Reader(outbox)
             data = (await reader.hello()).data
             assert data["session"] == "fresh"
@@ -74,7 +76,7 @@ class TestPosition:
     @pytest.mark.parametrize("text", NONSENSE)
     async def test_nonsense_is_a_declared_reset(self, broadcaster: Broadcaster, text: str) -> None:
         """An event id or token that is none gives a working session that says: unknown."""
-        for hello in ({"last_event_id": text}, {"token": text}):
+        for hello in ({"last_event_id": text}, {"reconnect_token": text}):
             async with broadcaster.connect(topics=["t"], **hello) as outbox:  # type: ignore[arg-type]
                 reader = Reader(outbox)
                 assert is_reset((await reader.hello()).data)
@@ -163,8 +165,8 @@ class TestPosition:
             for n in range(4):
                 await broadcaster.publish("t", n)
             await settle()
-            outbox.connection.delivery.take(0.0)  # what a transport would hand over next
-        async with broadcaster.connect(topics=["t"], token=token) as outbox:
+            outbox.delivery.take(0.0)  # what a transport would hand over next
+        async with broadcaster.connect(topics=["t"], reconnect_token=token) as outbox:
             reader = Reader(outbox)
             assert is_reset((await reader.hello()).data)
             assert await reader.take(3) == [1, 2, 3]
@@ -175,8 +177,8 @@ class TestPosition:
         """Of two tokens the explicit one is used, with the position of the event id."""
         one, at = await begin(broadcaster, topics=["t"])
         two, _ = await begin(broadcaster, topics=["t"])
-        await begin(broadcaster, token=two["reconnectToken"], last_event_id=at)
-        data, _ = await begin(broadcaster, token=one["reconnectToken"])
+        await begin(broadcaster, reconnect_token=two["reconnectToken"], last_event_id=at)
+        data, _ = await begin(broadcaster, reconnect_token=one["reconnectToken"])
         assert data["session"] != "fresh"
 
     async def test_resumes_exactly_from_every_frame(self, broadcaster: Broadcaster) -> None:
@@ -225,7 +227,7 @@ class TestToken:
     async def test_refused_tokens_look_alike(self, broadcaster: Broadcaster) -> None:
         """Unknown, foreign, spent and malformed tokens are answered the same, and audited."""
         events: list[AuditEvent] = []
-        broadcaster._node._audit = events.append
+        node_of(broadcaster).audit._hook = events.append
         _, anns = await begin(broadcaster, user="ann")
         epoch = anns.split("~")[0]
         _, spent = await begin(broadcaster, user="bob")
@@ -268,7 +270,7 @@ class TestToken:
                 reader = Reader(outbox)
                 assert (await reader.hello()).data["session"] == "resumed"
                 assert [s.data for s in await old.rest()] == [
-                    {"reason": "taken over", "reconnect": True}
+                    {"reason": "taken_over", "reconnect": True}
                 ]
                 await broadcaster.publish("t", 1)
                 assert await reader.take(1) == [1]
@@ -318,7 +320,7 @@ class TestToken:
         broker = MemoryBroker(tokens=TokenLimits(total=50))
         async with Broadcaster(broker=broker) as limited:
             for n in range(300):
-                await begin(limited, token=f"{n:022d}")
+                await begin(limited, reconnect_token=f"{n:022d}")
             assert len(broker.tokens.registry) <= 100
             assert limited.statistics().tokens_refused == 300
 
@@ -512,7 +514,7 @@ class TestLimits:
             results = await asyncio.gather(*clients, return_exceptions=True)
             refused = [r for r in results if isinstance(r, Refused)]
             assert (opened, len(refused)) == (2, 3)
-            assert {(r.code, r.status, r.close_code) for r in refused} == {
+            assert {(r.reason.word, r.reason.status, r.reason.close_code) for r in refused} == {
                 ("over_capacity", 503, 4006)
             }
             await begin(broadcaster)
@@ -535,7 +537,7 @@ class TestLimits:
             _, at = await begin(broadcaster)
             with pytest.raises(Refused) as caught:
                 await begin(broadcaster, topics=topics, last_event_id=at)
-            assert (caught.value.code, caught.value.status) == (code, 400)
+            assert (caught.value.reason.word, caught.value.reason.status) == (code, 400)
             data, _ = await begin(broadcaster, last_event_id=at)
             assert data["session"] == "resumed"
 

@@ -21,17 +21,17 @@ class Words:
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
-    def head(self, body: bytes, id: str) -> str:
+    def prefix(self, body: bytes, id: str) -> str:
         return body.decode() + id
 
-    def tail(self, token: str) -> str:
+    def suffix(self, token: str) -> str:
         return token
 
-    def common(self, heads: Any) -> Any:
-        return heads
+    def join(self, prefixes: Any) -> Any:
+        return prefixes
 
-    def events(self, common: Any, tail: str) -> list[Any]:
-        return [head + tail for head in common]
+    def events(self, joined: Any, suffix: str) -> list[Any]:
+        return [prefix + suffix for prefix in joined]
 
 
 class Owner:

@@ -240,7 +240,7 @@ class TestLife:
                 await broadcaster.publish("t", "new")
                 await reader.rest()
             async with broadcaster.connect(
-                user="ann", topics=["t"], token=hello.data["reconnectToken"]
+                user="ann", topics=["t"], reconnect_token=hello.data["reconnectToken"]
             ) as outbox:
                 reader = Reader(outbox)
                 assert (await reader.hello()).data["session"] == "gap"
@@ -331,7 +331,7 @@ class TestDrain:
             with pytest.raises(Refused) as caught:
                 async with broadcaster.connect(topics=["t"]):
                     pass
-            assert (caught.value.status, caught.value.close_code) == (503, 1012)
+            assert (caught.value.reason.status, caught.value.reason.close_code) == (503, 1012)
             await broadcaster.publish("t", "still works")
 
     async def test_drain_gives_up_in_time(self) -> None:

@@ -139,7 +139,7 @@ class TestFanOut:
             for n in range(300):
                 await broadcaster.publish("t", n)
                 assert await reader.take(1) == [n]
-            assert len(slow.connection.delivery.buffer) <= 10
+            assert len(slow.delivery.buffer) <= 10
             assert await slow_reader.take(300) == list(range(300))
             assert broadcaster.statistics().gaps == 0
 
@@ -202,11 +202,11 @@ class TestFanOut:
         ):
             await Reader(outbox).hello()
             await broadcaster.publish("t", 0)
-            assert len(await outbox.next() or []) == 1
-            outbox.sent()
+            assert len(await outbox.next_frames() or []) == 1
+            outbox.mark_sent()
             for n in range(5):
                 await asyncio.sleep(0.1)
                 await broadcaster.publish("t", n)
             begun = asyncio.get_running_loop().time()
-            assert len(await outbox.next() or []) == 5
+            assert len(await outbox.next_frames() or []) == 5
             assert asyncio.get_running_loop().time() - begun <= 1.0

@@ -70,9 +70,9 @@ async def test_users_over_all_nodes() -> None:
     ):
         await asyncio.sleep(2 * REPORT_INTERVAL)
         for each in (one, two):
-            assert await each.present("t") == {"ann", "bob"}
-            assert await each.present("p.*") == {"ann"}
-            assert await each.online() == {"ann", "bob"}
+            assert await each.presence("t") == {"ann", "bob"}
+            assert await each.presence("p.*") == {"ann"}
+            assert await each.online_users() == {"ann", "bob"}
 
 
 async def test_each_change_is_told_once() -> None:
@@ -102,13 +102,13 @@ async def test_subscribing_and_unsubscribing_count() -> None:
     """A topic that is added or taken away while connected changes who is on it."""
     async with (
         Broadcaster(presence=True, clock=wall_clock) as broadcaster,
-        broadcaster.connect(user="ann", topics=["t"]) as outbox,
+        broadcaster.connect(user="ann", topics=["t"]) as connection,
     ):
-        await broadcaster.subscribe(outbox, ["u"])
-        await broadcaster.unsubscribe(outbox, ["t"])
+        await broadcaster.subscribe(connection, ["u"])
+        await broadcaster.unsubscribe(connection, ["t"])
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        assert await broadcaster.present("t") == frozenset()
-        assert await broadcaster.present("u") == {"ann"}
+        assert await broadcaster.presence("t") == frozenset()
+        assert await broadcaster.presence("u") == {"ann"}
 
 
 async def test_whoever_is_back_at_once_was_not_away() -> None:
@@ -131,8 +131,8 @@ async def test_node_that_ends_tells_who_went() -> None:
             goes.connect(user="ann"),
         ):
             await asyncio.sleep(2 * REPORT_INTERVAL)
-            assert await stays.online() == {"ann"}
-        assert await stays.online() == frozenset()
+            assert await stays.online_users() == {"ann"}
+        assert await stays.online_users() == frozenset()
 
 
 async def test_who_was_taken_for_dead_is_there_again() -> None:
@@ -141,9 +141,9 @@ async def test_who_was_taken_for_dead_is_there_again() -> None:
     async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
         await asyncio.sleep(2 * REPORT_INTERVAL)
         await broker.presence.remove(broker.presence.nodes[0])
-        assert await one.online() == frozenset()
+        assert await one.online_users() == frozenset()
         await asyncio.sleep(3 * REPORT_INTERVAL)
-        assert await one.online() == {"ann"}
+        assert await one.online_users() == {"ann"}
 
 
 async def test_all_is_told_again_now_and_then() -> None:
@@ -154,9 +154,9 @@ async def test_all_is_told_again_now_and_then() -> None:
         lost = [("$user", UserId("ann"))]
         await broker.presence.update(broker.presence.nodes[0], [], lost, LEASE)
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        assert await one.online() == frozenset()
+        assert await one.online_users() == frozenset()
         await asyncio.sleep(FULL_SYNC_INTERVAL)
-        assert await one.online() == {"ann"}
+        assert await one.online_users() == {"ann"}
 
 
 @pytest.mark.parametrize("error", [BrokerUnavailable, OutcomeUnknown])
@@ -179,7 +179,7 @@ async def test_who_goes_while_the_store_is_away_has_gone(
         await asyncio.sleep(4 * REPORT_INTERVAL)
         broker.presence.error = None
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        assert await one.online() == frozenset()
+        assert await one.online_users() == frozenset()
         # What was carried out while nobody heard the answer, nobody hears of.
         assert told == ([True] if is_carried_out else [True, False])
 
@@ -202,7 +202,7 @@ async def test_hook_that_takes_long_delays_no_telling() -> None:
             await stack.enter_async_context(slow.connect(user=user))
         await asyncio.sleep(2 * REPORT_INTERVAL)
         while len(told) < len(users):
-            assert await other.online() == set(users)
+            assert await other.online_users() == set(users)
             await asyncio.sleep(REPORT_INTERVAL)
         async with slow.connect(user="last"):
             await asyncio.sleep(3 * REPORT_INTERVAL)
@@ -294,7 +294,7 @@ async def test_without_presence_it_is_an_error_to_ask() -> None:
     """Nobody is counted unless it was asked for."""
     async with Broadcaster() as broadcaster:
         with pytest.raises(ConfigurationError, match="presence=True"):
-            await broadcaster.online()
+            await broadcaster.online_users()
 
 
 async def test_departures_of_the_end_can_be_published(caplog: pytest.LogCaptureFixture) -> None:
@@ -304,8 +304,11 @@ async def test_departures_of_the_end_can_be_published(caplog: pytest.LogCaptureF
     async def told(change: PresenceChange) -> None:
         await goes.publish(f"presence.{change.topic}", change.is_present)
 
-    async with Broadcaster(broker=broker) as stays, stays.connect(topics=["presence.*"]) as outbox:
-        reader = Reader(outbox)
+    async with (
+        Broadcaster(broker=broker) as stays,
+        stays.connect(topics=["presence.*"]) as connection,
+    ):
+        reader = Reader(connection)
         await reader.hello()
         goes = Broadcaster(broker=broker, presence=told)
         async with goes, goes.connect(user="ann", topics=["t"]):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast import Broadcaster, InvalidPayload, InvalidTopic, MessageTooLarge, PublishError
+from tests.support.inside import node_of
 from tests.support.reading import Reader
 from tests.support.virtual import wall_clock
 
@@ -31,16 +32,18 @@ class TestPublish:
         async with Broadcaster() as broadcaster:
             with pytest.raises(InvalidTopic):
                 await broadcaster.publish(topic, 1)
-            assert await broadcaster._node.broker.head() == (await broadcaster._node.broker.head())
-            assert (await broadcaster._node.broker.head()).offset == 0
+            assert await node_of(broadcaster).broker.head() == (
+                await node_of(broadcaster).broker.head()
+            )
+            assert (await node_of(broadcaster).broker.head()).offset == 0
 
     @pytest.mark.parametrize(
         "topic", ["a", "x" * 200, "é" * 100, "a.b.c.d.e.f.g.h", "A", "{a}:b|c", "ä%20", "日本"]
     )
     async def test_good_topic(self, topic: str) -> None:
         """What is a topic is delivered under exactly that name."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=[topic]) as outbox:
-            reader = Reader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=[topic]) as connection:
+            reader = Reader(connection)
             await reader.hello()
             await broadcaster.publish(topic, 1)
             frame = await reader.frame()
@@ -52,8 +55,11 @@ class TestPublish:
     )
     async def test_topics_are_compared_byte_by_byte(self, names: tuple[str, str]) -> None:
         """Neither case nor normalisation makes two names one."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=names[:1]) as outbox:
-            reader = Reader(outbox)
+        async with (
+            Broadcaster() as broadcaster,
+            broadcaster.connect(topics=names[:1]) as connection,
+        ):
+            reader = Reader(connection)
             await reader.hello()
             await broadcaster.publish(names[1], "other")
             await broadcaster.publish(names[0], "mine")
@@ -86,7 +92,7 @@ class TestPublish:
         async with Broadcaster() as broadcaster:
             with pytest.raises(InvalidPayload):
                 await broadcaster.publish("t", data)
-            assert (await broadcaster._node.broker.head()).offset == 0
+            assert (await node_of(broadcaster).broker.head()).offset == 0
 
     async def test_what_holds_itself_is_not_written_out(self) -> None:
         """Much data that holds itself costs no more than once its size."""
@@ -111,14 +117,14 @@ class TestPublish:
     )  # fmt: skip
     async def test_good_payload_arrives_as_it_was(self, data: Any) -> None:
         """Whatever JSON can say arrives unchanged, in one line without CR, LF or NUL."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            await Reader(outbox).hello()
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            await Reader(connection).hello()
             await broadcaster.publish("t", data)
-            (frame,) = await outbox.next() or []
+            (frame,) = await connection.next_frames() or []
             assert not set(b"\r\n\0") & set(frame.body)
-            outbox.sent()
+            connection.mark_sent()
             await broadcaster.publish("t", data)
-            assert await Reader(outbox).take(1) == [data]
+            assert await Reader(connection).take(1) == [data]
 
     @pytest.mark.parametrize(
         "options",
@@ -136,18 +142,18 @@ class TestPublish:
             (name,) = options
             with pytest.raises(PublishError, match=name):
                 await broadcaster.publish("t", 1, **options)
-            assert (await broadcaster._node.broker.head()).offset == 0
+            assert (await node_of(broadcaster).broker.head()).offset == 0
 
     async def test_size_limit(self) -> None:
         """A message of just the limit goes through; one byte more raises with both numbers."""
         async with (
             Broadcaster(max_message_bytes=200, clock=lambda: 1.5) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            reader = Reader(outbox)
+            reader = Reader(connection)
             await reader.hello()
             await broadcaster.publish("t", "")
-            (frame,) = await outbox.next() or []
+            (frame,) = await connection.next_frames() or []
             room = 200 - len(frame.body)
             await broadcaster.publish("t", "x" * room)
             assert await reader.take(1) == ["x" * room]
@@ -159,20 +165,20 @@ class TestPublish:
         """A message of nearly 1 MiB goes through, live and in a replay."""
         data = "x" * (1024 * 1024 - 200)
         async with Broadcaster() as broadcaster:
-            async with broadcaster.connect(topics=["t"]) as outbox:
-                reader = Reader(outbox)
+            async with broadcaster.connect(topics=["t"]) as connection:
+                reader = Reader(connection)
                 at = (await reader.hello()).id
                 await broadcaster.publish("t", data)
                 assert await reader.take(1) == [data]
-            async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-                reader = Reader(outbox)
+            async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+                reader = Reader(connection)
                 await reader.hello()
                 assert await reader.take(1) == [data]
 
     async def test_data_is_encoded_at_publish(self) -> None:
         """What happens to the object after publish returned does not reach the client."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = Reader(connection)
             await reader.hello()
             data = {"n": 1}
             await broadcaster.publish("t", data)
@@ -187,16 +193,16 @@ class TestPublish:
                 await broadcaster.publish("asked", topic)
                 return True
 
-            async with broadcaster.connect(topics=["asked"]) as outbox:
-                reader = Reader(outbox)
+            async with broadcaster.connect(topics=["asked"]) as connection:
+                reader = Reader(connection)
                 await reader.hello()
                 async with broadcaster.connect(topics=["t"], may_subscribe=may):
                     assert await reader.take(1) == ["t"]
 
     async def test_repeated_publish_with_a_key_delivers_once(self) -> None:
         """A publish repeated with its idempotency key reaches nobody twice."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = Reader(connection)
             await reader.hello()
             first = await broadcaster.publish("t", 1, idempotency_key="")
             assert await broadcaster.publish("t", 1, idempotency_key="") == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -166,22 +167,36 @@ async def test_app_chains_in_at_startup_and_out_at_shutdown(handlers: list[str])
     assert handlers == ["server"]
 
 
-async def test_mounted_app_chains_in_at_the_first_request() -> None:
-    """Without a lifespan of its own, the first request is the first chance."""
+async def test_broadcaster_chains_in_when_it_starts() -> None:
+    """A Broadcaster installs its handlers when it starts, and removes them when it stops."""
     before = current()
-    async with Broadcaster() as broadcaster:
-        app = LiveApp(broadcaster, authenticate=anonymous)
-        assert current() == before
-        async with Http(app, "/health") as call:
-            await call.whole()
+    async with Broadcaster():
         assert current() != before
+    assert current() == before
+
+
+async def test_own_endpoint_ends_at_the_signal() -> None:
+    """A connection of an application's own endpoint is closed at the signal, without LiveApp."""
+    handlers: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: handlers.append("server"))
+    try:
+        async with Broadcaster() as broadcaster, broadcaster.connect() as connection:
+            await connection.next_frames()
+            connection.mark_sent()
+            signal.raise_signal(signal.SIGTERM)
+            last = await asyncio.wait_for(connection.next_frames(), 5.0)
+            assert last is not None
+            assert json.loads(last[-1].body)["data"]["reason"] == "drain"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert handlers == ["server"]
 
 
 async def test_switched_off_it_touches_no_signal() -> None:
-    """With `drain_at_signal` off, signals are the application's own affair."""
+    """With `drain_at_signal=False`, the Broadcaster leaves the signal handlers alone."""
     before = current()
-    async with Broadcaster() as broadcaster:
-        app = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
+    async with Broadcaster(drain_at_signal=False) as broadcaster:
+        app = LiveApp(broadcaster, authenticate=anonymous)
         async with Http(app, "/health") as call:
             await call.whole()
         assert current() == before

@@ -46,7 +46,9 @@ async def test_counts_of_a_busy_day() -> None:
                 pass
         async with (
             broadcaster.connect(user="ann", topics=["t"], last_event_id=at),
-            broadcaster.connect(user="bob", topics=["t"], token="A" * 22, transport="websocket"),
+            broadcaster.connect(
+                user="bob", topics=["t"], reconnect_token="A" * 22, transport="websocket"
+            ),
         ):
             now = broadcaster.statistics()
             assert (now.connections, now.users) == (2, 2)
@@ -65,7 +67,7 @@ async def test_handed_over_counts_what_was_handed_over() -> None:
             await broadcaster.publish("t", "x")
             await settle()
             for outbox in (a, b, a):
-                for frame in await outbox.next() or []:
+                for frame in await outbox.next_frames() or []:
                     frames, size = frames + 1, size + len(frame.body)
             (one, two) = broadcaster.connection_statistics()
             assert one.frames_sent + two.frames_sent == frames == 3
@@ -105,12 +107,12 @@ async def test_connection_by_connection() -> None:
     ):
         await Reader(outbox).hello()
         await asyncio.sleep(10.0)
-        outbox.seen()
+        outbox.mark_seen()
         await asyncio.sleep(5.0)
         await broadcaster.publish("t", 1)
         await settle()
         (seen,) = broadcaster.connection_statistics()
-        assert seen.connection_id == outbox.connection.id
+        assert seen.connection_id == outbox.id
         assert (seen.user, seen.transport, seen.state) == ("ann", "sse", "open")
         assert [seen.age, seen.idle] == pytest.approx([15.0, 5.0])
         assert (seen.topics, seen.live, seen.buffer.held) == (3, True, 1)

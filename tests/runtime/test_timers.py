@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from holdfast import Broadcaster, CloseReason, EventId
+from holdfast import Broadcaster, Reason
+from holdfast.core.cursor import EventId
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.brokers import LateBroker
+from tests.support.inside import node_of
 from tests.support.reading import Reader, Seen
 from tests.support.virtual import VirtualLoop, settle, wall_clock
 
@@ -99,9 +101,9 @@ class TestHeartbeats:
             Broadcaster(heartbeat_interval=1.0, send_timeout=None) as broadcaster,
             broadcaster.connect(topics=["t"]) as outbox,
         ):
-            await outbox.next()  # handed over, and not yet sent
+            await outbox.next_frames()  # handed over, and not yet sent
             await asyncio.sleep(500.0)
-            outbox.sent()
+            outbox.mark_sent()
             await asyncio.sleep(0.1)
             reader = Reader(outbox)
             await reader.nothing()
@@ -134,10 +136,10 @@ class TestDeadlines:
                         aborted.append(now())
                         stuck.set()
 
-                    outbox.abort = abort
-                    await outbox.next()
+                    outbox.on_abort(abort)
+                    await outbox.next_frames()
                     await stuck.wait()
-                    assert outbox.connection.close_reason is CloseReason.SLOW
+                    assert outbox.close_reason is Reason.SLOW
 
             await asyncio.wait_for(client(), 100.0)
             assert len(aborted) == 1
@@ -150,11 +152,11 @@ class TestDeadlines:
             Broadcaster(send_timeout=20.0, heartbeat_interval=None) as broadcaster,
             broadcaster.connect(topics=["t"]) as outbox,
         ):
-            outbox.abort = pytest.fail
+            outbox.on_abort(pytest.fail)
             for n in range(10):
-                assert await outbox.next()
+                assert await outbox.next_frames()
                 await asyncio.sleep(15.0)
-                outbox.sent()
+                outbox.mark_sent()
                 await broadcaster.publish("t", n)
 
     async def test_client_that_gives_no_sign_of_life(self) -> None:
@@ -162,7 +164,7 @@ class TestDeadlines:
         async with Broadcaster(idle_timeout=1800.0) as broadcaster:
             listener = Listener(broadcaster)
             await asyncio.sleep(1000.0)
-            listener.outbox.seen()
+            listener.outbox.mark_seen()
             await asyncio.wait_for(listener.task, 10_000.0)
             assert now() == pytest.approx(2800.0, abs=1.0)
             assert listener.seen[-1][1].data == {"reason": "idle", "reconnect": True}
@@ -186,7 +188,7 @@ class TestDeadlines:
             await asyncio.wait_for(listener.task, 10.0)
             assert now() == pytest.approx(100.0, abs=0.1)
             assert listener.seen[-1][1].data == {
-                "reason": "credentials expired", "reconnect": False,
+                "reason": "credentials_expired", "reconnect": False,
             }  # fmt: skip
 
     async def test_credentials_that_have_expired_already(self) -> None:
@@ -203,13 +205,13 @@ class TestDeadlines:
             until = wall_clock() + 100.0 if cause == "expired" else None
             async with broadcaster.connect(topics=["t"], expires_at=until) as outbox:
                 await asyncio.sleep(100.1)
-                assert outbox.connection.close_reason is not None
+                assert outbox.close_reason is not None
                 loop = asyncio.get_running_loop()
                 assert isinstance(loop, VirtualLoop)
                 before = loop.jumps
                 await asyncio.sleep(1.1)
                 assert loop.jumps - before <= 10
-                assert len(broadcaster._node.upkeep._due) <= 5
+                assert len(node_of(broadcaster).timers._deadlines) <= 5
 
     @pytest.mark.parametrize("ghost", [False, True])
     async def test_blocked_connection_does_not_hold_up_the_drain(self, ghost: bool) -> None:
@@ -223,8 +225,8 @@ class TestDeadlines:
             async def client() -> None:
                 async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
                     stuck = asyncio.Event()
-                    outbox.abort = stuck.set
-                    ids.extend(frame.id for frame in await outbox.next() or [])
+                    outbox.on_abort(stuck.set)
+                    ids.extend(frame.id for frame in await outbox.next_frames() or [])
                     await stuck.wait()
                 ended.set()
 
@@ -249,8 +251,8 @@ class TestDeadlines:
             async def client() -> None:
                 async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
                     stuck = asyncio.Event()
-                    outbox.abort = stuck.set
-                    ids.extend(frame.id for frame in await outbox.next() or [])
+                    outbox.on_abort(stuck.set)
+                    ids.extend(frame.id for frame in await outbox.next_frames() or [])
                     await stuck.wait()
                 ended.append(now())
 
@@ -270,7 +272,7 @@ class TestSweeps:
             clock=wall_clock, history_age=50.0, cleanup_interval=100.0
         ) as broadcaster:
             await broadcaster.publish("t", "x" * 1000)
-            history = broadcaster._node.broker.history  # type: ignore[attr-defined]
+            history = node_of(broadcaster).broker.history  # type: ignore[attr-defined]
             await asyncio.sleep(99.0)
             assert len(history) == 1
             await asyncio.sleep(2.0)
@@ -294,4 +296,4 @@ async def test_deadlines_do_not_multiply() -> None:
     broadcaster = Broadcaster(idle_timeout=1.0, heartbeat_interval=None)
     async with broadcaster, broadcaster.connect(topics=["t"]):
         await asyncio.sleep(60.0)
-        assert len(broadcaster._node.upkeep._due) <= 3
+        assert len(node_of(broadcaster).timers._deadlines) <= 3

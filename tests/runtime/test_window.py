@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast import Broadcaster, CloseReason, Priority
+from holdfast import Broadcaster, Priority, Reason
 from holdfast.core.delivery.window import MIN_BYTES
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
 from holdfast.runtime.inline_send import InlineSender
 from tests.support.reading import Frames, Reader
@@ -29,33 +29,34 @@ async def publish(broadcaster: Broadcaster, count: int, **options: Any) -> None:
 class Client:
     """Reads by a pipe, as the transports do."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Connection) -> None:
         self.frames: list[Frame] = []
         self.acknowledged: list[bool] = []
         self.task = asyncio.ensure_future(self._run(outbox))
 
-    async def _run(self, outbox: Outbox) -> None:
+    async def _run(self, outbox: Connection) -> None:
         async def send(frame: Any) -> None:
             self.frames.append(frame)
 
-        pipe = outbox.pipe = InlineSender(send, Frames(), outbox.token)
-        while (frames := await outbox.next()) is not None:
+        sender = InlineSender(send, Frames(), outbox.token)
+        outbox.attach_sender(sender)
+        while (frames := await outbox.next_frames()) is not None:
             for frame in frames:
-                await pipe.send(cast("Any", frame))
-            outbox.sent()
+                await sender.send(cast("Any", frame))
+            outbox.mark_sent()
 
 
-async def taken(outbox: Outbox) -> list[str]:
+async def taken(outbox: Connection) -> list[str]:
     """The event ids of the messages that the outbox hands over now, without waiting."""
     ids: list[str] = []
     while True:
         try:
             async with asyncio.timeout(0.1):
-                frames = await outbox.next()
+                frames = await outbox.next_frames()
         except TimeoutError:
             return ids
         assert frames is not None
-        outbox.sent()
+        outbox.mark_sent()
         ids += [frame.id for frame in frames]
 
 
@@ -136,11 +137,11 @@ class TestWindow:
             await broadcaster.publish("t", 1)
             await settle()
             if client is None:
-                sent += await outbox.next() or []
+                sent += await outbox.next_frames() or []
             assert len(sent) == 1
-            assert outbox.window is not None
+            assert outbox._window is not None
             size = sum(len(frame.body) + len(frame.id) for frame in sent)
-            assert outbox.window.unacknowledged == size
+            assert outbox._window.unacknowledged == size
 
     async def test_everything_arrives_in_the_end(self) -> None:
         """A client that goes on acknowledging gets every message once, through any overflow."""
@@ -158,8 +159,8 @@ class TestWindow:
                 seen.append(number)
                 assert outbox.acknowledge(reader.last_id)
             assert sorted(seen) == list(range(300))
-            assert outbox.window is not None
-            assert outbox.window.unacknowledged == 0
+            assert outbox._window is not None
+            assert outbox._window.unacknowledged == 0
 
     async def test_what_is_held_back_is_not_settled(self) -> None:
         """A client that is cut while the window is full comes back and gets what was held back."""
@@ -197,7 +198,7 @@ class TestWindow:
                 await reader.hello()
                 await publish(broadcaster, 20)
                 frames = await reader.rest()
-                assert outbox.connection.close_reason is CloseReason.SLOW
+                assert outbox.close_reason is Reason.SLOW
                 assert (frames[-1].type, frames[-1].data["reconnect"]) == ("closing", True)
             async with broadcaster.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
                 hello = await Reader(outbox).hello()
@@ -220,7 +221,7 @@ class TestWindow:
                 made.acknowledged.append(outbox.acknowledge(made.frames[at].id))
                 await settle(50)
             assert all(made.acknowledged)
-            assert outbox.connection.close_reason is None
+            assert outbox.close_reason is None
             assert len(made.frames) == 101
             made.task.cancel()
             await asyncio.wait([made.task])
@@ -237,8 +238,8 @@ class TestWindow:
             for _ in range(500):
                 await broadcaster.publish("t", "small")
                 await settle(5)
-            assert outbox.connection.delivery.pending_batch is None
-            assert len(outbox.connection.delivery.buffer) <= 100
+            assert outbox.delivery.pending_batch is None
+            assert len(outbox.delivery.buffer) <= 100
             made.task.cancel()
             await asyncio.wait([made.task])
 
@@ -252,7 +253,7 @@ class TestWindow:
             await publish(broadcaster, 2)
             await taken(outbox)
             await asyncio.sleep(100.0)
-            assert outbox.connection.close_reason is None
+            assert outbox.close_reason is None
 
     async def test_statistics_tell_it(self) -> None:
         """What is unacknowledged is in the connection's statistics."""

@@ -67,7 +67,7 @@ def everything(user: User, action: Action, topic: str | None) -> bool:
 def live(broadcaster: Broadcaster, **options: Any) -> LiveApp:
     """All endpoints, for everybody who says a name."""
     options = {"authenticate": by_name, "authorize": everything, **options}
-    return LiveApp(broadcaster, drain_at_signal=False, **options)
+    return LiveApp(broadcaster, **options)
 
 
 class AsgiExchange:

@@ -10,11 +10,10 @@ from holdfast import MemoryBroker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast import Cursor
-    from holdfast.brokers.protocol import Batch, Draft, Head, PresenceStore
-    from holdfast.core.cursor import Epoch
+    from holdfast.brokers.protocol import Batch, PresenceStore
+    from holdfast.core.cursor import Cursor, Epoch, Head
     from holdfast.core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
-    from holdfast.core.message import UserId
+    from holdfast.core.message import Draft, UserId
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
 
 
@@ -36,21 +35,19 @@ class LateTokens:
         await self._broker.answer()
         return answer
 
-    async def record(self, session: Session) -> None:
+    async def save(self, connection: ConnectionId, session: Session) -> bool:
         await self._broker.ask()
-        await self._broker.sessions.record(session)
+        saved = await self._broker.sessions.save(connection, session)
+        await self._broker.answer()
+        return saved
 
-    async def detach(self, session: Session, connection: ConnectionId) -> None:
+    async def detach(self, connection: ConnectionId, session: Session | None) -> None:
         await self._broker.ask()
-        await self._broker.sessions.detach(session, connection)
+        await self._broker.sessions.detach(connection, session)
 
-    async def abandon(self, connection: ConnectionId) -> None:
+    async def drop_user(self, user: UserId) -> int:
         await self._broker.ask()
-        await self._broker.sessions.abandon(connection)
-
-    async def forget(self, user: UserId) -> int:
-        await self._broker.ask()
-        return await self._broker.sessions.forget(user)
+        return await self._broker.sessions.drop_user(user)
 
 
 class LateBroker:
@@ -125,8 +122,8 @@ class LateBroker:
     async def start(self) -> None:
         await self.log.start()
 
-    def on_availability(self, told: Callable[[bool], None]) -> None:
-        self.log.on_availability(told)
+    def on_availability(self, callback: Callable[[bool], None]) -> Callable[[], None]:
+        return self.log.on_availability(callback)
 
     async def close(self) -> None:
         await self.log.close()

@@ -12,13 +12,13 @@ from holdfast.brokers.memory import MemoryTokens
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.brokers.protocol import Draft, Head
-    from holdfast.core.message import UserId
+    from holdfast.core.cursor import Head
+    from holdfast.core.message import Draft, UserId
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
 
 
 class DurableTokens(MemoryTokens):
-    """The memory broker's tokens; what changes is kept before it is answered."""
+    """The memory broker's tokens. Each change is written before the call returns."""
 
     def __init__(self, broker: DurableBroker) -> None:
         super().__init__(None, broker.now)
@@ -34,12 +34,19 @@ class DurableTokens(MemoryTokens):
         self._broker.keep()
         return answer
 
-    async def record(self, session: Session) -> None:
+    async def save(self, connection: ConnectionId, session: Session) -> bool:
+        saved = await super().save(connection, session)
+        self._broker.keep()
+        return saved
+
+    async def detach(self, connection: ConnectionId, session: Session | None) -> None:
+        await super().detach(connection, session)
         self._broker.keep()
 
-    async def detach(self, session: Session, connection: ConnectionId) -> None:
-        await super().detach(session, connection)
+    async def drop_user(self, user: UserId) -> int:
+        dropped = await super().drop_user(user)
         self._broker.keep()
+        return dropped
 
 
 class DurableBroker(MemoryBroker):
@@ -52,10 +59,10 @@ class DurableBroker(MemoryBroker):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self.tokens = DurableTokens(self)
+        self._tokens = DurableTokens(self)
         if path.exists():
             kept = pickle.loads(path.read_bytes())  # noqa: S301 - written by `keep`
-            self._epoch, self._history, self.tokens.registry = kept
+            self._epoch, self._history, self._tokens.registry = kept
 
     def now(self) -> float:
         """Seconds since the Unix epoch."""

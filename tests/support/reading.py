@@ -7,7 +7,7 @@ import contextlib
 import json
 from typing import Any, NamedTuple
 
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
 
 
@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 class Reader:
     """Reads the frames of one outbox, one at a time; each wait is bounded by ``patience``."""
 
-    def __init__(self, outbox: Outbox, *, patience: float = 5.0) -> None:
+    def __init__(self, outbox: Connection, *, patience: float = 5.0) -> None:
         self.outbox = outbox
         self.last_id = ""
         self._patience = patience
@@ -39,10 +39,10 @@ class Reader:
         """The next frame; ``None`` when the connection is over."""
         if not self._waiting:
             async with asyncio.timeout(self._patience):
-                found = await self.outbox.next()
+                found = await self.outbox.next_frames()
             if found is None:
                 return None
-            self.outbox.sent()
+            self.outbox.mark_sent()
             self._waiting = [Seen(json.loads(frame.body), frame.id) for frame in found]
         seen = self._waiting.pop(0)
         self.last_id = seen.id
@@ -70,7 +70,7 @@ class Reader:
         found: object = self._waiting
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5):
-                found = await self.outbox.next()
+                found = await self.outbox.next_frames()
         assert found == [], "nothing was to come, and the connection was to go on"
 
     async def rest(self) -> list[Seen]:
@@ -86,14 +86,14 @@ class Frames:
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
-    def head(self, body: bytes, id: str) -> tuple[bytes, str]:
+    def prefix(self, body: bytes, id: str) -> tuple[bytes, str]:
         return body, id
 
-    def tail(self, token: str) -> str:
+    def suffix(self, token: str) -> str:
         return token
 
-    def common(self, heads: Any) -> Any:
-        return heads
+    def join(self, prefixes: Any) -> Any:
+        return prefixes
 
-    def events(self, common: Any, tail: str) -> list[Any]:
-        return [Frame(body, id + tail) for body, id in common]
+    def events(self, joined: Any, suffix: str) -> list[Any]:
+        return [Frame(body, id + suffix) for body, id in joined]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from holdfast import Broadcaster
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime.connection import Connection
 from holdfast.transports.duplex import DuplexScope
 from tests.support.virtual import settle
 
@@ -31,7 +31,7 @@ class Directions:
         finally:
             self.log.append("listened")
 
-    async def run(self, outbox: Outbox) -> None:
+    async def run(self, outbox: Connection) -> None:
         async with DuplexScope(outbox, self.listen()):
             try:
                 await self.said.wait()
@@ -40,7 +40,13 @@ class Directions:
         self.log.append("went on")
 
 
-async def begin(broadcaster: Broadcaster) -> tuple[Directions, Outbox, asyncio.Task[None]]:
+def abort(connection: Connection) -> None:
+    """End both directions, as a send that is stuck does."""
+    assert connection._abort is not None
+    connection._abort()
+
+
+async def begin(broadcaster: Broadcaster) -> tuple[Directions, Connection, asyncio.Task[None]]:
     """A conversation in which both directions wait."""
     async with broadcaster.connect() as outbox:
         directions = Directions()
@@ -67,13 +73,13 @@ async def test_end_of_sending_ends_listening(broadcaster: Broadcaster) -> None:
 
 
 async def test_abort_ends_both(broadcaster: Broadcaster) -> None:
-    """`outbox.abort` ends them at once; again, or afterwards, it does nothing."""
+    """The callback of `on_abort` ends them at once; again, or afterwards, it does nothing."""
     directions, outbox, task = await begin(broadcaster)
-    outbox.abort()
-    outbox.abort()
+    abort(outbox)
+    abort(outbox)
     await asyncio.wait_for(task, PATIENCE)
     assert directions.log == ["sent", "listened", "went on"]
-    outbox.abort()
+    abort(outbox)
     await settle()
     assert task.cancelling() == 0
 
@@ -95,7 +101,7 @@ async def test_cancellation_from_elsewhere_goes_on(broadcaster: Broadcaster, end
     if ends == "listening":
         directions.heard.set()
     if ends == "abort":
-        outbox.abort()
+        abort(outbox)
     task.cancel()
     await asyncio.wait([task], timeout=PATIENCE)
     assert task.cancelled()

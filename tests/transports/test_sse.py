@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import Broadcaster, CloseReason, Priority
+from holdfast import Broadcaster, Priority, Reason
 from holdfast.runtime import frames
 from holdfast.runtime.frames import Frame
 from holdfast.transports import sse
@@ -25,7 +25,7 @@ def app(broadcaster: Broadcaster, **hello: Any) -> Any:
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
         async with broadcaster.connect(**{"topics": ["t"], **hello}) as outbox:
-            await sse.serve(outbox, scope, receive, send, extra=[(b"x-extra", b"1")])
+            await sse.serve(outbox, scope, receive, send, extra_headers=[(b"x-extra", b"1")])
 
     return endpoint
 
@@ -229,7 +229,7 @@ async def test_close_while_starting(broadcaster: Broadcaster) -> None:
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
         async with broadcaster.connect(topics=["t"]) as outbox:
-            outbox.close(CloseReason.IDLE)
+            outbox.close(Reason.IDLE)
             await sse.serve(outbox, scope, receive, send)
 
     async with Http(endpoint, "/") as call:

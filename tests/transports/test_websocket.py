@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from holdfast import Broadcaster, CloseReason, Refused
+from holdfast import Broadcaster, Reason, Refused
 from holdfast.auth import subscribe_only
-from holdfast.runtime.connection import CONTROL_FRAMES
+from holdfast.runtime.connection import MAX_CONTROL_FRAMES
 from holdfast.transports import websocket
 from holdfast.transports.websocket import InboundLimits
 from tests.support.asgi import Http, Socket, live
@@ -43,18 +43,18 @@ class TestFrames:
         self, broadcaster: Broadcaster
     ) -> None:
         """Each reason has a close code: 1012 and 4000 to 4399 mean reconnect, 44xx do not."""
-        for reason in CloseReason:
+        for reason in Reason:
             async with Socket(live(broadcaster)) as socket:
                 first = await socket.first_frame()
                 assert broadcaster.disconnect(first["data"]["connectionId"], reason)
                 frame = await socket.frame()
                 assert frame["type"] == "closing"
                 assert frame["data"] == {
-                    "reason": reason.text, "reconnect": reason.may_reconnect,
+                    "reason": reason.word, "reconnect": reason.reconnect,
                 }  # fmt: skip
                 code = await socket.closed()
-                assert code == reason.code
-                assert (code == 1012 or 4000 <= code < 4400) == reason.may_reconnect
+                assert code == reason.close_code
+                assert (code == 1012 or 4000 <= code < 4400) == reason.reconnect
 
     async def test_client_that_leaves_is_let_go(self, broadcaster: Broadcaster) -> None:
         """When the client is gone the call returns, and the connection with it."""
@@ -144,7 +144,7 @@ class TestParse:
         """Each kind of nonsense has its code."""
         with pytest.raises(Refused) as caught:
             websocket.parse(message, 65_536)
-        assert caught.value.code == code
+        assert caught.value.reason.word == code
 
     def test_largest_message(self) -> None:
         """A message of exactly the limit is taken, in bytes and not in characters."""
@@ -277,7 +277,7 @@ class TestMessages:
                 socket.send({"type": "ack", "id": ack})
             socket.send({"type": "ping"})
             assert (await socket.frame())["type"] == "pong", "an ack has no answer"
-        async with Socket(app, f"/websocket?topics=t&token={token}") as socket:
+        async with Socket(app, f"/websocket?topics=t&reconnect_token={token}") as socket:
             data = (await socket.first_frame())["data"]
             assert (data["session"], data["replay"]) == ("resumed", 2)
 
@@ -296,7 +296,7 @@ class TestMessages:
             assert not socket.task.done(), "within the limit"
             for _ in range(200):
                 socket.send({"type": "ack", "id": "x"})
-            assert await socket.closed() == CloseReason.ABUSE.code
+            assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_acknowledging_each_frame_is_no_flood(self, broadcaster: Broadcaster) -> None:
         """A client may answer every frame, however fast they come; repeating itself is counted."""
@@ -309,7 +309,7 @@ class TestMessages:
                 socket.send({"type": "ack", "id": id})
             for _ in range(20):
                 socket.send({"type": "ack", "id": id})
-            assert await socket.closed() == CloseReason.ABUSE.code
+            assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_acknowledging_more_than_was_sent_is_a_flood(
         self, broadcaster: Broadcaster
@@ -323,7 +323,7 @@ class TestMessages:
             epoch, _, token = (await socket.first_frame())["id"].split("~")
             for number in range(1, 50):
                 socket.send({"type": "ack", "id": f"{epoch}~{number}~{token}"})
-            assert await socket.closed() == CloseReason.ABUSE.code
+            assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_asking_faster_than_reading_is_closed(self) -> None:
         """Pings whose answers are not taken do not pile up in memory."""
@@ -341,11 +341,11 @@ class TestMessages:
 
             async with Socket(slow) as socket:
                 await socket.accepted()
-                for _ in range(10 * CONTROL_FRAMES):
+                for _ in range(10 * MAX_CONTROL_FRAMES):
                     socket.send({"type": "ping"})
-                await settle(20 * CONTROL_FRAMES)
+                await settle(20 * MAX_CONTROL_FRAMES)
                 release.set()
-                assert await socket.closed() == CloseReason.ABUSE.code
+                assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_sign_of_life(self) -> None:
         """Any message keeps a quiet connection from being ended as idle."""
@@ -358,7 +358,7 @@ class TestMessages:
                 await asyncio.sleep(60.0)
                 socket.send("not even JSON")
             assert not socket.task.done()
-            assert await asyncio.wait_for(socket.closed(), 200.0) == CloseReason.IDLE.code
+            assert await asyncio.wait_for(socket.closed(), 200.0) == Reason.IDLE.close_code
 
 
 @settings(max_examples=60)

@@ -11,13 +11,11 @@ from holdfast import (
     AuditAction,
     AuditEvent,
     Broadcaster,
-    CloseReason,
     Connection,
-    Cursor,
-    EventId,
     MemoryBroker,
     MessageTooLarge,
     Priority,
+    Reason,
     Refused,
     Retention,
     Statistics,
@@ -28,8 +26,9 @@ from holdfast.auth import Action, Request, User, anonymous, require_role
 from holdfast.auth.jwt import JWTAuthenticator
 from holdfast.brokers.protocol import Broker
 from holdfast.client import Gap, Message, Status, StreamFailed, Subscribed, connect
+from holdfast.core.cursor import Cursor, EventId
 from holdfast.core.message import Offset
-from holdfast.runtime.connection import Outbox
+from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
 from holdfast.runtime.periodic import PeriodicSource
 from holdfast.settings import Settings
@@ -91,10 +90,10 @@ async def broadcasting() -> None:
         async with broadcaster.connect(
             user="ann", topics=("t",), last_event_id="x", may_subscribe=may_subscribe
         ) as outbox:
-            assert_type(outbox, Outbox)
-            assert_type(outbox.connection, Connection)
-            assert_type(outbox.connection.close_reason, CloseReason | None)
-            assert_type(await outbox.next(), list[Frame] | None)
+            assert_type(outbox, Connection)
+            assert_type(outbox, Connection)
+            assert_type(outbox.close_reason, Reason | None)
+            assert_type(await outbox.next_frames(), list[Frame] | None)
             assert_type(outbox.acknowledge("x"), bool)
             accepted, rejected = await broadcaster.subscribe(outbox, ["t"])
             assert_type(accepted, list[str])
@@ -103,11 +102,11 @@ async def broadcasting() -> None:
         assert_type(broadcaster.statistics(), Statistics)
         assert_type(broadcaster.statistics().transports, dict[str, int])
         assert_type(await broadcaster.drain(), bool)
-        assert_type(broadcaster.outbox("x"), Outbox | None)
+        assert_type(broadcaster.connection("x"), Connection | None)
         assert_type(broadcaster.disconnect("x"), bool)
     Broadcaster(**settings.for_broadcaster())
     Broadcaster(buffer_capacity="5")  # type: ignore[arg-type]
-    Broadcaster(no_such_option=5)  # type: ignore[call-arg]
+    Broadcaster(no_such_option=5)  # type: ignore[arg-type]
     await broadcaster.publish("t", 1, priority=3)  # type: ignore[arg-type]
 
 
@@ -166,7 +165,7 @@ def failed(error: StreamFailed) -> None:
 
 def records(error: Refused, too_large: MessageTooLarge, event_id: str) -> None:
     """Values."""
-    assert_type(error.status, int)
+    assert_type(error.reason, Reason)
     assert_type(too_large.limit, int)
     parsed = EventId.parse(event_id)
     assert_type(parsed, EventId | None)

@@ -1,4 +1,4 @@
-"""Who may, and with what: the application's hooks, origins, and what a client presents."""
+"""Access: the application's hooks, the check of origins, and the presented credentials."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
 
 from ..auth import Action, Authenticate, Authorize, Request, User
-from ..core.connection import CloseReason
 from ..core.cursor import EventId
 from ..core.topics import is_pattern
 from ..errors import Refused
+from ..reasons import Reason
 from ..runtime.audit import AuditAction
 from ..runtime.broadcaster import Broadcaster
-from ..runtime.connection import Outbox
+from ..runtime.connection import Connection
 from .http import Header
 
 _logger = logging.getLogger("holdfast")
@@ -24,26 +24,26 @@ _AUTHORIZE_FAILED = "the authorize hook failed on %s; the client may try again"
 
 
 def named_topics(request: Request) -> list[str]:
-    """The topics of the query: `topics=a,b`, or `metrics=` as existing front ends send it."""
+    """Return the topics of the query: `topics=a,b`, or `metrics=` of existing front ends."""
     listed = request.query.get("topics") or request.query.get("metrics") or ""
     return [name for name in listed.split(",") if name]
 
 
 def presented(request: Request) -> tuple[str | None, str | None]:
-    """The event id and the token that a client presents; headers count before the query.
+    """Return the event id and the reconnect token of a request. Headers count before the query.
 
-    The token inside an id that came as a header is newer than one in the URL, which the browser
-    repeats at every reconnect.
+    The token inside an id that came as a header is newer than a token in the URL, which the
+    browser repeats at every reconnect.
     """
     headers, query = request.headers, request.query
     header_id, token = headers.get("last-event-id"), headers.get("x-reconnect-token")
     if not token and not (header_id and EventId.parse(header_id)):
-        token = query.get("token")
+        token = query.get("reconnect_token")
     return header_id or query.get("last_event_id") or None, token or None
 
 
 class Access:
-    """Asks the hooks. What one raises is logged, and the client learns nothing of it."""
+    """Calls the hooks. Their exceptions are logged, and the client learns nothing of them."""
 
     def __init__(
         self,
@@ -58,7 +58,11 @@ class Access:
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
 
     async def user(self, request: Request, transport: str) -> User:
-        """Who the client is; raises `Refused`: 401 if the hook does not know, 503 if it raises."""
+        """Return the user of a request.
+
+        Raises:
+            Refused: `unauthorized` if the hook returns `None`, `failed` if it raises.
+        """
         try:
             user = self._authenticate(request)
             if user is not None and not isinstance(user, User):
@@ -75,11 +79,11 @@ class Access:
             self._broadcaster.audit(
                 AuditAction.AUTHENTICATION_REFUSED, transport=transport, detail=request.client or ""
             )
-            raise Refused("unauthorized", "valid credentials needed", status=401, close_code=4401)
+            raise Refused(Reason.UNAUTHORIZED, "valid credentials are needed")
         return user
 
     def may(self, user: User, action: Action, topic: str | None) -> bool | Awaitable[bool]:
-        """The `authorize` hook's answer; raises `Refused` with 503 if that raises."""
+        """Return the answer of the `authorize` hook; raise `Refused` (`failed`) if it raises."""
         try:
             answer = self._authorize(user, action, topic)
         except Exception:
@@ -96,14 +100,14 @@ class Access:
         transport: str,
         *,
         last_event_id: str | None,
-        token: str | None,
-    ) -> AbstractAsyncContextManager[Outbox]:
-        """The connection that a request asks for, with the rights of its user."""
+        reconnect_token: str | None,
+    ) -> AbstractAsyncContextManager[Connection]:
+        """Return the connection that a request asks for, with the rights of its user."""
         return self._broadcaster.connect(
             user=user.id,
             topics=named_topics(request),
             last_event_id=last_event_id,
-            token=token,
+            reconnect_token=reconnect_token,
             transport=transport,
             acknowledges=request.query.get("ack") == "true",
             expires_at=user.expires_at,
@@ -111,18 +115,22 @@ class Access:
         )
 
     async def require(self, user: User, action: Action) -> None:
-        """Raise `Refused` with 403 unless the user may."""
+        """Raise `Refused` (`forbidden`) unless the user may do `action`."""
         answer = self.may(user, action, None)
         if not (answer if isinstance(answer, bool) else await answer):
             self._broadcaster.audit(AuditAction.ACCESS_REFUSED, user=user.id, detail=action.value)
-            raise Refused("forbidden", "not allowed", status=403, close_code=4403)
+            raise Refused(Reason.FORBIDDEN, "your rights do not allow this")
 
     def cors(self, request: Request) -> list[Header]:
-        """The answer's headers for a page of an allowed foreign origin; raises `Refused`."""
+        """Return the response headers for a page of an allowed foreign origin.
+
+        Raises:
+            Refused: the origin is not allowed.
+        """
         origin = self.check_origin(request)
         if origin is None:
             return []
-        if origin.lower() not in self._origins:  # any origin may come, but without credentials
+        if origin.lower() not in self._origins:  # "*" allows any origin, without credentials
             return [(b"access-control-allow-origin", b"*")]
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
@@ -132,10 +140,13 @@ class Access:
         ]
 
     def check_origin(self, request: Request) -> str | None:
-        """The foreign origin that is allowed, `None` for our own; raises `Refused` for another.
+        """Return the allowed foreign origin of a request, `None` for the server's own.
 
-        Browsers send cookies along with a foreign page's WebSocket and with its simple requests.
-        A request without `Origin` comes from no browser's page.
+        Browsers send cookies along with a foreign page's WebSocket and its simple requests. A
+        request without `Origin` does not come from the script of a page.
+
+        Raises:
+            Refused: the origin is foreign and not allowed.
         """
         origin = request.headers.get("origin")
         if origin is None:
@@ -152,11 +163,11 @@ class Access:
         if host and host.removesuffix(default) == own.removesuffix(default):
             return None
         self._broadcaster.audit(AuditAction.ORIGIN_REFUSED, detail=ascii(origin[:100]))
-        raise Refused("foreign_origin", "this origin is not allowed", status=403, close_code=4403)
+        raise Refused(Reason.FOREIGN_ORIGIN, "this origin is not allowed")
 
 
 class _Rights:
-    """What one user may subscribe to: the `authorize` hook, as the Broadcaster asks it."""
+    """The right to subscribe of one user, as the Broadcaster calls it: the `authorize` hook."""
 
     __slots__ = ("_access", "_user")
 
@@ -178,5 +189,8 @@ async def _awaited(answer: Awaitable[bool], action: Action) -> bool:
 
 
 def failed() -> Refused:
-    """Nothing is decided, and the client may try again: a hook that raises has not answered."""
-    return Refused("failed", "not now", status=503, close_code=CloseReason.FAILED.code)
+    """Return a refusal after which the client may try again.
+
+    An exception in a hook means "try again later", not "no".
+    """
+    return Refused(Reason.FAILED, "the server cannot answer now")

@@ -1,26 +1,27 @@
-"""LiveApp: routes and lifespan."""
+"""LiveApp: all endpoints as one ASGI application."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import AsyncExitStack
+from typing import Never
 
 from ..asgi_types import Receive, Scope, Send
 from ..auth import Action, Authenticate, Authorize, Request, User, subscribe_only
+from ..core.validation import check_keywords
 from ..errors import ConfigurationError, HoldfastError, Refused
+from ..reasons import Reason
 from ..runtime.broadcaster import Broadcaster
-from ..runtime.connection import Outbox
-from ..runtime.lifecycle import BroadcasterState
-from ..runtime.signals import DrainAtSignal
+from ..runtime.connection import Connection
+from ..transports import websocket
 from ..transports.websocket import InboundLimits
 from .access import Access
 from .client_files import TYPES, ClientFiles
 from .commands import Commands
-from .http import ClientGone, Header, answer, error_body, read_json
-from .long_poll import Polls
+from .http import ClientGone, Header, answer, answer_refusal, read_json
+from .long_poll import LongPollEndpoint
 from .reports import Reports
-from .stream import Streams
-from .websocket import Sockets
+from .stream import StreamEndpoint
+from .websocket import WebSocketEndpoint
 
 PREFLIGHT: list[Header] = [
     (b"access-control-allow-methods", b"GET, HEAD, POST"),
@@ -30,20 +31,41 @@ PREFLIGHT: list[Header] = [
     ),
     (b"access-control-max-age", b"600"),
 ]
-"""What a page of an allowed foreign origin may send (Fetch standard, section 3.3.3)."""
+"""The methods and headers that an allowed foreign page may send (Fetch standard, 3.3.3)."""
 
 Handler = Callable[[User, dict[str, object]], Awaitable[dict[str, object]]]
 
 
-class LiveApp:
-    """An ASGI 3.0 application with all endpoints.
+_KEYWORDS = (
+    "authenticate",
+    "authorize",
+    "allowed_origins",
+    "enabled",
+    "websocket_path",
+    "inbound",
+)
 
-    Served directly, it runs `broadcaster` in its lifespan; mounted, `async with broadcaster:` in
-    the framework's lifespan does. `authenticate` and `authorize` are described in
-    `holdfast.auth`. `allowed_origins` are those foreign origins (`https://…`, or `*`) whose pages
-    may connect. `drain_at_signal` chains a handler for SIGTERM and SIGINT that ends the streams;
-    without it, call `broadcaster.drain()` before the server waits for them. With `enabled` off,
-    clients are told not to come back. `websocket_path` of `None` is no WebSocket.
+
+class LiveApp:
+    """An ASGI 3.0 application with all endpoints, to serve or to mount anywhere.
+
+    Served directly, it starts and stops `broadcaster` in its lifespan. Mounted, or on a server
+    without a lifespan (daphne), it starts `broadcaster` at the first request, unless the
+    application has started it: `async with broadcaster:` in the framework's lifespan.
+
+    Args:
+        broadcaster: the Broadcaster whose connections are served.
+        authenticate: returns the `User` of a request, or `None` to refuse (see `holdfast.auth`).
+        authorize: returns whether a user may do an `Action`; by default every user may subscribe
+            to every topic, but not to patterns.
+        allowed_origins: foreign origins (`https://shop.example`, or `*`) whose pages may connect.
+        enabled: False tells clients not to come back.
+        websocket_path: the path of the WebSocket endpoint, `None` for no WebSocket.
+        inbound: the limits of messages that clients send over WebSocket.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+        TypeError: an argument does not exist, or is of the wrong type.
     """
 
     def __init__(
@@ -53,11 +75,20 @@ class LiveApp:
         authenticate: Authenticate,
         authorize: Authorize = subscribe_only,
         allowed_origins: Collection[str] = (),
-        drain_at_signal: bool = True,
         enabled: bool = True,
         websocket_path: str | None = "/websocket",
         inbound: InboundLimits | None = None,
+        **unknown: Never,
     ) -> None:
+        check_keywords("LiveApp", unknown, _KEYWORDS)
+        if not isinstance(broadcaster, Broadcaster):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"LiveApp(broadcaster, …) needs a Broadcaster, not {broadcaster!r:.80}")
+        for name, hook in (("authenticate", authenticate), ("authorize", authorize)):
+            if not callable(hook):
+                raise TypeError(
+                    f"{name}={hook!r:.80}: it must be a function, such as holdfast.auth.anonymous "
+                    "for a public stream or holdfast.auth.require_role(...) for a right"
+                )
         if websocket_path is not None and not websocket_path.startswith("/"):
             raise ConfigurationError(f"websocket_path={websocket_path!r}: it must begin with /")
         if isinstance(allowed_origins, str):
@@ -67,15 +98,15 @@ class LiveApp:
         limits = inbound or InboundLimits()
         self._access = Access(broadcaster, authenticate, authorize, allowed_origins)
         self._commands = Commands(broadcaster)
-        streams, polls = Streams(broadcaster, self._access), Polls(broadcaster, self._access)
+        streams = StreamEndpoint(broadcaster, self._access)
+        polls = LongPollEndpoint(broadcaster, self._access)
         self._streams = {
             "/stream": streams.serve,
             "/reconnect": streams.serve,
             "/poll": polls.serve,
         }
         self._client = ClientFiles()
-        self._sockets = Sockets(broadcaster, self._access, self._commands, limits)
-        self._signals = DrainAtSignal(broadcaster.begin_drain) if drain_at_signal else None
+        self._sockets = WebSocketEndpoint(broadcaster, self._access, self._commands, limits)
         self._websocket_path = websocket_path and (websocket_path.rstrip("/") or "/")
         self._reports = Reports(
             broadcaster,
@@ -103,23 +134,24 @@ class LiveApp:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if self._signals is not None and self._broadcaster.state is BroadcasterState.RUNNING:
-            self._signals.install()  # mounted: the first request is the first chance
         if scope["type"] == "websocket":
+            await self._broadcaster.ensure_started()
             await self._serve_socket(scope, receive, send)
             return
         if scope["type"] != "http":
             return
         cors: list[Header] = []
+        head = scope["method"] == "HEAD"
         try:
+            await self._broadcaster.ensure_started()
             await self._route(Request(scope), cors, receive, send)
         except Refused as error:
-            headers = [(b"allow", error.detail.encode())] if error.status == 405 else []
-            head = scope["method"] == "HEAD"
-            await answer(send, error.status, error_body(error), [*headers, *cors], head=head)
+            is_method = error.reason is Reason.METHOD_NOT_ALLOWED
+            allow = [(b"allow", error.detail.encode())] if is_method else []
+            await answer_refusal(send, error, [*allow, *cors], head=head)
         except HoldfastError:
-            body = error_body(Refused("unavailable", "not running", status=503))
-            await answer(send, 503, body, head=scope["method"] == "HEAD")
+            refused = Refused(Reason.UNAVAILABLE, "the server is not running")
+            await answer_refusal(send, refused, head=head)
             raise
         except (ClientGone, OSError):
             pass
@@ -131,12 +163,12 @@ class LiveApp:
             await self._sockets(scope, receive, send)
         else:
             await receive()
-            await send({"type": "websocket.close", "code": 4404, "reason": "no such path"})
+            await websocket.close(send, Reason.NOT_FOUND)
 
     def _route(
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> Awaitable[None]:
-        """What answers the request, not begun yet; `cors` is filled for whatever answers."""
+        """Return the coroutine that answers the request. `cors` is filled for every answer."""
         path = _path(request.scope)
         if path in TYPES:
             _require_method(request, "GET", "HEAD")
@@ -159,7 +191,7 @@ class LiveApp:
         if path in self._posts:
             _require_method(request, "POST")
             return self._post(request, path, cors, receive, send)
-        raise Refused("not_found", "there is nothing here", status=404)
+        raise Refused(Reason.NOT_FOUND, "there is nothing at this path")
 
     async def _report(self, request: Request, path: str, cors: list[Header], send: Send) -> None:
         user = await self._access.user(request, "http")
@@ -172,56 +204,54 @@ class LiveApp:
         self, request: Request, path: str, cors: list[Header], receive: Receive, send: Send
     ) -> None:
         user = await self._access.user(request, "http")
-        value = await read_json(receive, self._broadcaster.is_admitting)
+        value = await read_json(receive, lambda: self._broadcaster.is_accepting)
         await answer(send, 200, await self._posts[path](user, value), cors)
 
     def _on_connection(
-        self, command: Callable[[Outbox, dict[str, object]], Awaitable[dict[str, object]]]
+        self, command: Callable[[Connection, dict[str, object]], Awaitable[dict[str, object]]]
     ) -> Handler:
         async def handle(user: User, value: dict[str, object]) -> dict[str, object]:
-            outbox = self._outbox_of(user, value)
-            outbox.seen()
-            return await command(outbox, value)
+            connection = self._connection_of(user, value)
+            connection.mark_seen()
+            return await command(connection, value)
 
         return handle
 
-    def _outbox_of(self, user: User, value: dict[str, object]) -> Outbox:
-        """The caller's connection. Another's and none at all look alike."""
+    def _connection_of(self, user: User, value: dict[str, object]) -> Connection:
+        """Return the caller's connection. Another user's and none at all look alike."""
         id = value.get("connectionId")
-        outbox = self._broadcaster.outbox(id, user.id) if isinstance(id, str) else None
-        if outbox is None:
-            raise Refused("no_connection", "no connection of yours has this id", status=404)
-        return outbox
+        found = self._broadcaster.connection(id, user=user.id) if isinstance(id, str) else None
+        if found is None:
+            raise Refused(Reason.NO_CONNECTION, "no connection of yours has this id")
+        return found
 
     async def _test(self, user: User, value: dict[str, object]) -> dict[str, object]:
         """Send a probe to the caller's connection, and report whether the server took it."""
-        outbox = self._outbox_of(user, value)
-        return await self._commands.probe(outbox)
+        return await self._commands.probe(self._connection_of(user, value))
 
     # -- lifespan ------------------------------------------------------------------------------
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Run the Broadcaster from startup to shutdown (ASGI lifespan specification 2.0)."""
-        async with AsyncExitStack() as stack:
-            await receive()
-            try:
-                await stack.enter_async_context(self._broadcaster)
-                if self._signals is not None:
-                    self._signals.install()
-                    stack.callback(self._signals.remove)
-            except Exception as error:
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                raise
+        await receive()
+        try:
+            await self._broadcaster.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        try:
             await send({"type": "lifespan.startup.complete"})
             await receive()
+        finally:
+            await self._broadcaster.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
 
 def _path(scope: Scope) -> str:
-    """The path below the mount point.
+    """Return the path below the mount point.
 
     Some frameworks leave the prefix in `path`, as the ASGI specification has it since 3.0, some
-    cut it off, and Litestar adds a slash.
+    remove it, and Litestar adds a slash.
     """
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     if root and (path == root or path.startswith(f"{root}/")):
@@ -231,4 +261,4 @@ def _path(scope: Scope) -> str:
 
 def _require_method(request: Request, *allowed: str) -> None:
     if request.method not in allowed:
-        raise Refused("method_not_allowed", ", ".join(allowed), status=405)
+        raise Refused(Reason.METHOD_NOT_ALLOWED, ", ".join(allowed))

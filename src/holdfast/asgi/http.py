@@ -10,26 +10,32 @@ import anyio
 
 from ..asgi_types import Receive, Send
 from ..errors import Refused
+from ..reasons import Reason
 from ..runtime import frames
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0
-"""Seconds for a whole request body; h11's servers have no limit of their own."""
+"""Seconds for a whole request body; servers on h11 have no limit of their own."""
 
-LOOK_UP = 0.5
-"""Seconds after which a reader of a body looks whether the process is to stop."""
+DRAIN_CHECK = 0.5
+"""Seconds after which the reader of a body checks whether the process drains."""
 
 Header = tuple[bytes, bytes]
 
 
 class ClientGone(Exception):
-    """The client left before its request was complete; nobody is there to answer."""
+    """The client left before its request was complete, so there is no one to answer."""
 
 
-async def read_json(receive: Receive, is_open: Callable[[], bool]) -> dict[str, object]:
-    """The request body as a JSON object, `{}` for none; raises `Refused` or `ClientGone`.
+async def read_json(receive: Receive, is_accepting: Callable[[], bool]) -> dict[str, object]:
+    """Return the request body as a JSON object, `{}` if there is no body.
 
-    It is given up when `is_open` turns false: an upload must not keep the process from stopping.
+    The reader gives up when `is_accepting` returns False, because an upload must not keep the
+    process from stopping.
+
+    Raises:
+        Refused: the body is not a JSON object, too large or too slow, or the server drains.
+        ClientGone: the client left.
     """
     body = bytearray()
     try:
@@ -37,27 +43,27 @@ async def read_json(receive: Receive, is_open: Callable[[], bool]) -> dict[str, 
             while True:
                 event = None
                 while event is None:
-                    if not is_open():
-                        raise Refused("drain", "shutting down", status=503)
-                    with anyio.move_on_after(LOOK_UP):
+                    if not is_accepting():
+                        raise Refused(Reason.DRAIN, "the server is shutting down")
+                    with anyio.move_on_after(DRAIN_CHECK):
                         event = await receive()
                 if event["type"] == "http.disconnect":
                     raise ClientGone
                 body += event.get("body", b"")
                 if len(body) > MAX_BODY_BYTES:
-                    raise Refused("too_large", f"at most {MAX_BODY_BYTES} bytes", status=413)
+                    raise Refused(Reason.TOO_LARGE, f"a body has at most {MAX_BODY_BYTES} bytes")
                 if not event.get("more_body", False):
                     break
     except TimeoutError:
-        raise Refused("too_slow", "the request body did not come", status=408) from None
+        raise Refused(Reason.TOO_SLOW, "the request body did not arrive in time") from None
     if not body:
         return {}
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=frames.no_constant)
+        value = frames.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise Refused("not_json", "the body is not JSON", status=400) from None
+        raise Refused(Reason.NOT_JSON, "the body is not JSON") from None
     if not isinstance(value, dict):
-        raise Refused("not_json", "the body is not a JSON object", status=400)
+        raise Refused(Reason.NOT_JSON, "the body is not a JSON object")
     return cast("dict[str, object]", value)
 
 
@@ -69,7 +75,7 @@ async def answer(
     *,
     head: bool = False,
 ) -> None:
-    """Send a whole JSON response; `head` leaves the body out, `None` is no body at all."""
+    """Send a whole JSON response; `None` is no body at all, and `head` omits the body."""
     content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
     start = [(b"cache-control", b"no-store"), *headers]
     if body is not None:
@@ -81,5 +87,12 @@ async def answer(
 
 
 def error_body(error: Refused) -> dict[str, object]:
-    """What an error answers with."""
-    return {"error": {"code": error.code, "detail": error.detail}}
+    """Return the body of the answer to a refused request."""
+    return {"error": {"code": error.reason.word, "detail": error.detail}}
+
+
+async def answer_refusal(
+    send: Send, error: Refused, headers: Iterable[Header] = (), *, head: bool = False
+) -> None:
+    """Answer a refused request with its status and its reason."""
+    await answer(send, error.reason.status or 400, error_body(error), headers, head=head)

@@ -8,11 +8,11 @@ from ..runtime.broadcaster import Broadcaster
 from ..runtime.lifecycle import BroadcasterState
 
 CONNECTIONS_LISTED = 1000
-"""A report names at most so many connections; the counts are of all."""
+"""Connections that a report lists at most; its counts include all of them."""
 
 
 class Reports:
-    """What the reporting endpoints answer."""
+    """The answers of the reporting endpoints."""
 
     def __init__(self, broadcaster: Broadcaster, websocket: dict[str, object]) -> None:
         self._broadcaster = broadcaster

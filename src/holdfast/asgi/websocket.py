@@ -19,11 +19,12 @@ BEARER = "bearer."
 
 
 def _subprotocol(request: Request) -> dict[str, str]:
-    """What to accept the handshake with; moves credentials to where the hooks look for them.
+    """Return the subprotocol to accept, and move a bearer token to where the hooks look for it.
 
-    A page can set no headers here, and URLs are logged: so it offers `holdfast` and
-    `bearer.<token>`, escaped as in a URL, and that becomes `Authorization`. One of what is
-    offered must be chosen, or a browser fails the handshake: never the one with the token.
+    A page can set no headers on a WebSocket, and URLs are logged. So the page offers `holdfast`
+    and `bearer.<token>`, escaped as in a URL, and the token becomes `Authorization`. The server
+    must choose one of the offered ones, or a browser fails the handshake; it never chooses the one
+    with the token.
     """
     offered = [
         each.strip() for each in request.headers.get("sec-websocket-protocol", "").split(",")
@@ -36,11 +37,11 @@ def _subprotocol(request: Request) -> dict[str, str]:
     return {"subprotocol": SUBPROTOCOL}
 
 
-class Sockets:
+class WebSocketEndpoint:
     """The WebSocket endpoint.
 
-    A refused handshake is always code 1006 to JavaScript, so a refusal is accepted first, then
-    closed with a code that says whether to come back.
+    A refused handshake is always code 1006 to JavaScript. So the server accepts it first, and
+    then closes with a code that tells the client whether to come back.
     """
 
     def __init__(
@@ -75,18 +76,22 @@ class Sockets:
         text = websocket.refusal(error, self._broadcaster.now()).decode()
         with suppress(OSError, RuntimeError):  # the client may have left in between
             await send({"type": "websocket.send", "text": text})
-            await websocket.close(send, error.close_code, error.code)
+            await websocket.close(send, error.reason)
 
     async def _run(self, request: Request, user: User, receive: Receive, send: Send) -> None:
-        last_event_id, token = presented(request)
-        for may_resume in (True, False):  # once: what it left costs a session
+        last_event_id, reconnect_token = presented(request)
+        for may_resume in (True, False):  # one resume per socket, because each costs a session
             async with self._access.connect(
-                request, user, "websocket", last_event_id=last_event_id, token=token
-            ) as outbox:
-                command = partial(self._commands.by_message, outbox)
+                request,
+                user,
+                "websocket",
+                last_event_id=last_event_id,
+                reconnect_token=reconnect_token,
+            ) as connection:
+                command = partial(self._commands.by_message, connection)
                 resume = await websocket.serve(
-                    outbox, receive, send, command, limits=self._limits, may_resume=may_resume
+                    connection, receive, send, command, limits=self._limits, may_resume=may_resume
                 )
             if resume is None:
                 return
-            last_event_id, token = resume.event_id, None
+            last_event_id, reconnect_token = resume.event_id, None

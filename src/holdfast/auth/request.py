@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ..errors import Refused
+from ..reasons import Reason
 
 MAX_QUERY_BYTES = 64 * 1024
 MAX_QUERY_FIELDS = 100
@@ -49,7 +50,7 @@ class Request:
         """Raise `Refused` if the query was too long, and therefore read as empty."""
         if not self._query_is_readable:
             limits = f"{MAX_QUERY_BYTES} bytes, {MAX_QUERY_FIELDS} fields"
-            raise Refused("invalid_query", f"the query is too long: at most {limits}", status=400)
+            raise Refused(Reason.INVALID_QUERY, f"the query is too long: at most {limits}")
 
     @property
     def client(self) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from ..core.cursor import Head
 from ..core.message import Message, Offset
 from ..errors import NotRunning
-from .protocol import Batch, Head
+from .protocol import Batch
 
 FEED_MESSAGES = 4096
 """A follower that falls farther behind than this reads from history instead."""

@@ -1,4 +1,4 @@
-"""MemoryBroker: the default broker, for one process. It needs nothing and keeps nothing on disk."""
+"""MemoryBroker: the default broker, a log in the memory of one process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from ..core.cursor import Cursor, Epoch
+from ..core.cursor import Cursor, Epoch, Head
 from ..core.log.history import History
 from ..core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
 from ..core.log.retention import Retention
-from ..core.message import Message, Offset, UserId
+from ..core.message import Draft, Offset, UserId
 from ..core.presence import Member, NodeId, PresenceDelta, PresenceTable
 from ..core.tokens import (
     ConnectionId,
@@ -25,16 +25,17 @@ from ..core.tokens import (
     base64url,
 )
 from .feed import Feed
-from .protocol import Batch, Draft, Head
+from .protocol import Batch
 
 YIELD_EVERY = 64
-"""After so many messages that nobody has read yet, `publish` lets the event loop turn."""
+"""Messages that no reader has seen yet, after which `publish` lets the event loop turn."""
 
 IDEMPOTENCY_KEYS = 10_000
+"""Keys of published messages that are remembered."""
 
 
 class MemoryTokens:
-    """A `TokenStore` in this process: the registry, with a clock and real randomness."""
+    """A `TokenStore` in this process: a TokenRegistry, a clock and real randomness."""
 
     def __init__(self, limits: TokenLimits | None, clock: Callable[[], float]) -> None:
         self.registry = TokenRegistry(limits)
@@ -51,27 +52,24 @@ class MemoryTokens:
         nonce = secrets.token_bytes(16)
         return self.registry.redeem(token, user, connection, nonce, self._clock())
 
-    async def record(self, session: Session) -> None:
-        """Nothing to do: the session that the caller changed is the one that is kept."""
+    async def save(self, connection: ConnectionId, session: Session) -> bool:
+        """See `TokenStore.save`."""
+        return self.registry.save(connection, session)
 
-    async def detach(self, session: Session, connection: ConnectionId) -> None:
+    async def detach(self, connection: ConnectionId, session: Session | None) -> None:
         """See `TokenStore.detach`."""
-        self.registry.detach(session, connection, self._clock())
+        self.registry.detach(connection, session, self._clock())
 
-    async def abandon(self, connection: ConnectionId) -> None:
-        """See `TokenStore.abandon`."""
-        self.registry.abandon(connection, self._clock())
-
-    async def forget(self, user: UserId) -> int:
-        """See `TokenStore.forget`."""
-        return self.registry.forget(user)
+    async def drop_user(self, user: UserId) -> int:
+        """See `TokenStore.drop_user`."""
+        return self.registry.drop_user(user)
 
 
 class MemoryPresence:
     """A `PresenceStore` in this process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._roster = PresenceTable()
+        self._table = PresenceTable()
         self._clock = clock
 
     async def update(
@@ -79,21 +77,26 @@ class MemoryPresence:
     ) -> PresenceDelta:
         """See `PresenceStore.update`."""
         now = self._clock()
-        return self._roster.update(node, joined, left, now=now, until=now + lease)
+        return self._table.update(node, joined, left, now=now, until=now + lease)
 
     async def remove(self, node: NodeId) -> PresenceDelta:
         """See `PresenceStore.remove`."""
-        return PresenceDelta(is_known=True, left=tuple(self._roster.remove(node)))
+        return PresenceDelta(is_known=True, left=tuple(self._table.remove(node)))
 
     async def users(self, topic: str) -> frozenset[UserId]:
         """See `PresenceStore.users`."""
-        return frozenset(self._roster.users(topic))
+        return frozenset(self._table.users(topic))
 
 
 class MemoryBroker:
     """A log in memory. Several Broadcasters of one event loop may share one.
 
-    `clock` returns seconds since the Unix epoch.
+    The log survives between two runs of a Broadcaster, and ends with the process.
+
+    Args:
+        retention: how much of the log is kept.
+        tokens: the lifetime of reconnect tokens, and how many sessions are kept.
+        clock: returns seconds since the Unix epoch.
     """
 
     def __init__(
@@ -105,70 +108,74 @@ class MemoryBroker:
     ) -> None:
         self._clock = clock
         self._history = History(retention)
-        self.tokens = MemoryTokens(tokens, clock)
-        """The place for tokens."""
-        self.history_age = self._history.retention.age
-        """See `Broker.history_age`."""
-        self.token_lifetime = self.tokens.registry.limits.lifetime
-        """See `Broker.token_lifetime`."""
+        self._tokens = MemoryTokens(tokens, clock)
         self._presence = MemoryPresence(clock)
         self._epoch: Epoch | None = None
         self._feed = Feed()
-        self._published: OrderedDict[str, Offset] = OrderedDict()
-        self._users = 0
+        self._offsets: OrderedDict[str, Offset] = OrderedDict()  # by idempotency key
+        self._starts = 0
+
+    def __repr__(self) -> str:
+        return f"<MemoryBroker of {len(self._history)} messages>"
+
+    @property
+    def tokens(self) -> MemoryTokens:
+        """See `Broker.tokens`."""
+        return self._tokens
 
     @property
     def presence(self) -> MemoryPresence:
-        """Where it is noted who is there."""
+        """See `Broker.presence`."""
         return self._presence
 
     @property
+    def history_age(self) -> float | None:
+        """See `Broker.history_age`."""
+        return self._history.retention.age
+
+    @property
+    def token_lifetime(self) -> float:
+        """See `Broker.token_lifetime`."""
+        return self._tokens.registry.limits.lifetime
+
+    @property
     def history(self) -> History:
-        """The log itself, to look at."""
+        """The log itself, for inspection."""
         return self._history
 
     async def start(self) -> None:
-        """Name the epoch. It is made here, in the running loop, so that no fork inherits it."""
-        self._users += 1
+        """Name the epoch. It is made in the running loop, so that a forked process has its own."""
+        self._starts += 1
         if self._epoch is None:
             self._epoch = Epoch(secrets.token_urlsafe(9))
         if self._feed.head is None:
             self._feed.begin(Head(self._epoch, self._history.head))
 
-    def on_availability(self, told: Callable[[bool], None]) -> None:
-        """Nothing to tell: this log can always be reached."""
+    def on_availability(self, callback: Callable[[bool], None]) -> Callable[[], None]:
+        """See `Broker.on_availability`; a log in memory is always reachable."""
+        return _nothing
 
     async def close(self) -> None:
-        """The last one to close wakes who waits; the log stays, and `start` goes on with it."""
-        self._users = max(0, self._users - 1)
-        if not self._users:
+        """Wake the readers after the last close. The log stays, and a new start goes on with it."""
+        self._starts = max(0, self._starts - 1)
+        if not self._starts:
             self._feed.close()
 
     async def publish(self, draft: Draft) -> Head:
-        """Append; a publisher that never pauses gives way to the readers now and then."""
+        """See `Broker.publish`. A publisher that never pauses yields to the readers at times."""
         if self._feed.unread >= YIELD_EVERY:
             await asyncio.sleep(0)
         epoch, key = self._feed.open_head().epoch, draft.idempotency_key
-        if key is not None and key in self._published:
-            return Head(epoch, self._published[key])
-        offset = Offset(self._history.head + 1)
-        message = Message(
-            offset=offset,
-            topic=draft.topic,
-            priority=draft.priority,
-            body=draft.body,
-            timestamp=draft.timestamp,
-            key=draft.key,
-            expires_at=draft.expires_at,
-            to_user=draft.to_user,
-        )
+        if key is not None and key in self._offsets:
+            return Head(epoch, self._offsets[key])
+        message = draft.at(Offset(self._history.head + 1))
         self._history.append(message, self._clock())
         self._feed.append(message)
         if key is not None:
-            self._published[key] = offset
-            if len(self._published) > IDEMPOTENCY_KEYS:
-                self._published.popitem(last=False)
-        return Head(epoch, offset)
+            self._offsets[key] = message.offset
+            if len(self._offsets) > IDEMPOTENCY_KEYS:
+                self._offsets.popitem(last=False)
+        return Head(epoch, message.offset)
 
     async def head(self) -> Head:
         """See `Broker.head`."""
@@ -195,7 +202,11 @@ class MemoryBroker:
         return self._history.summarize(cursor, subscriptions, user, self._clock())
 
     async def sweep(self) -> None:
-        """Trim by age, expire tokens."""
+        """Trim by age, and drop expired sessions."""
         now = self._clock()
         self._history.trim(now)
-        self.tokens.registry.expire(now)
+        self._tokens.registry.expire(now)
+
+
+def _nothing() -> None:
+    pass

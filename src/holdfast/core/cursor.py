@@ -1,15 +1,16 @@
-"""Where a client stands: one offset per lane, and the event id that carries it.
+"""Positions in the log, and the event id that carries one over the wire.
 
-Priorities reorder, so a single "last id" would skip what it overtook. A position is therefore a
-low-water mark per lane: everything of that lane up to it is settled. docs/design.md, section 5,
-says why each part is there; docs/protocol.md gives the grammar.
+Priorities reorder messages, so a single "last id" would skip the messages that were overtaken. A
+cursor is therefore a low-water mark per lane: every message of the lane up to its mark is settled.
+docs/design.md, section "The cursor", has a trace for each rule; docs/protocol.md, section 5, has
+the grammar. This module is the only one that reads or writes event ids.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NewType
 
@@ -23,18 +24,17 @@ MAX_EVENT_ID = 128
 """Bytes. The longest event id that is issued has 115."""
 
 _NUMBER = "(?:0|[1-9][0-9]{0,18})"
-_CURSOR = re.compile(rf"{_NUMBER}(?:\.{_NUMBER}){{3}}|{_NUMBER}", re.ASCII)
-_EVENT_ID = re.compile(
-    rf"([A-Za-z0-9_-]{{12}})~({_NUMBER}(?:\.{_NUMBER}){{3}}|{_NUMBER})~([A-Za-z0-9_-]{{22}})",
-    re.ASCII,
-)
+_MARKS = rf"{_NUMBER}(?:\.{_NUMBER}){{3}}|{_NUMBER}"
+_CURSOR = re.compile(_MARKS, re.ASCII)
+_EVENT_ID = re.compile(rf"([A-Za-z0-9_-]{{12}})~({_MARKS})~([A-Za-z0-9_-]{{22}})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A low-water mark for each lane, `marks[priority]`.
+    """A low-water mark for each lane: `marks[priority]`.
 
-    Invariants: each mark is in 0 to 2^63-1; `parse(str(cursor)) == cursor`.
+    Invariants (tests/core/test_cursor.py): each mark is in 0 to 2^63-1;
+    `parse(str(cursor)) == cursor`.
     """
 
     marks: tuple[Offset, Offset, Offset, Offset]
@@ -42,13 +42,16 @@ class Cursor:
     @classmethod
     @lru_cache(maxsize=16)
     def at(cls, offset: int) -> Cursor:
-        """The same mark in every lane. Those who are up to date are all at the same one."""
+        """Return the cursor with the same mark in every lane.
+
+        Connections that are up to date share one, hence the cache.
+        """
         mark = Offset(offset)
         return cls((mark, mark, mark, mark))
 
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
-        """Read `str(cursor)` back; `None` for anything else, whatever it is."""
+        """Read `str(cursor)` back; return `None` for any other text."""
         if len(text) > MAX_EVENT_ID or _CURSOR.fullmatch(text) is None:
             return None
         numbers = [Offset(int(digits)) for digits in text.split(".")]
@@ -57,7 +60,7 @@ class Cursor:
         if len(numbers) == 1:
             return cls.at(numbers[0])
         if len(set(numbers)) == 1:
-            return None  # has a shorter form, and every position has one form only
+            return None  # "7.7.7.7" is written "7": each cursor has one form only
         critical, high, normal, low = numbers
         return cls((low, normal, high, critical))
 
@@ -70,17 +73,19 @@ class Cursor:
     def __getitem__(self, lane: Priority) -> Offset:
         return self.marks[lane]
 
-    def is_within(self, other: Cursor) -> bool:
-        """Whether no lane is farther than in `other`."""
-        return all(mine <= theirs for mine, theirs in zip(self.marks, other.marks, strict=True))
+    def __le__(self, other: Cursor) -> bool:
+        """True if no lane is farther than in `other`. This is a partial order."""
+        low, normal, high, critical = self.marks
+        low2, normal2, high2, critical2 = other.marks
+        return low <= low2 and normal <= normal2 and high <= high2 and critical <= critical2
 
     def capped_at(self, offset: Offset) -> Cursor:
-        """This position, with no mark beyond `offset`."""
+        """Return this cursor with no mark beyond `offset`."""
         low, normal, high, critical = (min(mark, offset) for mark in self.marks)
         return Cursor((low, normal, high, critical))
 
     def with_mark(self, lane: Priority, mark: Offset) -> Cursor:
-        """This position with another mark in `lane`."""
+        """Return this cursor with another mark in `lane`."""
         marks = [*self.marks]
         marks[lane] = mark
         low, normal, high, critical = marks
@@ -93,8 +98,35 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """A cursor in the log of an epoch."""
+
+    epoch: Epoch
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a log: its epoch and the offset of its newest message.
+
+    `forks` maps earlier epochs to the offset up to which their log is the same as this one. A
+    Redis replica that was promoted may lack the end of the log: an old position up to the fork is
+    the same position here, and an old position beyond it is lost.
+    """
+
+    epoch: Epoch
+    offset: Offset
+    forks: Mapping[Epoch, Offset] = field(default_factory=dict[Epoch, Offset], compare=False)
+
+
+def format_event_id(epoch: Epoch, cursor: Cursor, token: str) -> str:
+    """Return the event id as text. An empty `token` gives the part that connections share."""
+    return f"{epoch}~{cursor}~{token}"
+
+
+@dataclass(frozen=True, slots=True)
 class EventId:
-    """What `Last-Event-ID` carries: epoch, cursor and resume token, opaque to clients."""
+    """The content of `Last-Event-ID`: epoch, cursor and reconnect token, opaque to clients."""
 
     epoch: Epoch
     cursor: Cursor
@@ -102,9 +134,9 @@ class EventId:
 
     @classmethod
     def parse(cls, text: str) -> EventId | None:
-        """Read an id that this library issued; `None` for anything else, never an exception.
+        """Read an id that this library issued; return `None` for any other text.
 
-        The grammar is ASCII and exact, because `int()` also takes `+5`, `1_000` and `٥`.
+        The grammar is ASCII and exact, because `int()` also accepts `+5`, `1_000` and `٥`.
         """
         if len(text) > MAX_EVENT_ID:
             return None
@@ -113,12 +145,16 @@ class EventId:
         return cls(Epoch(match[1]), cursor, match[3]) if match and cursor else None
 
     def __str__(self) -> str:
-        return f"{self.epoch}~{self.cursor}~{self.token}"
+        return format_event_id(self.epoch, self.cursor, self.token)
 
     def format_series(self, lane: Priority, marks: Sequence[Offset]) -> list[str]:
-        """This id as text, with each of `marks` in `lane` in turn: as `str` has it, but faster."""
+        """Return this id as text once per mark, with that mark in `lane`.
+
+        The result is that of `str`, but the text around the mark is written once for all.
+        """
         others = {self.cursor[other] for other in LANES if other != lane}
-        if len(others) == 1 and not others.isdisjoint(marks):  # that one is written shorter
+        if len(others) == 1 and not others.isdisjoint(marks):
+            # One of the cursors has the same mark in every lane, which is written shorter.
             return [str(replace(self, cursor=self.cursor.with_mark(lane, mark))) for mark in marks]
         digits = [str(mark) for mark in self.cursor.marks]
         digits[lane] = "|"

@@ -70,6 +70,36 @@ class Message:
         return self.expires_at is not None and self.expires_at <= now
 
 
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A message before the log has given it an offset; the fields are those of `Message`.
+
+    A second draft with the same `idempotency_key` is not published again.
+    """
+
+    topic: str
+    priority: Priority
+    body: bytes
+    timestamp: float
+    key: str | None = None
+    expires_at: float | None = None
+    to_user: UserId | None = None
+    idempotency_key: str | None = None
+
+    def at(self, offset: Offset) -> Message:
+        """Return the message that stands at `offset`."""
+        return Message(
+            offset,
+            self.topic,
+            self.priority,
+            self.body,
+            self.timestamp,
+            self.key,
+            self.expires_at,
+            self.to_user,
+        )
+
+
 GAP_TOPICS_LIMIT = 100
 """A gap names at most so many topics; one of more names none, which stands for any."""
 

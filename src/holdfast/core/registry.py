@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from .connection import Connection
+from .log.pages import Subscriptions
 from .message import Message, Offset, UserId
 from .presence import LocalPresence
 from .tokens import ConnectionId
@@ -14,111 +15,152 @@ from .topics import TopicIndex, covering
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """How many connections in all and per identified user, and topics per connection."""
+    """The number of connections in total and per identified user, and of topics per connection."""
 
     total: int = 20_000
     per_user: int = 20
     topics: int = 200
 
 
-class ConnectionRegistry:
-    """Who is connected, and who may have a message.
+class Registrable(Protocol):
+    """The part of a connection that the registry uses."""
 
-    Invariants (the machine of tests/core/test_registry.py, beside plain sets): a connection is in
-    the index under exactly its topics while it is registered, and nowhere after;
-    removal is by identity, so the late end of an old connection never removes a new one; no user
-    has more than `per_user`. Whether there is room for one more at all says `is_full`.
+    @property
+    def id(self) -> ConnectionId:
+        """The id, unique among all nodes."""
+        ...
+
+    @property
+    def user(self) -> UserId | None:
+        """The identified user, `None` for an unidentified client."""
+        ...
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Topic or pattern → `since`."""
+        ...
+
+    def replace_subscriptions(self, subscriptions: Subscriptions) -> None:
+        """Take other subscriptions. Only the registry calls this."""
+        ...
+
+
+C = TypeVar("C", bound=Registrable)
+
+
+class ConnectionRegistry(Generic[C]):
+    """The connections of this process, and which of them may have a message.
+
+    Invariants (the state machine in tests/core/test_registry.py, which compares with plain sets):
+    a connection is in the index under exactly its subscriptions while it is registered, and
+    nowhere after; removal is by identity, so the late end of an old connection never removes a
+    new one; no user has more than `per_user` connections. `is_full` tells whether the total is
+    reached; the caller asks before it adds.
+
+    Args:
+        limits: how many connections and topics are admitted.
+        presence: receives which users are on which topics, `None` if presence is off.
     """
 
-    def __init__(self, limits: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self, limits: ConnectionLimits | None = None, *, presence: LocalPresence | None = None
+    ) -> None:
         self.limits = limits or ConnectionLimits()
-        self.attendance: LocalPresence | None = None
-        """Who is on which topic; `None` while nobody wants to know."""
-        self._connections: dict[ConnectionId, Connection] = {}
-        self._of_user: dict[UserId, dict[Connection, None]] = {}
-        self._topics: TopicIndex[Connection] = TopicIndex()
+        self._presence = presence
+        self._connections: dict[ConnectionId, C] = {}
+        self._by_user: dict[UserId, dict[C, None]] = {}
+        self._topics: TopicIndex[C] = TopicIndex()
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[C]:
         return iter(self._connections.values())
 
-    def get(self, id: str) -> Connection | None:
-        """The connection of that id, if it is here."""
+    def __repr__(self) -> str:
+        return f"<ConnectionRegistry {len(self)} of {self.limits.total} connections>"
+
+    def get(self, id: str) -> C | None:
+        """Return the connection with that id, if it is registered."""
         return self._connections.get(ConnectionId(id))
 
-    def of_user(self, user: UserId) -> Collection[Connection]:
-        """The user's connections, oldest first."""
-        return self._of_user.get(user, {})
+    def __contains__(self, connection: object) -> bool:
+        """True if exactly this connection is registered."""
+        id = getattr(connection, "id", None)
+        return id is not None and self._connections.get(id) is connection
+
+    def of_user(self, user: UserId) -> Collection[C]:
+        """Return the user's connections, oldest first."""
+        return self._by_user.get(user, {})
 
     @property
     def users(self) -> int:
-        """How many identified users are connected."""
-        return len(self._of_user)
+        """The number of identified users that are connected."""
+        return len(self._by_user)
 
     @property
     def is_full(self) -> bool:
-        """Whether `total` is reached."""
+        """True if the total is reached."""
         return len(self._connections) >= self.limits.total
 
-    def add(self, connection: Connection) -> list[Connection]:
-        """Register; return the user's oldest ones that it replaces, which the caller closes.
+    def add(self, connection: C) -> list[C]:
+        """Register a connection, and return the user's oldest ones, which it replaces.
 
-        Ghosts of a lost network would otherwise lock the user out.
+        The caller closes these. Without replacing, connections of a lost network would lock the
+        user out.
         """
         if connection.id in self._connections:
             raise ValueError("a connection is registered once")
-        replaced: list[Connection] = []
-        if connection.user is not None:
-            own = self._of_user.setdefault(connection.user, {})
+        replaced: list[C] = []
+        user = connection.user
+        if user is not None:
+            own = self._by_user.setdefault(user, {})
             excess = len(own) + 1 - self.limits.per_user
             replaced = list(own)[: max(excess, 0)]
             for old in replaced:
                 self.remove(old)
-            self._of_user.setdefault(connection.user, own)[connection] = None
+            self._by_user.setdefault(user, own)[connection] = None
         self._connections[connection.id] = connection
-        self._enter(connection, connection.subscriptions)
+        self._index(connection, connection.subscriptions)
         return replaced
 
-    def remove(self, connection: Connection) -> bool:
-        """Take exactly this connection out; `False` if it is not, or no longer, here."""
+    def remove(self, connection: C) -> bool:
+        """Remove exactly this connection; return False if it is not registered."""
         if self._connections.get(connection.id) is not connection:
             return False
         del self._connections[connection.id]
-        if connection.user is not None:
-            own = self._of_user[connection.user]
+        user = connection.user
+        if user is not None:
+            own = self._by_user[user]
             del own[connection]
             if not own:
-                del self._of_user[connection.user]
-        self._leave(connection, connection.subscriptions)
+                del self._by_user[user]
+        self._unindex(connection, connection.subscriptions)
         return True
 
-    def subscribe(self, connection: Connection, expressions: Iterable[str], since: Offset) -> None:
-        """Add those that are new, each from `since`; a subscription that is there keeps its own."""
+    def subscribe(self, connection: C, expressions: Iterable[str], since: Offset) -> None:
+        """Add the new ones of `expressions`, each from `since`; a held one keeps its own."""
         held = connection.subscriptions
         added = {expression: since for expression in expressions if expression not in held}
-        connection.subscriptions = {**held, **added}
-        if self.get(connection.id) is connection:
-            self._enter(connection, added)
+        connection.replace_subscriptions({**held, **added})
+        if connection in self:
+            self._index(connection, added)
 
-    def unsubscribe(self, connection: Connection, expressions: Iterable[str]) -> None:
-        """Remove them, and drop what is pending for topics that nothing else covers."""
-        before = connection.subscriptions
-        removed = before.keys() & set(expressions)
-        held = {name: since for name, since in before.items() if name not in removed}
-        connection.subscriptions = held
-        if self.get(connection.id) is connection:
-            self._leave(connection, removed)
-
-        def unwanted(topic: str) -> bool:
-            return any(covering(removed, topic)) and not any(covering(held, topic))
-
+    def unsubscribe(self, connection: C, expressions: Iterable[str]) -> list[str]:
+        """Remove those of `expressions` that are held, and return them."""
+        held = dict(connection.subscriptions)
+        removed = [name for name in dict.fromkeys(expressions) if held.pop(name, None) is not None]
         if removed:
-            connection.delivery.discard(unwanted)
+            connection.replace_subscriptions(held)
+            if connection in self:
+                self._unindex(connection, removed)
+        return removed
 
-    def recipients(self, message: Message) -> Collection[Connection]:
-        """Who may have `message`: each once; a view, good until the registry changes."""
+    def recipients(self, message: Message) -> Collection[C]:
+        """Return the connections that may have `message`, each once.
+
+        The collection is a view, valid until the registry changes.
+        """
         if message.to_user is None:
             return self._topics.match(message.topic)
         return [
@@ -128,17 +170,19 @@ class ConnectionRegistry:
         ]
 
     def has_listeners(self, topic: str) -> bool:
-        """Whether anybody is subscribed to `topic`, directly or by a pattern."""
+        """True if any connection is subscribed to `topic`, directly or by a pattern."""
         return bool(self._topics.match(topic))
 
-    def _enter(self, connection: Connection, expressions: Iterable[str]) -> None:
+    def _index(self, connection: C, expressions: Iterable[str]) -> None:
+        user = connection.user
         for expression in expressions:
             self._topics.add(expression, connection)
-            if self.attendance is not None and connection.user is not None:
-                self.attendance.enter((expression, connection.user))
+            if self._presence is not None and user is not None:
+                self._presence.enter((expression, user))
 
-    def _leave(self, connection: Connection, expressions: Iterable[str]) -> None:
+    def _unindex(self, connection: C, expressions: Iterable[str]) -> None:
+        user = connection.user
         for expression in expressions:
             self._topics.remove(expression, connection)
-            if self.attendance is not None and connection.user is not None:
-                self.attendance.leave((expression, connection.user))
+            if self._presence is not None and user is not None:
+                self._presence.leave((expression, user))

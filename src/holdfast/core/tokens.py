@@ -1,18 +1,18 @@
-"""TokenRegistry: resume tokens and the sessions that they restore.
+"""TokenRegistry: reconnect tokens and the sessions that they restore.
 
 A token never authenticates: it is presented *beside* credentials, and opens only a session of the
-same user. Each connection gets a new one. Of a session, two tokens are known: the current one,
-and its immediate predecessor, until a grace time after the connection that got the current one
-has gone; so a client whose answer was lost on the way can present it again and gets the *same*
-successor. Only hashes are stored; the successor is derived from the presented token and a nonce,
-so that neither the store nor an old token gives it away.
+same user. Each connection gets a new one. A session has two valid tokens: the current one, and its
+immediate predecessor until a grace time after the connection that got the current one has gone.
+So a client that never received the answer can present its old token again, and gets the *same*
+successor. Only hashes are stored. The successor is derived from the presented token and a nonce,
+so that neither the store nor an old token reveals it.
 
     token presented      its session's connection      answer
     current              gone                          the session; a successor is made
-    current              still looks alive             the same, and that connection is taken over
+    current              seems to be alive             the same, and that connection is taken over
     previous, in grace   gone                          the session; the same successor again
     previous             alive                         a copy of the session, and a token for it
-    previous, later      gone                          SPENT  (of a poll: as in grace)
+    previous, later      gone                          SPENT  (of a long poll: as in grace)
     another user's       -                             FOREIGN
     anything else        -                             UNKNOWN  (never issued, expired, too old)
 """
@@ -25,21 +25,21 @@ import hmac
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NewType
 
-from .cursor import Cursor, Epoch
+from .cursor import Cursor, Position
 from .message import Offset, UserId
 from .validation import check_number
 
 Token = NewType("Token", str)
-"""22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for 64 at least)."""
+"""22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for at least 64)."""
 
 ConnectionId = NewType("ConnectionId", str)
 
 NONE_REFUSED: frozenset[str] = frozenset()
-"""Shared by all sessions; every empty `frozenset(…)` is an object of its own."""
+"""Shared by all sessions, because every empty `frozenset(…)` is an object of its own."""
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _TOKEN = re.compile("[A-Za-z0-9_-]{22}", re.ASCII)
@@ -47,45 +47,39 @@ _Hash = bytes
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` has the form of a token; says nothing about whether it was issued."""
+    """Return True if `text` has the form of a token, whether or not it was issued."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def base64url(data: bytes) -> str:
-    """Base64 for URLs (RFC 4648, section 5), without padding: 22 characters for 16 bytes."""
+    """Encode in Base64 for URLs (RFC 4648, section 5), without padding: 16 bytes give 22."""
     return binascii.b2a_base64(data).translate(_URL_SAFE, b"=\n").decode()
 
 
 def hash_token(token: str) -> bytes:
-    """What a store keeps of a token (SHA-256): enough to know it again."""
+    """Return the SHA-256 of a token, which is all that a store keeps of it."""
     return hashlib.sha256(token.encode("ascii")).digest()
 
 
 def make_successor(token: Token, nonce: bytes) -> Token:
-    """The token that follows `token`: who knows both it and the nonce can make it again."""
+    """Return the token that follows `token`. The same two arguments give the same successor."""
     return Token(base64url(hmac.digest(nonce, token.encode("ascii"), "sha256")[:16]))
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """A cursor in the log of an epoch."""
-
-    epoch: Epoch
-    cursor: Cursor
-
-
-@dataclass(slots=True, eq=False)
 class Session:
-    """What History cannot know of a client: who it is, and what it is subscribed to.
+    """The state of a client that the log does not contain. A change replaces the whole record.
 
-    `subscriptions` maps topic or pattern to its `since`, and is never changed in place.
-    `requested` are the topics that the
-    first request named: one that names the same again means "go on", whatever was subscribed
-    since; `refused` are topics that it may not have at present, to be asked for again.
-    `position` is the stored resume point (the last acknowledged, or else what was handed
-    over), used when a token comes without an event id; `acknowledged` tells which. `is_long_poll`:
-    its client gets a token only with the answer that ends the connection (long polling), and may
-    notice late that this was lost: the grace time is as long as the lifetime.
+    Attributes:
+        user: the identified user, `None` for an unidentified client.
+        subscriptions: topic or pattern → `since`, the offset up to which nothing is disclosed.
+        requested: the topics that the first request named. A request that names the same topics
+            again means "go on", whatever was subscribed since.
+        refused: topics that the client may not have at present, to be asked for again.
+        position: the stored resume point, used when a token comes without an event id.
+        acknowledged: True if the client acknowledged `position`; False if it was only sent.
+        is_long_poll: the client gets its token only with the answer that ends the connection, and
+            may notice late that the answer was lost. Its grace time is as long as the lifetime.
     """
 
     user: UserId | None
@@ -95,11 +89,29 @@ class Session:
     position: Position | None = None
     acknowledged: bool = False
     is_long_poll: bool = False
-    connection: ConnectionId | None = None
+
+    def acknowledge(self, position: Position, sent: Cursor) -> Session | None:
+        """Return the session with `position` as its resume point; `None` if it may not be that.
+
+        A position beyond `sent`, or behind the last acknowledged one, is rejected.
+        """
+        if not position.cursor <= sent:
+            return None
+        before = self.position if self.acknowledged else None
+        if before is not None and not before.cursor <= position.cursor:
+            return None
+        return replace(self, position=position, acknowledged=True)
+
+    def with_sent_position(self, position: Position) -> Session:
+        """Return the session as its connection ends at `position`.
+
+        A position that the client acknowledged is kept, because it is certain.
+        """
+        return self if self.acknowledged else replace(self, position=position)
 
 
 class RedeemStatus(Enum):
-    """How a presented token fared; all but ACCEPTED look alike to the client."""
+    """The outcome of a presented token. All but ACCEPTED look alike to the client."""
 
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
@@ -109,9 +121,9 @@ class RedeemStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Redemption:
-    """The answer to a presented token; `session` and `token` only when it was accepted."""
+    """The answer to a presented token. `session` and `token` are there if it was accepted."""
 
-    verdict: RedeemStatus
+    status: RedeemStatus
     session: Session | None = None
     token: Token | None = field(default=None, repr=False)
     taken_over: ConnectionId | None = None
@@ -119,10 +131,17 @@ class Redemption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLimits:
-    """`lifetime` and `grace` in seconds; the detached sessions kept, per user and in all.
+    """The lifetime of tokens, and how many sessions without a connection are kept.
 
-    `total` counts the sessions of identified users and those of nobody in particular apart, so
-    that strangers cannot push out users.
+    Args:
+        lifetime: seconds that a token is valid after its connection has gone.
+        grace: seconds that the previous token is valid after the connection has gone.
+        per_user: detached sessions of one user.
+        total: detached sessions of all users, and, counted apart so that strangers cannot push
+            out users, of all unidentified clients.
+
+    Raises:
+        ConfigurationError: a value is not a number, or not in its range.
     """
 
     lifetime: float = 86_400.0
@@ -139,10 +158,11 @@ class TokenLimits:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A session, the hashes of its two tokens, and until when they are good."""
+    """A session, its connection, the hashes of its two tokens, and their deadlines."""
 
     session: Session
     current: _Hash
+    connection: ConnectionId | None = None
     previous: _Hash = b""
     nonce: bytes = b""
     grace_until: float = 0.0
@@ -152,104 +172,119 @@ class _Entry:
 class TokenRegistry:
     """All sessions that can be resumed.
 
-    A session with a connection is *attached* and does not expire; what is not attached expires
-    `lifetime` seconds after its connection went, and is what the limits count (the limits on
-    connections bound the others).
+    A session with a connection is *attached*: it does not expire, and only the limits on
+    connections bound it. A detached session expires `lifetime` seconds after its connection went.
 
-    Invariants (the machine of tests/core/test_tokens.py): a session has at most one connection;
-    two sessions never share a token; what is refused changes nothing; a session is known by at
-    most two hashes; the detached ones are within the limits; expiry is O(1) amortised.
+    Invariants (the state machine in tests/core/test_tokens.py): a session has at most one
+    connection; two sessions never share a token; a refused token changes nothing; a session is
+    found by at most two hashes; the detached sessions are within the limits; expiry is O(1)
+    amortised.
     """
 
     def __init__(self, limits: TokenLimits | None = None) -> None:
         self.limits = limits or TokenLimits()
         self._by_hash: dict[_Hash, _Entry] = {}
-        self._entries: dict[Session, _Entry] = {}
-        # In the order in which they were detached, which is that in which they expire.
-        self._detached: OrderedDict[Session, _Entry] = OrderedDict()
-        self._strangers: OrderedDict[Session, _Entry] = OrderedDict()  # the same, without a user
-        self._of_user: dict[UserId, OrderedDict[Session, None]] = {}
+        self._attached: dict[ConnectionId, _Entry] = {}
+        # Each in the order of detaching, which is the order of expiry.
+        self._detached: OrderedDict[_Entry, None] = OrderedDict()
+        self._strangers: OrderedDict[_Entry, None] = OrderedDict()
+        self._by_user: dict[UserId, OrderedDict[_Entry, None]] = {}
 
     def __len__(self) -> int:
-        """How many sessions are kept."""
-        return len(self._entries)
+        """The number of sessions."""
+        return len(self._attached) + len(self._detached) + len(self._strangers)
 
     def issue(
         self, token: Token, session: Session, now: float, connection: ConnectionId | None
     ) -> None:
-        """Make `token`, fresh and random, the current one of a new session."""
-        entry = _Entry(session, hash_token(token))
-        self._by_hash[entry.current] = self._entries[session] = entry
-        session.connection = connection
+        """Add a session with `token`, fresh and random, attached to `connection` or detached."""
+        entry = _Entry(session, hash_token(token), connection)
+        self._by_hash[entry.current] = entry
         if connection is None:
             self._detach(entry, now)
+        else:
+            self._attached[connection] = entry
 
     def redeem(
         self, token: str, user: UserId | None, connection: ConnectionId, nonce: bytes, now: float
     ) -> Redemption:
-        """Present `token` for a new `connection` of `user`; `nonce` is 16 or more random bytes."""
+        """Attach the session of `token` to a new `connection` of `user`.
+
+        The session of a connection that is taken over comes without a position, because that
+        connection has moved on from the stored one. `nonce` is at least 16 random bytes.
+        """
         self.expire(now)
         presented = hash_token(token) if is_token(token) else b""
         entry = self._by_hash.get(presented)
         if entry is None:
             return Redemption(RedeemStatus.UNKNOWN)
-        session = entry.session
-        if session.user != user:
+        if entry.session.user != user:
             return Redemption(RedeemStatus.FOREIGN)
         if presented == entry.previous:
-            if session.connection is not None:
-                return self._copy(session, Token(token), connection, nonce, now)
+            if entry.connection is not None:
+                return self._copy(entry.session, Token(token), connection, nonce, now)
             if entry.grace_until <= now:
                 return Redemption(RedeemStatus.SPENT)
             successor = make_successor(Token(token), entry.nonce)
         else:
             successor = make_successor(Token(token), nonce)
             self._rotate(entry, successor, nonce)
-        taken_over = session.connection
-        if taken_over is None:
-            self._reattach(session)
-        session.connection = connection
-        return Redemption(RedeemStatus.ACCEPTED, session, successor, taken_over)
+        taken_over = entry.connection
+        self._attach(entry, connection)
+        if taken_over is not None:
+            entry.session = replace(entry.session, position=None, acknowledged=False)
+        return Redemption(RedeemStatus.ACCEPTED, entry.session, successor, taken_over)
 
-    def detach(self, session: Session, connection: ConnectionId, now: float) -> bool:
-        """Note that `connection` is gone; `False` (nothing done) if the session has another."""
-        entry = self._entries.get(session)
-        if entry is None or session.connection != connection:
+    def save(self, connection: ConnectionId, session: Session) -> bool:
+        """Replace the session of `connection`; return False if it no longer has one."""
+        entry = self._attached.get(connection)
+        if entry is None:
             return False
-        session.connection = None
+        entry.session = session
+        return True
+
+    def detach(self, connection: ConnectionId, session: Session | None, now: float) -> bool:
+        """Detach the session of a connection that has gone, and keep `session` in its place.
+
+        `None` keeps the session as it was saved. Returns False, and changes nothing, if the
+        connection has no session, or another connection has it.
+        """
+        entry = self._attached.pop(connection, None)
+        if entry is None:
+            return False
+        if session is not None:
+            entry.session = session
+        entry.connection = None
         self._detach(entry, now)
         return True
 
-    def abandon(self, connection: ConnectionId, now: float) -> bool:
-        """Detach whatever session `connection` got; for when nobody knows. Costs a search."""
-        return any(self.detach(session, connection, now) for session in list(self._entries))
-
-    def forget(self, user: UserId) -> int:
-        """Drop every detached session of `user` (a logout); return how many those were."""
-        sessions = list(self._of_user.get(user, ()))
-        for session in sessions:
-            self._drop(session)
-        return len(sessions)
+    def drop_user(self, user: UserId) -> int:
+        """Drop every detached session of `user`, and return how many there were."""
+        entries = list(self._by_user.get(user, ()))
+        for entry in entries:
+            self._drop(entry)
+        return len(entries)
 
     def expire(self, now: float) -> int:
-        """Drop what has expired; return how many sessions that were."""
+        """Drop the sessions that have expired, and return how many there were."""
         count = 0
         for detached in (self._detached, self._strangers):
             while detached:
-                session, entry = next(iter(detached.items()))
+                entry = next(iter(detached))
                 if entry.expires_at > now:
                     break
-                self._drop(session)
+                self._drop(entry)
                 count += 1
         return count
 
     def _copy(
         self, session: Session, token: Token, connection: ConnectionId, nonce: bytes, now: float
     ) -> Redemption:
-        """Part two clients that present the same token, a duplicated tab's: each goes on by itself.
+        """Give a second client that presents a used token a session of its own.
 
-        If it is one client on a link that is half-open, the original is left to its end. What was
-        acknowledged on the other connection says nothing about this one.
+        The browser duplicated a tab, and both present the same token. If it is one client on a
+        half-open link instead, the original session is left to its end. A position that was
+        acknowledged on the other connection does not apply to this one.
         """
         copy = Session(session.user, session.subscriptions, session.requested, session.refused)
         successor = make_successor(token, nonce)
@@ -257,13 +292,19 @@ class TokenRegistry:
         return Redemption(RedeemStatus.ACCEPTED, copy, successor)
 
     def _rotate(self, entry: _Entry, successor: Token, nonce: bytes) -> None:
-        """Consume the current token: `successor` is the current one from now on."""
+        """Make `successor` the current token and the current one the previous."""
         self._by_hash.pop(entry.previous, None)
         entry.previous, entry.nonce = entry.current, nonce
         entry.current = hash_token(successor)
         self._by_hash[entry.current] = entry
 
-    # -- the detached ------------------------------------------------------------------------
+    def _attach(self, entry: _Entry, connection: ConnectionId) -> None:
+        if entry.connection is None:
+            self._remove_detached(entry)
+        else:
+            del self._attached[entry.connection]
+        entry.connection = connection
+        self._attached[connection] = entry
 
     def _detach(self, entry: _Entry, now: float) -> None:
         session = entry.session
@@ -271,27 +312,27 @@ class TokenRegistry:
         grace = self.limits.lifetime if session.is_long_poll else self.limits.grace
         entry.grace_until = now + grace
         detached = self._strangers if session.user is None else self._detached
-        detached[session] = entry
+        detached[entry] = None
         if session.user is not None:
-            own = self._of_user.setdefault(session.user, OrderedDict())
-            own[session] = None
+            own = self._by_user.setdefault(session.user, OrderedDict())
+            own[entry] = None
             if len(own) > self.limits.per_user:
                 self._drop(next(iter(own)))
         if len(detached) > self.limits.total:
             self._drop(next(iter(detached)))
 
-    def _reattach(self, session: Session) -> None:
-        if session.user is None:
-            del self._strangers[session]
+    def _remove_detached(self, entry: _Entry) -> None:
+        user = entry.session.user
+        if user is None:
+            del self._strangers[entry]
             return
-        del self._detached[session]
-        own = self._of_user[session.user]
-        del own[session]
+        del self._detached[entry]
+        own = self._by_user[user]
+        del own[entry]
         if not own:
-            del self._of_user[session.user]
+            del self._by_user[user]
 
-    def _drop(self, session: Session) -> None:
-        self._reattach(session)
-        entry = self._entries.pop(session)
+    def _drop(self, entry: _Entry) -> None:
+        self._remove_detached(entry)
         self._by_hash.pop(entry.current, None)
         self._by_hash.pop(entry.previous, None)

@@ -1,8 +1,10 @@
-"""Numbers that configure something: which of them are any use."""
+"""Checks of configuration: numbers, and the names of options."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from ..errors import ConfigurationError
 
@@ -25,3 +27,16 @@ def check_number(name: str, value: object, *, whole: bool = False, zero: bool = 
             return
     form = f"{'a whole' if whole else 'a'} number {'of 0 or more' if zero else 'over 0'}"
     raise ConfigurationError(f"{name}={value!r:.40}: it must be {form}")
+
+
+def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `TypeError` for the first keyword that `function` does not have.
+
+    The error names the nearest keyword that exists: `heartbeat` → `heartbeat_interval`.
+    """
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            near = [other for other in names if name in other]
+            near = near or get_close_matches(name, names, n=1, cutoff=0.0)
+            raise TypeError(f"{function}() has no option {name!r}: did you mean {near[0]!r}?")

@@ -1,4 +1,4 @@
-"""What is worth an entry in an audit log, as a typed hook, and one that writes to `logging`."""
+"""Audit events: security-relevant facts for an application's hook, and a hook for `logging`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+_logger = logging.getLogger("holdfast")
+
 
 class AuditAction(Enum):
-    """What happened."""
+    """The kind of an audit event."""
 
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
@@ -25,7 +27,10 @@ class AuditAction(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One fact. No field ever holds a token, a credential or a payload."""
+    """One fact. No field ever contains a token, a credential or a payload.
+
+    `at` is in seconds since the Unix epoch.
+    """
 
     action: AuditAction
     at: float
@@ -36,13 +41,48 @@ class AuditEvent:
 
 
 AuditHook = Callable[[AuditEvent], None]
-"""Called synchronously, in the event loop: it must not block. What it raises is logged."""
+"""Called synchronously in the event loop, so it must not block. Its exceptions are logged."""
 
 _REFUSALS = frozenset(action for action in AuditAction if action.name.endswith("_REFUSED"))
 
 
+class AuditTrail:
+    """Calls the audit hook, if there is one. `time` returns seconds since the Unix epoch."""
+
+    def __init__(self, hook: AuditHook | None, time: Callable[[], float]) -> None:
+        self._hook = hook
+        self._time = time
+
+    def record(
+        self,
+        action: AuditAction,
+        user: str | None = None,
+        connection: str | None = None,
+        transport: str | None = None,
+        detail: str = "",
+    ) -> None:
+        """Call the hook with one event."""
+        if self._hook is None:
+            return
+        event = AuditEvent(
+            action=action,
+            at=self._time(),
+            user=user,
+            connection=connection,
+            transport=transport,
+            detail=detail,
+        )
+        try:
+            self._hook(event)
+        except Exception:
+            _logger.exception("the audit hook failed on %s", action.value)
+
+
 def logging_audit(logger: logging.Logger | None = None) -> AuditHook:
-    """Write each event to `logger` (default `holdfast.audit`); refusals as warnings."""
+    """Return a hook that writes each event to `logger` (default `holdfast.audit`).
+
+    Refusals are warnings, other events are of level INFO.
+    """
     target = logger or logging.getLogger("holdfast.audit")
 
     def write(event: AuditEvent) -> None:

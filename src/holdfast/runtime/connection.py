@@ -1,288 +1,569 @@
-"""Outbox: the one place where a task waits for a connection's messages."""
+"""Connection: one stream to one client, and the one place where a task waits for its messages."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
-from ..core.connection import CloseReason, Connection, Event, State
-from ..core.cursor import Cursor, EventId
-from ..core.delivery.lanes import CHUNK_BYTES
+from ..core.cursor import Cursor, EventId, Position, format_event_id
+from ..core.delivery.lanes import CHUNK_BYTES, Delivery
 from ..core.delivery.window import Window
-from ..core.log.pages import PageRequest
-from ..core.message import Gap
-from ..core.tokens import Position, Token
+from ..core.lifecycle import ConnectionEvent, ConnectionState, transition
+from ..core.log.pages import PageRequest, Subscriptions
+from ..core.message import Gap, UserId
+from ..core.tokens import ConnectionId, Session, Token
+from ..core.topics import covering
+from ..errors import BrokerUnavailable, OutcomeUnknown
+from ..reasons import Reason
 from . import frames
+from .clock import Clock
+from .delivered_log import DeliveredLog
 from .frames import Frame
 from .inline_send import InlineSender
+from .options import Options
+from .rendering import BatchRenderer
+from .statistics import ConnectionStatistics, Counters
+from .timers import ConnectionTimers
 
-if TYPE_CHECKING:
-    from .node import Node
-    from .subscriptions import MaySubscribe
+MaySubscribe = Callable[[str], bool | Awaitable[bool]]
+"""Returns whether a client may see a topic (or use a pattern), by its current rights."""
 
-CONTROL_FRAMES = 64
-"""A client that asks faster than it reads the answers is closed beyond this."""
+MAX_CONTROL_FRAMES = 64
+"""A client that sends commands faster than it reads the answers is closed beyond this."""
+
+READ_RETRY_DELAY = 0.5
+"""Seconds until a page that could not be read is requested again."""
+
+HEARTBEAT_JITTER = 0.25
+"""The part of a heartbeat interval by which a heartbeat may come earlier."""
+
+CLOSING_TIMEOUT = 1.0
+"""Seconds that a send may take once the connection is closing."""
+
+IDLE_CHECK = 30.0
+"""Seconds until a connection without a nearer deadline is checked."""
 
 
-class Outbox:
-    """What leaves for one connection, and the task that waits for it.
+@dataclass(frozen=True, slots=True)
+class ConnectionContext:
+    """The parts of a node that all its connections share."""
 
-    One task at a time waits in `next`. Everything else is synchronous, of the same event loop.
+    options: Options
+    clock: Clock
+    log: DeliveredLog
+    timers: ConnectionTimers
 
-    Invariants (tests/runtime/test_connection.py): `next` ends after the connection is closed,
-    whoever closed it; a cancelled `next` has handed over nothing; nothing leaves a lane while a
-    better one holds, or has still to read, anything.
+
+class Connection:
+    """One stream to one client, from its first frame to its end.
+
+    An application gets it from `Broadcaster.connect`, and hands it to a transport
+    (`holdfast.transports`). One task at a time waits in `next_frames`; everything else is
+    synchronous, and belongs to the same event loop.
+
+    Attributes:
+        id: the id that the client sees.
+        session: the state that survives the connection; a change replaces the record.
+        subscriptions: topic or pattern → `since`, replaced as a whole.
+        token: the reconnect token, never to be logged.
+        transport: "sse", "websocket", "poll" or the application's own word.
+        state: the phase in the table of `core.lifecycle`.
+        close_reason: the first reason for which this side ended the connection.
+
+    Invariants (tests/runtime/test_connection.py): `next_frames` returns after the connection is
+    closed, whichever side closed it; a cancelled `next_frames` has taken nothing; no message
+    leaves a lane while a better lane has one pending or still to be read.
     """
 
     __slots__ = (
+        "__weakref__",
+        "_abort",
+        "_blocked_since",
         "_closing_sent",
+        "_context",
         "_control",
+        "_epoch",
+        "_expires_at",
         "_first",
         "_flushed",
-        "_node",
-        "abort",
-        "accounted",
-        "blocked_since",
+        "_gaps_sent",
+        "_last_seen",
+        "_last_sent",
+        "_messages_lost",
+        "_opened_at",
+        "_sender",
+        "_waiter",
+        "_window",
         "bytes_sent",
-        "connection",
-        "epoch",
+        "close_reason",
+        "delivery",
         "frames_sent",
-        "last_sent",
+        "id",
         "may_subscribe",
-        "pipe",
+        "session",
+        "state",
+        "subscriptions",
         "token",
-        "waiter",
-        "window",
+        "transport",
     )
 
     def __init__(
-        self, node: Node, connection: Connection, token: Token, may_subscribe: MaySubscribe | None
+        self,
+        context: ConnectionContext,
+        id: ConnectionId,
+        session: Session,
+        token: Token,
+        delivery: Delivery,
+        *,
+        transport: str = "custom",
+        acknowledges: bool = False,
+        expires_at: float | None = None,
+        may_subscribe: MaySubscribe | None = None,
     ) -> None:
-        self._node = node
+        self._context = context
+        self._epoch = context.log.epoch
+        self.id = id
+        self.session = session
+        self.subscriptions: Subscriptions = session.subscriptions
+        self.token = token
+        self.delivery = delivery
+        self.transport = transport
+        self.may_subscribe = may_subscribe
+        self.state = ConnectionState.OPENING
+        self.close_reason: Reason | None = None
+        self.frames_sent = self.bytes_sent = 0
+        self._gaps_sent = self._messages_lost = 0
+        self._opened_at = self._last_seen = self._last_sent = context.clock.monotonic()
+        self._expires_at = expires_at
+        self._blocked_since: float | None = None  # when a send began that has not ended
+        self._window: Window | None = None
         self._control: tuple[bytes, ...] = ()
         self._first: Frame | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        """What `next` waits for, if it does."""
+        self._waiter: asyncio.Future[None] | None = None
         self._closing_sent = False
         self._flushed: asyncio.Event | None = None
-        self.epoch = node.epoch
-        self.connection = connection
-        self.token = token
-        self.may_subscribe = may_subscribe
-        self.frames_sent = self.bytes_sent = 0
-        self.last_sent = connection.opened_at
-        self.blocked_since: float | None = None
-        """When the transport began to send what it is still sending (monotonic seconds)."""
-        self.window: Window | None = None
-        """What is unacknowledged; `None` for a client that does not acknowledge."""
-        self.pipe: InlineSender | None = None
-        """Where the fan-out may send on the spot; the transport sets it."""
-        self.abort: Callable[[], None] = _nothing_to_abort
-        """Ends the transport at once, whatever it is doing; the transport sets it."""
-        self.accounted = False
-        """Whether its account has been added to the node's."""
+        self._sender: InlineSender | None = None
+        self._abort: Callable[[], None] | None = None
+        if acknowledges:
+            self._open_window()
 
-    # -- what the fan-out and the edges call ---------------------------------------------------
+    def __repr__(self) -> str:
+        return f"<Connection {self.id[:8]}… {self.transport} {self.state.value}>"
+
+    @property
+    def user(self) -> UserId | None:
+        """The identified user, `None` for an unidentified client."""
+        return self.session.user
+
+    @property
+    def is_over(self) -> bool:
+        """True if the peer has gone or the transport has returned."""
+        return self.state is ConnectionState.CLOSED
+
+    @property
+    def window_size(self) -> int | None:
+        """Bytes that may be unacknowledged; `None` for a client that does not acknowledge."""
+        return None if self._window is None else self._window.size
+
+    # -- the position --------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place in the log up to which everything was sent, lane by lane."""
+        return self.delivery.cursor(self._context.log.delivered_offset)
+
+    @property
+    def event_id(self) -> str:
+        """The event id of `cursor`."""
+        return self._id_at(self.cursor)
+
+    def _id_at(self, cursor: Cursor) -> str:
+        return format_event_id(self._epoch, cursor, self.token)
+
+    def last_session(self) -> Session:
+        """Return the session to be kept when the connection ends now."""
+        return self.session.with_sent_position(Position(self._epoch, self.cursor))
+
+    def acknowledge(self, event_id: str) -> bool:
+        """Note that the client has everything up to an event id of this connection.
+
+        That becomes the resume point of the session, and makes room in the window, which the
+        first acknowledgement opens if it is not open yet. Returns False, and changes nothing, for
+        an id of another connection, one beyond what was sent, one behind the last acknowledged
+        one, or after another connection has taken over the session.
+        """
+        parsed = EventId.parse(event_id)
+        if parsed is None or parsed.epoch != self._epoch or parsed.token != self.token:
+            return False
+        self.mark_seen()
+        if self.close_reason is Reason.TAKEN_OVER:
+            return False
+        session = self.session.acknowledge(Position(parsed.epoch, parsed.cursor), self.cursor)
+        if session is None:
+            return False
+        self.session = session
+        self._open_window()
+        if self._window is not None:
+            self._window.acknowledge(parsed.cursor, self._context.clock.monotonic())
+            self.wake()
+        return True
+
+    def _open_window(self) -> None:
+        """Expect acknowledgements from now on, unless the window is switched off."""
+        limit = self._context.options.window_bytes
+        if self._window is None and limit is not None:
+            self._window = Window(limit)
+
+    # -- called by the node --------------------------------------------------------------------
+
+    def open(self, first_frame: bytes) -> None:
+        """Set the first frame, and begin to check deadlines.
+
+        The id of the first frame is the cursor at this moment, before the connection is live.
+        """
+        self._first = Frame(first_frame, self.event_id)
+        self._context.timers.add(self, self._next_deadline(self._opened_at))
+
+    def finish(self) -> None:
+        """End the connection, because its transport has returned."""
+        self._handle(ConnectionEvent.FINISHED)
+        self._context.timers.remove(self)
+        self.wake()
+
+    def replace_session(self, session: Session) -> None:
+        """Take another session record, such as one with other subscriptions."""
+        self.session = session
+
+    def replace_subscriptions(self, subscriptions: Subscriptions) -> None:
+        """Take other subscriptions, and drop what is pending for topics that none covers."""
+        removed = self.subscriptions.keys() - subscriptions.keys()
+        self.subscriptions = subscriptions
+
+        def unwanted(topic: str) -> bool:
+            return any(covering(removed, topic)) and not any(covering(subscriptions, topic))
+
+        if removed:
+            self.delivery.discard(unwanted)
+
+    def count_into(self, counters: Counters) -> None:
+        """Add the counts of this connection."""
+        counters.add(
+            frames_sent=self.frames_sent,
+            bytes_sent=self.bytes_sent,
+            gaps=self._gaps_sent,
+            lost=self._messages_lost,
+            buffer=self.delivery.buffer.statistics(),
+        )
+
+    def statistics(self) -> ConnectionStatistics:
+        """Return a snapshot."""
+        now = self._context.clock.monotonic()
+        return ConnectionStatistics(
+            connection_id=self.id,
+            user=self.user,
+            transport=self.transport,
+            state=self.state.value,
+            age=now - self._opened_at,
+            idle=now - self._last_seen,
+            topics=len(self.subscriptions),
+            live=self.delivery.is_live,
+            frames_sent=self.frames_sent,
+            bytes_sent=self.bytes_sent,
+            unacknowledged=None if self._window is None else self._window.unacknowledged,
+            buffer=self.delivery.buffer.statistics(),
+        )
+
+    # -- called from anywhere in the event loop ------------------------------------------------
 
     def wake(self) -> None:
-        """Let `next` look again; harmless at any time."""
-        waiter = self.waiter
+        """Let `next_frames` look again; harmless at any time."""
+        waiter = self._waiter
         if waiter is not None:
-            self.waiter = None
+            self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
 
-    def put(self, body: bytes) -> None:
-        """Queue a control frame; these go before messages, in order."""
-        if len(self._control) >= CONTROL_FRAMES:
-            self.close(CloseReason.ABUSE)
+    def put_control(self, body: bytes) -> None:
+        """Queue a control frame. Control frames go before messages, in order."""
+        if len(self._control) >= MAX_CONTROL_FRAMES:
+            self.close(Reason.TOO_MANY_MESSAGES)
         else:
             self._control += (body,)
             self.wake()
 
-    def begin(self, hello: bytes) -> None:
-        """Set the first frame. Its id is the cursor of now, before anything else can happen."""
-        self._first = Frame(hello, self.event_id())
-
-    def open_window(self) -> None:
-        """From now on the client acknowledges, unless the window is switched off."""
-        limit = self._node.options.window_bytes
-        if self.window is None and limit is not None:
-            self.window = Window(limit)
-
-    def close(self, reason: CloseReason) -> None:
+    def close(self, reason: Reason) -> None:
         """End the connection from this side: one closing frame, and no more messages."""
-        before = self.connection.state
-        if self.connection.handle(Event.CLOSE, reason) is not before:
-            self._node.upkeep.hurry(self)
+        before = self.state
+        if self._handle(ConnectionEvent.CLOSE, reason) is not before:
+            deadline = self._context.clock.monotonic() + CLOSING_TIMEOUT
+            self._context.timers.expedite(self, deadline)
             self.wake()
 
-    def lost(self) -> None:
-        """The peer is gone, or a send failed."""
-        self.connection.handle(Event.LOST)
+    def mark_lost(self) -> None:
+        """Note that the peer has gone, or that a send failed."""
+        self._handle(ConnectionEvent.LOST)
         if self._flushed is not None:
             self._flushed.set()
         self.wake()
 
-    def seen(self) -> None:
-        """The client gave a sign of life."""
-        self.connection.last_seen = self._node.monotonic()
+    def mark_seen(self) -> None:
+        """Note a sign of life from the client."""
+        self._last_seen = self._context.clock.monotonic()
 
-    def acknowledge(self, text: str) -> bool:
-        """The client echoed an event id of this connection: it has all that came up to it.
+    def _handle(self, event: ConnectionEvent, reason: Reason | None = None) -> ConnectionState:
+        following = transition(self.state, event)
+        if following is ConnectionState.CLOSING and self.close_reason is None:
+            self.close_reason = reason
+        self.state = following
+        return following
 
-        That is the resume point from now on (`Connection.acknowledge`), and makes room in the
-        window, which the first acknowledgement opens at the latest. `False`: it changed nothing.
+    # -- called by the transport ---------------------------------------------------------------
+
+    def attach_sender(self, sender: InlineSender) -> None:
+        """Let the fan-out send inline from now on; `detach_sender` ends that."""
+        self._sender = sender
+
+    def detach_sender(self) -> None:
+        """Stop sending inline, and abandon a send that has begun."""
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
+
+    def on_abort(self, callback: Callable[[], None]) -> None:
+        """Call `callback` if the transport must end at once, because a send is stuck."""
+        self._abort = callback
+
+    async def next_frames(self) -> list[Frame] | None:
+        """Wait for frames to send, best lane first, up to about `CHUNK_BYTES`.
+
+        Returns:
+            the frames, or `None` after the end of the connection.
+
+        Cancellation: nothing is taken.
         """
-        parsed = EventId.parse(text)
-        if parsed is None or parsed.epoch != self.epoch or parsed.token != self.token:
-            return False
-        self.seen()
-        position = Position(parsed.epoch, parsed.cursor)
-        if not self.connection.acknowledge(position, self.cursor()):
-            return False
-        self.open_window()
-        if self.window is not None:
-            self.window.acknowledge(parsed.cursor, self._node.monotonic())
-            self.wake()
-        return True
-
-    # -- what the transport calls --------------------------------------------------------------
-
-    async def next(self) -> list[Frame] | None:
-        """Wait for what is to be sent, and return all of it up to `CHUNK_BYTES`, best lane first.
-
-        `None`: the connection is over, nothing follows. Cancellation takes nothing out.
-        """
-        has_paused = False
+        has_yielded = False
         while True:
-            if self.pipe is not None and self.pipe.is_busy:
-                await self.pipe.finish()
-                self.sent()
-            if self._control or self.connection.state is not State.OPEN:
-                return self._control_frames() or None  # there is a first one until it is OPEN
-            if self.window is not None and not self.window.room:
-                await self._woken()  # for an acknowledgement
+            if self._sender is not None and self._sender.is_busy:
+                await self._sender.finish()
+                self.mark_sent()
+            if self._control or self.state is not ConnectionState.OPEN:
+                # Until the connection is OPEN, there is a first frame.
+                return self._take_control() or None
+            if self._window is not None and not self._window.room:
+                await self._woken()  # by an acknowledgement
                 continue
-            request = self.connection.delivery.request(self._node.ingested)
+            request = self.delivery.request(self._context.log.delivered_offset)
             if request is not None:
-                if not has_paused:
-                    await asyncio.sleep(0)  # a long replay gives way to everybody else
-                    has_paused = True
+                if not has_yielded:
+                    await asyncio.sleep(0)  # a long replay lets everything else run
+                    has_yielded = True
                 elif page := await self._read(request):
                     return page
-            elif self.connection.delivery.is_empty:
+            elif self.delivery.is_empty:
                 await self._woken()
             elif messages := self._take():
-                return messages  # else all of it had expired, and there may be more to read
+                return messages  # otherwise all of them had expired, and more may be read
 
-    def sent(self) -> None:
-        """The server took what `next` returned."""
-        self.last_sent = self._node.monotonic()
-        self.blocked_since = None
+    def mark_sent(self) -> None:
+        """Note that the server took the result of `next_frames`."""
+        self._last_sent = self._context.clock.monotonic()
+        self._blocked_since = None
         if self._flushed is not None and not self._control:
             self._flushed.set()
             self._flushed = None
 
-    async def flushed(self) -> bool:
-        """Wait until the server has taken all control frames; `False` if the connection ended.
+    async def wait_flushed(self) -> bool:
+        """Wait until the server took all control frames, including the first frame.
 
-        The first frame is one of them.
+        Returns:
+            False if the connection ended before.
         """
-        if self._first is not None or self._control or self.blocked_since is not None:
+        if self._first is not None or self._control or self._blocked_since is not None:
             if self._flushed is None:
                 self._flushed = asyncio.Event()
             await self._flushed.wait()
-        return self.connection.state is not State.CLOSED
+        return not self.is_over
 
-    def cursor(self) -> Cursor:
-        """Where the connection stands, all that was handed over counted as settled."""
-        return self.connection.delivery.cursor(self._node.ingested)
-
-    def event_id(self) -> str:
-        """The event id of now."""
-        return self.id_at(self.cursor())
-
-    def id_at(self, cursor: Cursor) -> str:
-        """The event id of a client that stands at `cursor`."""
-        return f"{self.epoch}~{cursor}~{self.token}"
-
-    # ------------------------------------------------------------------------------------------
-
-    def _control_frames(self) -> list[Frame]:
-        state = self.connection.state
-        if state is State.CLOSED:
+    def _take_control(self) -> list[Frame]:
+        state = self.state
+        if state is ConnectionState.CLOSED:
             return []
         out: list[Frame] = []
         if self._first is not None:
             out.append(self._first)
             self._first = None
-            self.connection.handle(Event.READY)
-        out += [Frame(body, self.event_id()) for body in self._control]
+            self._handle(ConnectionEvent.READY)
+        out += [Frame(body, self.event_id) for body in self._control]
         self._control = ()
-        reason = self.connection.close_reason
-        if state is State.CLOSING and reason is not None and not self._closing_sent:
+        reason = self.close_reason
+        if state is ConnectionState.CLOSING and reason is not None and not self._closing_sent:
             self._closing_sent = True
-            out.append(Frame(frames.closing(reason, self._node.clock()), self.event_id()))
+            out.append(Frame(frames.closing(reason, self._context.clock.time()), self.event_id))
         self._count(len(out), sum([len(frame.body) for frame in out]))
         return out
 
     async def _read(self, request: PageRequest) -> list[Frame]:
-        """Read a page; what of it is to be handed over at once."""
-        replayed = await self._node.read_page(self.connection, request, self._room())
-        if replayed is None:
+        """Read a page of the log; return the frames of it that can be sent at once."""
+        subscriptions, log = self.subscriptions, self._context.log
+        try:
+            page = await log.broker.read(self._epoch, request, subscriptions, self.user)
+        except (BrokerUnavailable, OutcomeUnknown):
+            await asyncio.sleep(READ_RETRY_DELAY)  # the client has a `degraded` frame, and waits
             return []
-        ids = replayed.ids(self.epoch, self.token)
-        out = list(map(Frame, [message.body for message in replayed.page.messages], ids))
-        self._await_acknowledgement(out, replayed.cursors())
-        self._count(len(out), replayed.page.size)
+        if self.state is not ConnectionState.OPEN or subscriptions is not self.subscriptions:
+            return []  # the page may contain messages that are no longer allowed
+        if page is None:
+            self.close(Reason.FAILED)  # the epoch has ended; the client resumes in the new one
+            return []
+        direct = self.delivery.fill(request, page, log.delivered_offset, room=self._room())
+        if direct is None:
+            return []
+        ids = direct.ids(self._epoch, self.token)
+        out = list(map(Frame, [message.body for message in direct.page.messages], ids))
+        self._track_window(out, direct.cursors())
+        self._count(len(out), direct.page.size)
         return out
 
     def _take(self) -> list[Frame]:
-        """What is held, as far as there is room for it and nothing has to be read first."""
-        delivery, now, room = self.connection.delivery, self._node.clock(), self._room()
+        """Take pending messages and gaps, until there is no room or a page must be read first."""
+        now, room = self._context.clock.time(), self._room()
         out, cursors = list[Frame](), list[Cursor]()
-        while room > 0 and (entry := delivery.take(now)) is not None:
+        while room > 0 and (entry := self.delivery.take(now)) is not None:
             if isinstance(entry, Gap):
-                self._node.count_gap(entry)
+                self._gaps_sent += 1
+                self._messages_lost += entry.count or 0
                 body = frames.gap(entry, now)
             else:
                 body = entry.body
-            cursors.append(self.cursor())
-            out.append(Frame(body, self.id_at(cursors[-1])))
+            cursor = self.cursor
+            cursors.append(cursor)
+            out.append(Frame(body, self._id_at(cursor)))
             room -= len(body)
-            if delivery.request(self._node.ingested) is not None:
-                break  # something better, or the next page, has to be read first
-        self._await_acknowledgement(out, cursors)
+            if self.delivery.request(self._context.log.delivered_offset) is not None:
+                break
+        self._track_window(out, cursors)
         self._count(len(out), sum([len(frame.body) for frame in out]))
         return out
 
     def _room(self) -> int:
-        """Bytes that may be handed over at once."""
-        return CHUNK_BYTES if self.window is None else min(CHUNK_BYTES, self.window.room)
+        """Return the bytes that may be sent at once."""
+        return CHUNK_BYTES if self._window is None else min(CHUNK_BYTES, self._window.room)
 
-    def _await_acknowledgement(self, out: list[Frame], cursors: Iterable[Cursor]) -> None:
-        """Note messages and gaps in the window, each with the cursor right after it."""
-        if self.window is not None:
-            now = self._node.monotonic()
+    def _track_window(self, out: list[Frame], cursors: Iterable[Cursor]) -> None:
+        """Add messages and gaps to the window, each with the cursor right after it."""
+        if self._window is not None:
+            now = self._context.clock.monotonic()
             for frame, cursor in zip(out, cursors, strict=True):
-                self.window.sent(cursor, len(frame.body) + len(frame.id), now)
+                self._window.sent(cursor, len(frame.body) + len(frame.id), now)
 
     def _count(self, count: int, size: int) -> None:
-        """So many frames, with bodies of `size` bytes in all, are on their way to the server."""
+        """Count frames that the transport is about to send; `size` is the bytes of the bodies."""
         if count:
-            self.blocked_since = self._node.monotonic()
+            self._blocked_since = self._context.clock.monotonic()
             self.frames_sent += count
             self.bytes_sent += size
 
     def _woken(self) -> asyncio.Future[None]:
-        """What ends with the next `wake`; done, too, when whoever waits for it is cancelled."""
-        if self.waiter is not None and not self.waiter.done():
-            raise RuntimeError("two tasks wait in one outbox")
-        self.waiter = asyncio.get_running_loop().create_future()
-        return self.waiter
+        """Return a future that ends with the next `wake`, or with the cancellation of its task."""
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError("two tasks wait in next_frames of one connection: use one")
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
+    # -- called by the fan-out -----------------------------------------------------------------
 
-def _nothing_to_abort() -> None:
-    pass
+    def send_inline(self, renderer: BatchRenderer, now: float) -> int:
+        """Send the pending batch from the fan-out, or wake the connection's own task for it.
+
+        Inline only while that task waits in `next_frames` and the connection keeps up: its buffer
+        is empty, and its window has room. Returns about how many calls of `send` this took.
+        """
+        delivery, sender, waiter, window = self.delivery, self._sender, self._waiter, self._window
+        batch = delivery.pending_batch
+        if (
+            batch is None or sender is None or waiter is None or waiter.done() or delivery.buffer
+            or (window is not None and window.room < batch.size)
+        ):  # fmt: skip
+            delivery.flush()
+            self.wake()
+            return 0
+        rendered = renderer.render(batch, sender.encoder)
+        delivery.mark_sent(rendered.plan)
+        steps, count, size = rendered.plan.steps, 0, 0
+        for chunk in rendered.chunks:
+            count += chunk.frames
+            size += chunk.size
+            unsent = sender.send_nowait(chunk.joined)
+            if unsent is not None:  # the connection's own task finishes that send
+                count -= unsent
+                size = sum([len(message.body) for message, _ in steps[:count]])
+                self._blocked_since = now
+                delivery.requeue(rendered.plan, count)
+                self.wake()
+                break
+        if window is not None:
+            for message, cursor in steps[:count]:
+                window.sent(cursor, len(message.body) + len(self._id_at(cursor)), now)
+        if count:
+            self._last_sent = now
+            self.frames_sent += count
+            self.bytes_sent += size
+        return rendered.sends
+
+    # -- called by the timers ------------------------------------------------------------------
+
+    def check_deadlines(self, now: float) -> float | None:
+        """Act on the deadlines that have passed; return the next one (see `timers.Timed`)."""
+        options = self._context.options
+        if self.state is ConnectionState.CLOSED:
+            return None
+        if self.state is not ConnectionState.CLOSING:
+            if self._expires_at is not None and self._expires_at <= self._context.clock.time():
+                self.close(Reason.CREDENTIALS_EXPIRED)
+            elif options.idle_timeout is not None and self._last_seen + options.idle_timeout <= now:
+                self.close(Reason.IDLE)
+        if self._blocked_since is not None:
+            is_closing = self.state is ConnectionState.CLOSING
+            limit = CLOSING_TIMEOUT if is_closing else options.send_timeout
+            if limit is not None and self._blocked_since + limit <= now:
+                self.close(Reason.SLOW)
+                self.mark_lost()
+                if self._abort is not None:
+                    self._abort()
+        elif self.state is ConnectionState.OPEN:
+            if self._is_unanswered(now):
+                self.close(Reason.SLOW)
+            elif self._is_silent(now):
+                self.put_control(frames.control("heartbeat", self._context.clock.time()))
+        return self._next_deadline(now)
+
+    def _is_unanswered(self, now: float) -> bool:
+        """Return True if the client has left the window full for too long."""
+        window, limit = self._window, self._context.options.send_timeout
+        if window is None or limit is None or window.room:
+            return False
+        return window.waiting_since is not None and window.waiting_since + limit <= now
+
+    def _is_silent(self, now: float) -> bool:
+        interval = self._context.options.heartbeat_interval
+        return interval is not None and now - self._last_sent >= interval * (1 - HEARTBEAT_JITTER)
+
+    def _next_deadline(self, now: float) -> float:
+        if self.state is ConnectionState.CLOSING:
+            return now + CLOSING_TIMEOUT
+        options = self._context.options
+        deadline = now + IDLE_CHECK
+        if options.heartbeat_interval is not None:
+            jitter = HEARTBEAT_JITTER * random.random()  # noqa: S311 - spreads heartbeats in time
+            pause = options.heartbeat_interval * (1 - jitter)
+            heartbeat = self._last_sent + pause
+            deadline = min(deadline, heartbeat if heartbeat > now else now + pause)
+        if self._expires_at is not None:
+            deadline = min(deadline, now + self._expires_at - self._context.clock.time())
+        if options.idle_timeout is not None:
+            deadline = min(deadline, self._last_seen + options.idle_timeout)
+        if options.send_timeout is not None:
+            deadline = min(deadline, (self._blocked_since or now) + options.send_timeout)
+        return deadline

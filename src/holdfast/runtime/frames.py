@@ -1,47 +1,41 @@
-"""The JSON frames of the wire, all but the event id; docs/protocol.md describes each.
+"""The JSON frames of the wire; docs/protocol.md describes each.
 
-A frame is one line of JSON, an object, in UTF-8. `json.dumps` escapes every control character,
-so CR, LF and NUL never get into one.
+A frame is one line of JSON, an object, in UTF-8. `json.dumps` escapes every control character, so
+a frame never contains CR, LF or NUL. This module is the only one that splices JSON.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from enum import Enum
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ..core.connection import CloseReason
 from ..core.message import LANES, Gap, Priority
+from ..core.resume import GapCause
 from ..errors import InvalidPayload
+from ..reasons import Reason
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
 
 _LABELS = [lane.label.encode() for lane in LANES]
 
 
 class Frame(NamedTuple):
-    """One frame for a transport to write: a JSON object in UTF-8, and its event id in ASCII.
+    """One frame for a transport: a JSON object in UTF-8, and its event id in ASCII.
 
-    The id is the true low-water cursor right after this frame.
+    The id is the low-water cursor right after this frame.
     """
 
     body: bytes
     id: str
 
 
-class GapCause(Enum):
-    """Why something was lost."""
-
-    TRIMMED = "trimmed"
-    RESTART = "restart"
-    FAILOVER = "failover"
-    UNKNOWN = "unknown"
-
-
 def encode(value: object) -> bytes:
-    """One line of JSON; raises `InvalidPayload` for what has no JSON form."""
+    """Encode one line of JSON.
+
+    Raises:
+        InvalidPayload: `value` has no JSON form.
+    """
     try:
         return _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
@@ -52,15 +46,24 @@ def encode(value: object) -> bytes:
         raise InvalidPayload(f"the data has no JSON form: {error}") from None
 
 
-def no_constant(name: str) -> None:
-    """For `json.loads`: NaN and the infinities are no JSON (RFC 8259, section 6)."""
+def decode(text: str) -> object:
+    """Decode JSON by RFC 8259, without the constants NaN and Infinity that Python also accepts.
+
+    Raises:
+        ValueError: `text` is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_reject_constant)
+
+
+def _reject_constant(name: str) -> None:
     raise ValueError(name)
 
 
 def message(
     topic: str, data: object, priority: Priority, timestamp: float, key: str | None
 ) -> bytes:
-    """What was published; only the names and the data need the encoder."""
+    """Encode a published message. The encoder is needed only for the names and the data."""
     last = b"" if key is None else b',"key":%b' % encode(key)
     return b'{"type":"message","topic":%b,"data":%b,"priority":"%b","timestamp":%r%b}' % (
         encode(topic),
@@ -72,9 +75,9 @@ def message(
 
 
 def control(kind: str, timestamp: float, data: Mapping[str, object] | None = None) -> bytes:
-    """A frame of the library's own: heartbeat, pong, subscribed, error, closing ….
+    """Encode a frame of the library itself: heartbeat, pong, subscribed, error, closing ….
 
-    Its timestamp has three decimals: all that a float holds cost four times as much.
+    The timestamp has three decimals, because all digits of a float cost four times as much.
     """
     content = b"" if data is None else b'"data":%b,' % encode(data)
     return b'{"type":"%b",%b"timestamp":%.3f}' % (kind.encode(), content, timestamp)
@@ -83,9 +86,9 @@ def control(kind: str, timestamp: float, data: Mapping[str, object] | None = Non
 def established(
     connection: str, token: str, timestamp: float, resumable_for: float, data: Mapping[str, object]
 ) -> bytes:
-    """The first frame of a connection; `resumable_for` is in seconds.
+    """Encode the first frame of a connection; `resumable_for` is in seconds.
 
-    The id and the token are of `[A-Za-z0-9_-]`, and stand for themselves.
+    The id and the token consist of `[A-Za-z0-9_-]`, which JSON does not escape.
     """
     return (
         b'{"type":"connection_established","data":{"connectionId":"%b","reconnectToken":"%b",'
@@ -101,7 +104,7 @@ def established(
 
 
 def gap(entry: Gap, timestamp: float) -> bytes:
-    """A hole in a lane, in its place."""
+    """Encode a gap that stands in its place in a lane."""
     data = {
         "cause": GapCause.TRIMMED.value,
         "count": entry.count,
@@ -111,7 +114,26 @@ def gap(entry: Gap, timestamp: float) -> bytes:
     return control("gap", timestamp, data)
 
 
-def closing(reason: CloseReason, timestamp: float) -> bytes:
-    """The last frame that this side sends, and whether the client is to come back."""
-    data = {"reason": reason.text, "reconnect": reason.may_reconnect}
-    return control("closing", timestamp, data)
+def closing(reason: Reason, timestamp: float) -> bytes:
+    """Encode the last frame of a connection; it tells the client whether to reconnect."""
+    return control("closing", timestamp, {"reason": reason.word, "reconnect": reason.reconnect})
+
+
+def error(reason: Reason, detail: str, timestamp: float) -> bytes:
+    """Encode the answer to a client's message that was not carried out."""
+    return control("error", timestamp, {"code": reason.word, "detail": detail})
+
+
+def with_id(body: bytes, id: str) -> str:
+    """Return a frame as text that ends within its last member `id`; `ID_END` must follow."""
+    return f'{body[:-1].decode()},"id":"{id}'
+
+
+ID_END = '"}'
+"""The end of every frame that `with_id` began."""
+
+
+def with_ids(frames: Iterable[Frame]) -> bytes:
+    """Encode a list of frames, each with its event id, as one JSON object."""
+    texts = [with_id(frame.body, frame.id) + ID_END for frame in frames]
+    return f'{{"frames":[{",".join(texts)}]}}'.encode()

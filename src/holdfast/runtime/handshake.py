@@ -1,32 +1,36 @@
-"""How a connection begins: token, position, rights of now, first frame.
+"""Handshake: how a connection begins and ends, one verb per step.
 
-    nothing presented                       fresh
-    token accepted, position in the log     resumed, or gap if something after it was trimmed
-    token accepted, no usable position      from the stored one; a gap unless that was acknowledged
-    token refused, or no such log           gap: from now on, cause "restart" or "unknown"
+    redeem the token → decide the resume point → authorize the subscriptions → register
 
-A bad token or event id is never an error: a browser's EventSource would give up for good.
+`core.resume` has the table of resume points. A bad token or event id is never an error, because a
+browser's EventSource would give up for good.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from ..brokers.protocol import Head
-from ..core.connection import CloseReason, Connection
-from ..core.cursor import Cursor, Epoch, EventId
+from ..core.cursor import Cursor, Epoch, EventId, Head, Position
 from ..core.delivery.buffer import PriorityBuffer
-from ..core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery
+from ..core.delivery.lanes import Delivery
 from ..core.log.pages import ReplaySummary
-from ..core.message import OFFSET_ZERO, Offset, Priority, UserId
+from ..core.message import OFFSET_ZERO, Offset, UserId
+from ..core.resume import (
+    NOTHING_TO_REPLAY,
+    GapCause,
+    Presented,
+    ResumePoint,
+    farthest_offset,
+    lanes_to_replay,
+    resume_point,
+    resumed_subscriptions,
+)
 from ..core.tokens import (
     NONE_REFUSED,
     ConnectionId,
-    Position,
     RedeemStatus,
     Session,
     Token,
@@ -34,267 +38,329 @@ from ..core.tokens import (
 )
 from ..core.topics import USER_TOPIC
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
+from ..reasons import Reason
 from . import frames
 from .audit import AuditAction
-from .connection import Outbox
-from .frames import GapCause
-from .opening import ConnectRequest
-from .subscriptions import Subscriber, check_topics
+from .connection import Connection, MaySubscribe
+from .node import Node
+from .subscriptions import SubscriptionControl, check_topics
 
-if TYPE_CHECKING:
-    from .node import Node
+LONG_POLL = "poll"
+"""The transport whose clients get a token only with the answer that ends the connection."""
 
 
-@dataclass(slots=True)
-class _Start:
-    """Where a connection begins: `cursor` of the log `epoch` to resume from, or `None` for now."""
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """What a client presents. `reconnect_token` counts before the one inside `last_event_id`."""
+
+    user: UserId | None = None
+    topics: Iterable[str] = ()
+    last_event_id: str | None = field(default=None, repr=False)
+    reconnect_token: str | None = field(default=None, repr=False)
+    transport: str = "custom"
+    acknowledges: bool = False
+    expires_at: float | None = None
+    may_subscribe: MaySubscribe | None = None
+
+    @property
+    def is_resume(self) -> bool:
+        """True if the client presents anything to resume from."""
+        return bool(self.last_event_id or self.reconnect_token)
+
+
+@dataclass(frozen=True, slots=True)
+class _Redeemed:
+    """The outcome of the presented token: a session to go on with, or none, and where to begin."""
+
+    session: Session | None
+    token: Token | None
+    point: ResumePoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A connection that is about to begin: its session, and what lies before it in the log."""
 
     session: Session
     token: Token
     epoch: Epoch
-    cursor: Cursor | None = None
-    cause: GapCause | None = None
-    returns: bool = False
-    rights: int = 0
-    newest: Offset = OFFSET_ZERO
-
-
-_NOTHING_BEFORE = ReplaySummary(0, None)
+    point: ResumePoint
+    farthest: Offset
+    summary: ReplaySummary
 
 
 class Handshake:
-    """Lets clients in: one instance per node."""
+    """Begins and ends the connections of one node."""
 
-    def __init__(self, node: Node, subscriber: Subscriber) -> None:
+    def __init__(self, node: Node, subscriptions: SubscriptionControl) -> None:
         self._node = node
-        self._subscriber = subscriber
+        self._subscriptions = subscriptions
 
-    async def admit(self, hello: ConnectRequest) -> Outbox:
-        """Register a connection and prepare its first frame; raises `Refused`.
+    async def connect(self, request: ConnectRequest) -> Connection:
+        """Register a connection, with its first frame.
 
-        When cancelled, the session is given back: its token can be presented again.
+        Raises:
+            Refused: no connection may begin, or the client must come back later.
+
+        Cancellation: the session is given back, and its token can be presented again.
         """
         node = self._node
-        topics = check_topics(hello.topics, node.registry.limits.topics)
-        node.check_open(takes_over=bool(hello.token or hello.last_event_id))
+        topics = check_topics(request.topics, node.registry.limits.topics)
+        node.check_accepting(replaces=request.is_resume)
         id = ConnectionId(base64url(os.urandom(16)))
-        node.admitting[id] = hello.user
+        node.begin_handshake(id, request.user)
         try:
-            try:
-                start = await self._present(hello, topics, id)
-            except BaseException:
-                node.abandon(id)  # a token may be consumed: its session must not stay with nobody
-                raise
-            try:
-                return await self._open(hello, topics, id, start)
-            except BaseException:
-                await node.detach(start.session, id)
-                raise
+            return await self._connect(request, topics, id)
         except (BrokerUnavailable, OutcomeUnknown) as error:
-            raise _not_now(str(error)) from error
+            raise _unavailable(str(error)) from error
         finally:
-            node.admitting.pop(id, None)
+            node.end_handshake(id)
 
-    async def leave(self, outbox: Outbox) -> None:
-        """The transport has returned: the session waits for its client to come back."""
-        self._node.unregister(outbox)
-        await self._node.detach(outbox.connection.session, outbox.connection.id)
+    async def _connect(
+        self, request: ConnectRequest, topics: tuple[str, ...], id: ConnectionId
+    ) -> Connection:
+        node = self._node
+        try:
+            redeemed = await self._redeem(request, id)
+        except BaseException:
+            node.abandon(id)  # the token may be used up: its session must not stay attached
+            raise
+        try:
+            prepared = await self._prepare(request, topics, id, redeemed)
+            return self._register(request, id, prepared)
+        except BaseException:
+            await node.detach(id, None)
+            raise
 
-    async def prepare(self, topics: Iterable[str], user: UserId | None) -> str:
-        """A session for a client that is still to come, as an event id of now."""
+    async def disconnect(self, connection: Connection) -> None:
+        """End a connection whose transport has returned. Its session waits for the client."""
+        session = self._node.unregister(connection)
+        await self._node.detach(connection.id, session)
+
+    async def issue_position(self, topics: Iterable[str], user: UserId | None) -> str:
+        """Create a session for a client that is still to come; return its event id of now."""
         broker = self._node.broker
         names = check_topics(topics, self._node.registry.limits.topics)
         head = await broker.head()
         cursor = Cursor.at(head.offset)
+        subscribed = [*names, *([USER_TOPIC] if user is not None else [])]
         session = Session(
             user,
-            dict.fromkeys([*names, *([USER_TOPIC] if user is not None else [])], head.offset),
+            dict.fromkeys(subscribed, head.offset),
             frozenset(names),
             position=Position(head.epoch, cursor),
             acknowledged=True,
         )
         return str(EventId(head.epoch, cursor, await broker.tokens.issue(session, None)))
 
-    async def turn_out(self, user: UserId) -> None:
-        """End what a user has here, and let nobody back in by what was issued before."""
+    async def disconnect_user(self, user: UserId) -> None:
+        """End the user's connections here, and make all their reconnect tokens useless."""
         node = self._node
-        for id in [id for id, who in node.admitting.items() if who == user]:
-            del node.admitting[id]
-        # Those too that were told to end before, and those that are just leaving.
-        for connection, outbox in list(node.outboxes.items()):
+        node.abort_handshakes(user)
+        for connection in list(node.connections):  # closing ones included
             if connection.user == user:
-                node.end(outbox, CloseReason.FORBIDDEN)
-                await node.detach(connection.session, connection.id)
-        await node.finish()
-        await node.broker.tokens.forget(user)
+                node.end(connection, Reason.FORBIDDEN)
+                await node.detach(connection.id, connection.last_session())
+        await node.wait_background()
+        await node.broker.tokens.drop_user(user)
 
     # -- token and position --------------------------------------------------------------------
 
-    async def _present(
-        self, hello: ConnectRequest, topics: tuple[str, ...], id: ConnectionId
-    ) -> _Start:
-        node, broker = self._node, self._node.broker
-        event_id = EventId.parse(hello.last_event_id) if hello.last_event_id else None
-        presented = hello.token or (event_id.token if event_id else None)
-        cause = None
-        if hello.last_event_id or hello.token:
-            foreign_log = event_id is not None and event_id.epoch != node.epoch
-            cause = GapCause.RESTART if foreign_log else GapCause.UNKNOWN
-        if presented is not None:
-            answer = await broker.tokens.redeem(presented, hello.user, id)
-            if answer.verdict is RedeemStatus.ACCEPTED and answer.session and answer.token:
-                if answer.taken_over is not None:
-                    node.take_over(answer.taken_over)
-                head = Head(node.epoch, node.ingested)
-                if event_id is None or event_id.epoch != head.epoch:
-                    head = await broker.head()
-                elif event_id.cursor.highest > head.offset:
-                    head = await broker.head()  # which decides, not how far this node is
-                start = _Start(answer.session, answer.token, head.epoch, returns=True)
-                self._position(start, event_id, head, hello)
-                return start
-            self._refused(hello, id, answer.verdict.value)
-        elif hello.last_event_id:
-            self._refused(hello, id, "malformed")
-        session = Session(hello.user, {}, _requested(topics))
-        return _Start(session, await broker.tokens.issue(session, id), node.epoch, None, cause)
+    async def _redeem(self, request: ConnectRequest, id: ConnectionId) -> _Redeemed:
+        """Redeem the presented token, and decide where the connection begins."""
+        node = self._node
+        event_id = EventId.parse(request.last_event_id) if request.last_event_id else None
+        presented = Presented(
+            event_id,
+            is_unreadable=bool(request.last_event_id) and event_id is None,
+            has_token=bool(request.reconnect_token),
+        )
+        token = request.reconnect_token or (event_id.token if event_id else None)
+        if token is None:
+            if presented:
+                self._count_refused(request, id, "malformed")
+            return _Redeemed(None, None, resume_point(presented, None, node.log.head))
+        redemption = await node.broker.tokens.redeem(token, request.user, id)
+        session = redemption.session
+        if redemption.status is not RedeemStatus.ACCEPTED or session is None:
+            self._count_refused(request, id, redemption.status.value)
+            return _Redeemed(None, None, resume_point(presented, None, node.log.head))
+        if redemption.taken_over is not None:
+            old = node.take_over(redemption.taken_over)
+            if old is not None:  # it is here, so its position is known
+                last = old.last_session()
+                session = replace(session, position=last.position, acknowledged=last.acknowledged)
+        head = await self._head_for(event_id)
+        return _Redeemed(session, redemption.token, resume_point(presented, session, head))
 
-    def _refused(self, hello: ConnectRequest, id: ConnectionId, why: str) -> None:
+    async def _head_for(self, event_id: EventId | None) -> Head:
+        """Return a head that can judge `event_id`.
+
+        An id up to the position of this node needs no call of the broker. One beyond it may come
+        from a node that is farther, so the log itself decides.
+        """
+        head = self._node.log.head
+        is_known = (
+            event_id is not None
+            and event_id.epoch == head.epoch
+            and event_id.cursor.highest <= head.offset
+        )
+        return head if is_known else await self._node.broker.head()
+
+    def _count_refused(self, request: ConnectRequest, id: ConnectionId, detail: str) -> None:
         self._node.counters.tokens_refused += 1
-        self._node.note(AuditAction.TOKEN_REFUSED, hello.user, id, hello.transport, why)
+        self._node.audit.record(
+            AuditAction.TOKEN_REFUSED, request.user, id, request.transport, detail
+        )
 
-    def _position(
-        self, start: _Start, event_id: EventId | None, head: Head, hello: ConnectRequest
-    ) -> None:
-        """Decide where an accepted session goes on."""
-        session, at = start.session, start.session.position
-        if event_id is not None:
-            at = Position(event_id.epoch, event_id.cursor)
-        if at is None:
-            start.cause = GapCause.UNKNOWN
-            return
-        end = head.offset if at.epoch == head.epoch else head.forks.get(at.epoch)
-        if end is None:
-            start.cause = GapCause.RESTART if event_id is not None else GapCause.UNKNOWN
-        elif at.cursor.highest <= end:
-            start.cursor = at.cursor
-            if event_id is None and (not session.acknowledged or hello.last_event_id):
-                start.cause = GapCause.UNKNOWN
-        elif at.epoch != head.epoch:
-            start.cursor, start.cause = at.cursor.capped_at(end), GapCause.FAILOVER
-        else:
-            start.cause = GapCause.UNKNOWN
-        if end is not None and at.epoch != head.epoch:
-            # What was subscribed at the end that was lost is so from there.
-            held = session.subscriptions.items()
-            session.subscriptions = {topic: min(since, end) for topic, since in held}
+    # -- subscriptions ---------------------------------------------------------------------------
 
-    # -- subscriptions, by the rights of now -----------------------------------------------------
-
-    async def _open(
-        self, hello: ConnectRequest, topics: tuple[str, ...], id: ConnectionId, start: _Start
-    ) -> Outbox:
-        node, session = self._node, start.session
+    async def _prepare(
+        self,
+        request: ConnectRequest,
+        topics: tuple[str, ...],
+        id: ConnectionId,
+        redeemed: _Redeemed,
+    ) -> _Prepared:
+        """Authorize the subscriptions, save the session, and summarize the log before it."""
+        node, tokens = self._node, self._node.broker.tokens
+        session, token, point = redeemed.session, redeemed.token, redeemed.point
         wanted: Iterable[str] = topics
-        if start.returns:
-            requested, polls = frozenset(topics), hello.transport == "poll"
-            if not topics or (requested == session.requested and not polls):
-                # The same request again, as a browser repeats it: whatever was subscribed since.
+        if session is None:
+            session = Session(request.user, requested=_requested(topics))
+        else:
+            requested = frozenset(topics)
+            repeats = requested == session.requested and request.transport != LONG_POLL
+            if not topics or repeats:
+                # A browser repeats its URL, whatever was subscribed since: go on with that.
                 wanted = [*session.subscriptions, *session.refused]
             else:
-                session.requested = requested
-        summary = await self._settle(hello, wanted, start)
-        while start.rights != node.rights:  # some were withdrawn while we asked
-            summary = await self._settle(hello, wanted, start)
-        # From here to the return nothing waits.
-        node.check_open()
-        if start.epoch != node.epoch:
-            raise _not_now("the log is another one by now")
-        if id not in node.admitting:
-            raise Refused("unauthorized", "logged out", status=401, close_code=4401)
-        if session.connection != id:
-            raise Refused("taken_over", "another has the session", status=503, close_code=4003)
-        session.acknowledged, session.is_long_poll = False, hello.transport == "poll"
-        cursor = start.cursor or Cursor.at(node.ingested)
-        buffer = PriorityBuffer(node.options.buffer_capacity, max_bytes=node.options.buffer_bytes)
-        behind = _behind(start, summary, node)
-        delivery = Delivery(buffer, cursor, behind=behind, not_before=start.newest)
-        connection = Connection(id, session, delivery, hello.transport, node.monotonic())
-        connection.expires_at = hello.expires_at
-        outbox = Outbox(node, connection, start.token, hello.may_subscribe)
-        if hello.acknowledges:
-            outbox.open_window()
-        outbox.begin(self._first_frame(outbox, start, summary))
-        node.register(outbox, resumed=start.cursor is not None)
-        return outbox
-
-    async def _settle(
-        self, hello: ConnectRequest, wanted: Iterable[str], start: _Start
-    ) -> ReplaySummary:
-        """Decide what the session may have, record it, and see what lies before it."""
-        node, session = self._node, start.session
-        start.rights = node.rights
-        if start.cursor is None:
-            start.epoch = node.epoch
-        allowed, rejected = await self._subscriber.permitted(
-            wanted, hello.may_subscribe, hello.user, hello.transport
-        )
-        if hello.user is not None:
-            allowed.append(USER_TOPIC)
-        subscriptions = dict.fromkeys(allowed, node.ingested)
-        if start.cursor is not None:
+                session = replace(session, requested=requested)
+        if point.since_limit is not None:
+            capped = {
+                t: min(since, point.since_limit) for t, since in session.subscriptions.items()
+            }
+            session = replace(session, subscriptions=capped)
+        while True:
+            version = node.permissions_version
+            epoch = node.log.epoch if point.cursor is None else point.epoch
+            allowed, rejected = await self._subscriptions.authorize(
+                wanted, request.may_subscribe, request.user, request.transport
+            )
+            if request.user is not None:
+                allowed.append(USER_TOPIC)
             held = session.subscriptions
-            start.newest = max([start.cursor.highest, *held.values()])
-            since = max(node.ingested, start.newest)
-            subscriptions = {topic: held.get(topic, since) for topic in allowed}
-        session.subscriptions = subscriptions
-        session.refused = frozenset(rejected) if rejected else NONE_REFUSED
-        await node.broker.tokens.record(session)
-        if start.cursor is None:
-            return _NOTHING_BEFORE
-        summary = await node.broker.summarize(
-            start.epoch, start.cursor, session.subscriptions, session.user
-        )
-        if summary is None:
-            raise _not_now("the log is another one by now")
-        return summary
+            farthest = farthest_offset(point.cursor, held) if point.cursor else OFFSET_ZERO
+            session = replace(
+                session,
+                subscriptions=resumed_subscriptions(
+                    point, held, allowed, node.log.delivered_offset
+                ),
+                refused=frozenset(rejected) if rejected else NONE_REFUSED,
+            )
+            if token is None:
+                token = await tokens.issue(session, id)
+            elif not await tokens.save(id, session):
+                raise Refused(Reason.TAKEN_OVER, "another connection has the session")
+            summary: ReplaySummary | None = NOTHING_TO_REPLAY
+            if point.cursor is not None:
+                summary = await node.broker.summarize(
+                    epoch, point.cursor, session.subscriptions, session.user
+                )
+            if summary is None:
+                raise _unavailable("the log was replaced during the handshake")
+            if version == node.permissions_version:
+                return _Prepared(session, token, epoch, point, farthest, summary)
 
-    def _first_frame(self, outbox: Outbox, start: _Start, summary: ReplaySummary) -> bytes:
-        node, session = self._node, start.session
+    # -- registration ----------------------------------------------------------------------------
+
+    def _register(self, request: ConnectRequest, id: ConnectionId, to: _Prepared) -> Connection:
+        """Create and register the connection. Nothing waits from the first check to the end."""
+        node, point = self._node, to.point
+        node.check_accepting()
+        if to.epoch != node.log.epoch:
+            raise _unavailable("the log was replaced during the handshake")
+        if not node.is_handshake_valid(id):
+            raise Refused(Reason.UNAUTHORIZED, "the user was disconnected")
+        delivered = node.log.delivered_offset
+        buffer = PriorityBuffer(node.options.buffer_capacity, max_bytes=node.options.buffer_bytes)
+        delivery = Delivery(
+            buffer,
+            point.cursor or Cursor.at(delivered),
+            behind=lanes_to_replay(point, to.summary, to.farthest, delivered),
+            not_before=to.farthest,
+        )
+        session = replace(
+            to.session,
+            position=None,
+            acknowledged=False,
+            is_long_poll=request.transport == LONG_POLL,
+        )
+        connection = Connection(
+            node.context,
+            id,
+            session,
+            to.token,
+            delivery,
+            transport=request.transport,
+            acknowledges=request.acknowledges,
+            expires_at=request.expires_at,
+            may_subscribe=request.may_subscribe,
+        )
+        connection.open(self._first_frame(connection, to))
+        node.register(connection, resumed=point.cursor is not None)
+        return connection
+
+    def _first_frame(self, connection: Connection, to: _Prepared) -> bytes:
+        node, session, point, lost = self._node, to.session, to.point, to.summary.lost
         data: dict[str, object] = {
             "session": "fresh",
             "topics": [topic for topic in session.subscriptions if topic != USER_TOPIC],
             "rejected": sorted(session.refused),
             "heartbeatInterval": node.options.heartbeat_interval,
         }
-        if outbox.window is not None:
-            data["window"] = outbox.window.size
-        if start.cursor is not None:
-            data |= {"session": "resumed", "replay": summary.replay}
-        if start.cause is not None:
-            data |= {"session": "gap", "gap": {"cause": start.cause.value, "count": None}}
-        elif summary.lost is not None:
-            gap = {"cause": GapCause.TRIMMED.value, "count": summary.lost.count}
-            data |= {"session": "gap", "gap": gap}
-        now, connection = node.clock(), outbox.connection
-        return frames.established(connection.id, start.token, now, node.resumable_for, data)
+        if connection.window_size is not None:
+            data["window"] = connection.window_size
+        if point.cursor is not None:
+            data |= {"session": "resumed", "replay": to.summary.replay}
+        if point.cause is not None:
+            data |= {"session": "gap", "gap": {"cause": point.cause.value, "count": None}}
+        elif lost is not None:
+            cause = GapCause.TRIMMED.value
+            data |= {"session": "gap", "gap": {"cause": cause, "count": lost.count}}
+        return frames.established(
+            connection.id, to.token, node.clock.time(), node.log.resumable_for, data
+        )
+
+
+class PendingConnection:
+    """A connection for the length of an `async with` block. Its session outlives the block."""
+
+    __slots__ = ("_connection", "_handshake", "_request")
+
+    def __init__(self, handshake: Handshake, request: ConnectRequest) -> None:
+        self._handshake = handshake
+        self._request: ConnectRequest | None = request
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Connection:
+        request, self._request = self._request, None
+        if request is None:
+            raise RuntimeError("a connection is entered once: call connect() again")
+        self._connection = await self._handshake.connect(request)
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._connection is not None
+        await self._handshake.disconnect(self._connection)
 
 
 @lru_cache(maxsize=64)
 def _requested(topics: tuple[str, ...]) -> frozenset[str]:
-    """What clients of one page name is the same, and one set for all."""
+    """Return one set for all clients that request the same topics."""
     return frozenset(topics)
 
 
-def _behind(start: _Start, summary: ReplaySummary, node: Node) -> frozenset[Priority]:
-    """The lanes that have to be read from the log before they are live."""
-    if start.cursor is None:
-        return NO_LANE
-    if summary.through < node.ingested or start.newest > node.ingested:
-        return EVERY_LANE  # more has come since, or the live feed is behind the client
-    return EVERY_LANE - summary.empty
-
-
-def _not_now(detail: str) -> Refused:
+def _unavailable(detail: str) -> Refused:
     """The client may come back in a moment."""
-    return Refused("unavailable", detail, status=503, close_code=CloseReason.FAILED.code)
+    return Refused(Reason.UNAVAILABLE, detail)

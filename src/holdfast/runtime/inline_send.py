@@ -1,10 +1,10 @@
-"""Pipe: one connection's way into its server, for its own task and for the fan-out.
+"""InlineSender: `send` of one connection, for its own task and for the fan-out.
 
-Waking a task so that it calls `send` costs more than what `send` does: nearly always it only
-writes to the server's transport, and ends without waiting. So the fan-out calls it itself, and
-steps its coroutine once. What `send` may rely on is kept: the connection's own task is the
-current one (timeouts and cancel scopes belong to it), and it runs in a context of its own. A
-`send` that does wait is carried on by that task, and one that raises, raises there.
+Waking a task so that it calls `send` costs more than the `send` itself, which nearly always only
+writes to the server's transport and ends without waiting. So the fan-out calls `send` itself and
+steps its coroutine once. Everything that `send` may rely on is kept: the connection's own task is
+the current one (timeouts and cancel scopes belong to it), and `send` runs in a context of its own.
+A `send` that waits is continued by that task, and an exception is raised there.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Any, Protocol, cast
 
 from ..asgi_types import Event, Send
 
-# For those who step coroutines themselves; documented in "Extending" of Python's asyncio.
+# For code that steps coroutines itself; see "Extending" in the documentation of asyncio.
 _enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
 
 
 class FrameEncoder(Protocol):
-    """How frames look on one kind of transport.
+    """The form of frames on one transport.
 
-    A frame is a head, which ends within its event id and is the same for all connections, and a
-    tail with the connection's token.
+    A frame is a prefix, which ends within its event id and is the same for all connections, and a
+    suffix with the connection's token.
     """
 
     peer_lost: tuple[type[Exception], ...]
-    """What servers raise from `send` when the client has gone."""
+    """The exceptions that servers raise from `send` when the client has gone."""
 
-    def head(self, body: bytes, id: str) -> Any:
-        """A frame up to the end of `id`, which may be the beginning of one."""
+    def prefix(self, body: bytes, id: str) -> Any:
+        """Return a frame up to the end of `id`, which may be the beginning of an event id."""
         ...
 
-    def tail(self, token: str) -> Any:
-        """The end of every frame."""
+    def suffix(self, token: str) -> Any:
+        """Return the end of every frame of the connection with that token."""
         ...
 
-    def common(self, heads: Sequence[Any]) -> Any:
-        """What several frames have in common, ready for `events`."""
+    def join(self, prefixes: Sequence[Any]) -> Any:
+        """Return the common part of several frames, ready for `events`."""
         ...
 
-    def events(self, common: Any, tail: Any) -> Sequence[Event]:
-        """The ASGI events that send those frames, each with its tail: one, or one for each."""
+    def events(self, joined: Any, suffix: Any) -> Sequence[Event]:
+        """Return the ASGI events that send those frames, each with its suffix."""
         ...
 
 
@@ -54,10 +54,10 @@ class PeerLost(Exception):
 
 
 class InlineSender:
-    """`send` of one connection. The task that makes it is the one that owns it.
+    """`send` of one connection. The task that creates the sender owns it.
 
-    Invariants (tests/runtime/test_inline_send.py): events are sent whole and in order, whoever
-    sends them; while `is_busy`, only the owner goes on.
+    Invariants (tests/runtime/test_inline_send.py): events are sent whole and in order, whichever
+    side sends them; while `is_busy`, only the owner continues.
     """
 
     __slots__ = (
@@ -65,17 +65,17 @@ class InlineSender:
         "_error",
         "_loop",
         "_send",
+        "_suffix",
         "_task",
         "_waiting",
-        "tail",
-        "wire",
+        "encoder",
     )
 
-    def __init__(self, send: Send, wire: FrameEncoder, token: str) -> None:
+    def __init__(self, send: Send, encoder: FrameEncoder, token: str) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self.wire = wire
-        self.tail = wire.tail(token)
+        self.encoder = encoder
+        self._suffix = encoder.suffix(token)
         self._send = send
         self._task = task
         self._loop = task.get_loop()
@@ -85,24 +85,25 @@ class InlineSender:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the owner has something to finish, or an error to raise."""
+        """True if the owner must call `finish`: a `send` waits, or has raised."""
         return self._waiting is not None or self._error is not None
 
-    def send_nowait(self, common: Any) -> int | None:
-        """Send frames on the spot, from outside any task; `None` if that was all.
+    def send_nowait(self, joined: Any) -> int | None:
+        """Send frames from outside the owner's task.
 
-        Otherwise the owner has to finish what waits, or to raise what was raised, and so many
-        events after that one have not been sent.
+        Returns `None` if the server took all of them. Otherwise one `send` waits or has raised,
+        the owner must call `finish`, and the result is the number of events after that one, which
+        were not sent.
         """
-        loop, task, begin, send = self._loop, self._task, self._context.run, self._send
+        loop, task, run, send = self._loop, self._task, self._context.run, self._send
         events: Sequence[Event] = ()
         number = 0
         try:
-            events = self.wire.events(common, self.tail)
+            events = self.encoder.events(joined, self._suffix)
             for number, event in enumerate(events, 1):
                 _enter(loop, task)
                 try:
-                    waiting = begin(_begin, send, event)
+                    waiting = run(_step, send, event)
                 finally:
                     _leave(loop, task)
                 if waiting is not None:
@@ -114,38 +115,46 @@ class InlineSender:
         return None
 
     async def send(self, event: Event) -> None:
-        """Send an event in the owner's task; raises `PeerLost`."""
+        """Send an event in the owner's task.
+
+        Raises:
+            PeerLost: the client has gone.
+        """
         try:
             await self._send(event)
-        except self.wire.peer_lost as error:
+        except self.encoder.peer_lost as error:
             raise PeerLost from error
 
     async def finish(self) -> None:
-        """Carry on what was begun on the spot; raises `PeerLost`."""
+        """Continue the `send` that `send_nowait` began, or raise its exception.
+
+        Raises:
+            PeerLost: the client has gone.
+        """
         try:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
             if self._waiting is not None:
                 (coroutine, waits_for), self._waiting = self._waiting, None
-                await _go_on(self._context, coroutine, waits_for)
-        except self.wire.peer_lost as error:
+                await _resume_coroutine(self._context, coroutine, waits_for)
+        except self.encoder.peer_lost as error:
             raise PeerLost from error
 
     def close(self) -> None:
-        """The connection is over: what was begun is given up."""
+        """Abandon a `send` that has begun, because the connection is over."""
         if self._waiting is not None:
             (coroutine, _), self._waiting = self._waiting, None
-            with suppress(RuntimeError):  # it waits for something even now
+            with suppress(RuntimeError):  # the coroutine waits again while it is being closed
                 self._context.run(coroutine.close)
 
 
-def _begin(send: Send, event: Event) -> tuple[Coroutine[Any, Any, None], Any] | None:
-    """Call `send` and step it once; what is left of it, and what it waits for, if it waits."""
+def _step(send: Send, event: Event) -> tuple[Coroutine[Any, Any, None], Any] | None:
+    """Call `send` and step it once. If it waits, return its coroutine and what it waits for."""
     awaitable = send(event)
     coroutine = cast(
         "Coroutine[Any, Any, None]",
-        awaitable if type(awaitable) is types.CoroutineType else _awaiting(awaitable),
+        awaitable if type(awaitable) is types.CoroutineType else _as_coroutine(awaitable),
     )
     try:
         return coroutine, coroutine.send(None)
@@ -153,15 +162,15 @@ def _begin(send: Send, event: Event) -> tuple[Coroutine[Any, Any, None], Any] | 
         return None
 
 
-async def _awaiting(awaitable: Awaitable[None]) -> None:
-    await awaitable  # granian's are no coroutines
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable  # the awaitables of granian are not coroutines
 
 
 @types.coroutine
-def _go_on(
+def _resume_coroutine(
     context: contextvars.Context, coroutine: Coroutine[Any, Any, None], waits_for: Any
 ) -> Generator[Any, Any, None]:
-    """Run a coroutine to its end that was stepped once, and now waits for `is_ahead_of`."""
+    """Run a coroutine to its end that was stepped once and now waits for `waits_for`."""
     while True:
         try:
             try:

@@ -1,26 +1,33 @@
-"""Lifecycle: owns the tasks of a node, from start to stop; a task that dies fails everyone."""
+"""One run of a Broadcaster: its node and its tasks, from start to stop.
+
+A task of its own owns everything that runs, so a Broadcaster can be started in one task and
+stopped in another. A background task that dies ends all connections.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
-from ..brokers.protocol import Head
-from ..core.connection import CloseReason
-from ..errors import BroadcasterFailed, NotRunning, WrongThread
-from .presence import PresenceReporter
-
-if TYPE_CHECKING:
-    from .node import Node
-    from .periodic import PeriodicSource, Publish
-    from .presence import PresenceHook
+from ..brokers.protocol import Broker
+from ..core.presence import LocalPresence
+from ..errors import BrokerUnavailable, OutcomeUnknown
+from ..reasons import Reason
+from .audit import AuditHook, AuditTrail
+from .clock import Clock
+from .handshake import Handshake
+from .node import Node
+from .options import Options
+from .periodic import PeriodicSource, Publish
+from .presence import PresenceHook, PresenceReporter
+from .signals import DrainAtSignal
+from .subscriptions import SubscriptionControl
 
 _logger = logging.getLogger("holdfast")
 
@@ -28,13 +35,10 @@ DRAIN_TIMEOUT = 1.5
 """Seconds that a drain waits for streams to end."""
 
 Task = Callable[[], Awaitable[None]]
-P = ParamSpec("P")
-T = TypeVar("T")
-Call = Callable[P, Coroutine[Any, Any, T]]
 
 
 class BroadcasterState(Enum):
-    """Where a Broadcaster is in its life; it only moves down, but may be started again."""
+    """The phase of a Broadcaster's life. A closed one can be started again."""
 
     NEW = "new"
     RUNNING = "running"
@@ -43,156 +47,222 @@ class BroadcasterState(Enum):
     CLOSED = "closed"
 
 
-class Lifecycle:
-    """The task group of a node, and the event loop that it belongs to.
+class BroadcasterRun:
+    """The node, the tasks and the event loop of one run.
 
-    Invariants (tests/runtime/test_lifecycle.py): every task runs between `start` and `stop`,
-    and none outlives it, however often the owner is cancelled; after a task has died, every
-    connection ends and `check_running` raises.
+    Invariants (tests/runtime/test_lifecycle.py): every task runs between `start` and `stop`, and
+    none outlives the run, however often the owner is cancelled; after a background task has died,
+    every connection ends, and `failure` has the cause.
+
+    Args:
+        broker: the log, which the run starts and closes.
+        options: the options of the Broadcaster.
+        time: returns seconds since the Unix epoch.
+        audit: the application's audit hook.
+        presence: True, or a hook, to keep account of the present users.
+        publish: publishes the results of periodic sources.
     """
 
-    def __init__(self, node: Node, publish: Publish, presence_hook: PresenceHook | None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        options: Options,
+        *,
+        time: Callable[[], float],
+        audit: AuditHook | None,
+        presence: bool | PresenceHook,
+        publish: Publish,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.clock = Clock(time, self.loop.time)
         self.state = BroadcasterState.NEW
-        self._node = node
+        self.failure: Exception | None = None
+        self._broker = broker
+        self._options = options
+        self._audit = audit
+        self._presence = presence
         self._publish = publish
-        self._presence_hook = presence_hook
-        self._reporter: PresenceReporter | None = None
         self._sources: list[PeriodicSource] = []
-        node.on_listeners = self._listeners_changed
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: TaskGroup | None = None
-        self._failure: Exception | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._stop_requested = asyncio.Event()
+        self._signals = DrainAtSignal(self.begin_drain)
         self._started_at = 0.0
 
-    @property
-    def uptime(self) -> float:
-        """Seconds since the start, 0 while not running."""
-        return self._node.monotonic() - self._started_at if self._tasks is not None else 0.0
-
-    async def start(self) -> None:
-        """Start the broker, then the tasks; raises `NotRunning` when that is done."""
-        if self._tasks is not None:
-            raise NotRunning("this Broadcaster is running already: enter it once, in one lifespan")
-        self._loop = asyncio.get_running_loop()
-        self._node.monotonic = self._loop.time
-        self._failure = None
-        await self._node.broker.start()
+    async def start(self, sources: Iterable[PeriodicSource]) -> None:
+        """Start the broker, then the tasks. A cancelled or failed start leaves nothing behind."""
+        self._sources = list(sources)
+        started = self.loop.create_future()
+        self._owner = self.loop.create_task(self._own(started), name="holdfast broadcaster")
         try:
-            self._node.begin(await self._node.broker.head())
+            await asyncio.wait([self._owner, started], return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._node.broker.close()
+            self._owner.cancel()
+            await _finish(self._owner)
             raise
-        self._started_at = self._node.monotonic()
-        self._tasks = await anyio.create_task_group().__aenter__()
-        self.state = BroadcasterState.RUNNING
-        upkeep = self._node.upkeep
-        tasks: list[Task] = [self._follow, upkeep.heartbeats, upkeep.sweeps]
-        tasks += [self._run_of(source) for source in self._sources]
-        if (local := self._node.registry.attendance) is not None:
-            local.schedule_full_sync()  # the store does not have the members of an earlier run
-            store = self._node.broker.presence
-            self._reporter = PresenceReporter(
-                store, local, self._presence_hook, self._node.monotonic
+        if self._owner.done():
+            started.cancel()
+            self._owner.result()
+
+    async def stop(self) -> None:
+        """Drain, end all tasks and close the broker. A cancellation does not cut this short."""
+        self._stop_requested.set()
+        await _finish(self._owner)
+        if not self._owner.cancelled():
+            self._owner.result()
+
+    async def _own(self, started: asyncio.Future[None]) -> None:
+        """Own the run, from start to stop."""
+        await self._broker.start()
+        try:
+            head = await self._broker.head()
+            local = LocalPresence() if self._presence else None
+            audit = AuditTrail(self._audit, self.clock.time)
+            self.node = Node(
+                self._broker,
+                self._options,
+                self.clock,
+                audit,
+                head,
+                presence=local,
+                on_subscribed=self._on_subscribed,
             )
-            tasks.append(self._reporter.run)
-        for task in tasks:
-            self._tasks.start_soon(self._watch, task)
+            self.subscriptions = SubscriptionControl(self.node)
+            self.handshake = Handshake(self.node, self.subscriptions)
+            reporter = self._make_reporter(local)
+            remove_callback = self._broker.on_availability(self.node.set_reachable)
+            try:
+                async with anyio.create_task_group() as self._tasks:
+                    self._start_tasks(self._tasks, reporter)
+                    if not started.done():
+                        started.set_result(None)
+                    try:
+                        await self._stop_requested.wait()
+                    finally:
+                        failure = await self._wind_down(reporter)
+                        self._tasks.cancel_scope.cancel()
+                if failure is not None:
+                    raise failure  # out here, where no task group wraps it
+            finally:
+                self._tasks = None
+                self.state = BroadcasterState.CLOSED
+                remove_callback()
+                with anyio.CancelScope(shield=True):
+                    await self.node.wait_background()
+        finally:
+            self._signals.remove()
+            with anyio.CancelScope(shield=True):
+                await self._broker.close()
+
+    def _make_reporter(self, local: LocalPresence | None) -> PresenceReporter | None:
+        if local is None:
+            return None
+        hook = None if isinstance(self._presence, bool) else self._presence
+        return PresenceReporter(self._broker.presence, local, hook, self.clock.monotonic)
+
+    def _start_tasks(self, tasks: anyio.abc.TaskGroup, reporter: PresenceReporter | None) -> None:
+        self._started_at = self.clock.monotonic()
+        self.state = BroadcasterState.RUNNING
+        for task in (self._follow, self.node.timers.run, self._sweep):
+            tasks.start_soon(self._supervise, task)
+        if reporter is not None:
+            tasks.start_soon(self._supervise, reporter.run)
+        for source in self._sources:
+            self._start_source(tasks, source)
+        if self._options.drain_at_signal:
+            self._signals.install()
 
     def add_source(self, source: PeriodicSource) -> None:
-        """Run it from now on, or from the start on, whenever that is."""
+        """Run a periodic source from now on."""
         self._sources = [known for known in self._sources if not known.is_cancelled]
         self._sources.append(source)
         if self._tasks is not None:
-            self._tasks.start_soon(self._watch, self._run_of(source))
+            self._start_source(self._tasks, source)
 
-    async def stop(self) -> None:
-        """Drain, end all tasks, close the broker; a cancellation does not cut it short."""
-        tasks = self._tasks
-        assert tasks is not None
+    def _start_source(self, tasks: anyio.abc.TaskGroup, source: PeriodicSource) -> None:
+        run = partial(
+            source.run, self._publish, self.node.registry.has_listeners, self._count_source_error
+        )
+        tasks.start_soon(self._supervise, run)
+
+    def _count_source_error(self) -> None:
+        self.node.counters.source_errors += 1
+
+    def _on_subscribed(self) -> None:
+        for source in self._sources:
+            source.listeners_changed()
+
+    async def _wind_down(self, reporter: PresenceReporter | None) -> Exception | None:
+        """End the connections and the presence; return the exception of what failed."""
         try:
             with anyio.CancelScope(shield=True):
-                await self.drain()
-                if self._reporter is not None:
-                    await self._reporter.stop()  # while its hook can still publish
-                await self._node.finish()
-        finally:
-            self._tasks = None
-            tasks.cancel_scope.cancel()
-            try:
-                await tasks.__aexit__(None, None, None)
-            finally:
-                self.state = BroadcasterState.CLOSED
-                with anyio.CancelScope(shield=True):
-                    await self._node.finish()  # what the tasks began at their end
-                    await self._node.broker.close()
+                await self.drain(DRAIN_TIMEOUT)
+                if reporter is not None:
+                    await reporter.stop()  # its hook may still publish
+                await self.node.wait_background()
+        except Exception as error:
+            return error
+        return None
+
+    # -- while it runs -------------------------------------------------------------------------
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start, 0 before the start and after the end."""
+        return 0.0 if self._tasks is None else self.clock.monotonic() - self._started_at
 
     def begin_drain(self) -> None:
-        """Let nobody in any more and tell every connection to end."""
+        """Accept no connections any more, and close all."""
         if self.state is BroadcasterState.RUNNING:
             self.state = BroadcasterState.DRAINING
-        self._node.is_open = False
-        self._node.close_all(CloseReason.DRAIN)
+        self.node.close_all(Reason.DRAIN)
 
-    async def drain(self, within: float = DRAIN_TIMEOUT) -> bool:
-        """`begin_drain`, then wait up to `within` seconds; whether all connections ended."""
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109
+        """`begin_drain`, then wait up to `timeout` seconds. True if all connections ended."""
         self.begin_drain()
         try:
-            async with asyncio.timeout(within):
-                while self._node.outboxes:
-                    self._node.emptied.clear()
-                    await self._node.emptied.wait()
+            async with asyncio.timeout(timeout):
+                await self.node.wait_empty()
         except TimeoutError:
             return False
         return True
 
-    def check_running(self) -> None:
-        """Raise unless messages can be published and delivered, from where this is called."""
-        if self._failure is not None:
-            raise BroadcasterFailed("a background task died") from self._failure
-        if self._tasks is None:
-            raise NotRunning(
-                "the Broadcaster is not running: serve LiveApp with lifespan on, or use "
-                "`async with broadcaster:` in the lifespan of your framework"
-            )
-        if asyncio._get_running_loop() is not self._loop:
-            raise WrongThread("call this in the Broadcaster's event loop, or publish_from_thread")
-
-    def block_on(
-        self, timeout: float | None, call: Call[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a coroutine function in the event loop, and block this other thread meanwhile."""
-        if self._loop is None or self.state in (BroadcasterState.NEW, BroadcasterState.CLOSED):
-            raise NotRunning("the Broadcaster is not running")
-        if asyncio._get_running_loop() is not None:
-            raise WrongThread("this would block the event loop: await publish instead")
-        return asyncio.run_coroutine_threadsafe(call(*args, **kwargs), self._loop).result(timeout)
-
     async def _follow(self) -> None:
-        """Read the log and fan it out, for ever; all that is published in one tick at once."""
-        node = self._node
+        """Read the log and deliver it, until cancelled. One batch has all messages of a tick."""
+        node = self.node
         while True:
-            node.deliver(await node.broker.follow(Head(node.epoch, node.ingested)))
-            await asyncio.sleep(node.options.flush_interval or 0)
+            node.deliver(await node.broker.follow(node.log.head))
+            await asyncio.sleep(self._options.flush_interval or 0)
 
-    def _run_of(self, source: PeriodicSource) -> Task:
-        has_listeners = self._node.registry.has_listeners
-        return partial(source.run, self._publish, has_listeners, self._count_source_error)
+    async def _sweep(self) -> None:
+        """Let the broker drop everything past its age, until cancelled."""
+        while True:
+            await asyncio.sleep(self._options.cleanup_interval)
+            try:
+                await self._broker.sweep()
+            except (BrokerUnavailable, OutcomeUnknown) as error:
+                _logger.warning("the sweep was skipped: %s", error)
 
-    def _count_source_error(self) -> None:
-        self._node.counters.source_errors += 1
-
-    def _listeners_changed(self) -> None:
-        for source in self._sources:
-            source.listeners_changed()
-
-    async def _watch(self, task: Task) -> None:
-        """Run a task of ours; if it dies, fail everyone who waits for it."""
+    async def _supervise(self, task: Task) -> None:
+        """Run a background task. If it dies, close every connection."""
         try:
             await task()
         except Exception as error:
-            self._failure = error
+            self.failure = error
             self.state = BroadcasterState.FAILED
-            _logger.exception("a task of the Broadcaster died; all connections are closed")
-            self._node.is_open = False
-            self._node.close_all(CloseReason.FAILED)
+            _logger.exception("a background task of the Broadcaster died; closing all connections")
+            self.node.close_all(Reason.FAILED)
+
+
+async def _finish(task: asyncio.Task[None]) -> None:
+    """Wait for the end of `task`, and only then let a cancellation through."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        with contextlib.suppress(asyncio.CancelledError):
+            task.exception()
+        raise cancelled

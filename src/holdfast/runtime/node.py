@@ -1,289 +1,301 @@
-"""Node: this process's part of the system: its connections, and how far it has delivered.
+"""Node: the connections of one process, and how far they were offered the log.
 
-Everything here is synchronous, of one event loop, and complete when it returns.
+A node is built for one run of a Broadcaster. Everything here is synchronous, belongs to one event
+loop, and is complete when it returns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
-from ..brokers.protocol import Batch, Broker, Head
-from ..core.connection import CloseReason, Connection, Event, State
-from ..core.cursor import Epoch
-from ..core.log.pages import DirectPage, PageRequest
-from ..core.message import OFFSET_ZERO, Gap, UserId
+from ..brokers.protocol import Batch, Broker
+from ..core.cursor import Head
+from ..core.message import OFFSET_ZERO, UserId
+from ..core.presence import LocalPresence
 from ..core.registry import ConnectionRegistry
-from ..core.tokens import ConnectionId, Position, Session
-from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
+from ..core.tokens import ConnectionId, Session
+from ..errors import Refused
+from ..reasons import Reason
 from . import frames
-from .audit import AuditAction, AuditEvent, AuditHook
-from .connection import Outbox
+from .audit import AuditAction, AuditTrail
+from .background import BackgroundTasks
+from .clock import Clock
+from .connection import Connection, ConnectionContext
+from .delivered_log import DeliveredLog
 from .fanout import FanOut
 from .options import Options
-from .statistics import Counters
+from .statistics import ConnectionStatistics, Counters, Statistics
 from .timers import ConnectionTimers
 
 _logger = logging.getLogger("holdfast")
 
-AGAIN = 0.5
-"""Seconds until a page is asked for again that could not be read."""
-
 
 class Node:
-    """The connections of this process and their outboxes.
+    """The connections of this process.
 
-    `registry` holds the connections that take part in the fan-out, `outboxes` also those that were
-    told to end and whose transport has not returned.
+    `registry` has the connections that take part in the fan-out; `connections` also those that
+    are closing and whose transport has not returned.
 
-    Invariants (tests/runtime/test_node.py): every connection of `registry` has an outbox; one
-    that has left the fan-out keeps the cursor that it had then; between the first and the last
-    offer of a batch nothing waits, and `ingested` moves to its end before any outbox can look.
+    Invariants (tests/runtime/test_node.py): every registered connection is in `connections`; a
+    connection that has left the fan-out keeps the cursor that it had then; nothing waits between
+    the first and the last offer of a batch, and the delivered offset moves to the end of the batch
+    before any connection takes from it.
+
+    Args:
+        broker: the log.
+        options: the options of the Broadcaster.
+        clock: the clocks of this run.
+        audit: receives security-relevant events.
+        head: the end of the log, from which the node begins to deliver.
+        presence: receives which users are on which topics, `None` if presence is off.
+        on_subscribed: called after a connection subscribed.
     """
 
     def __init__(
-        self, broker: Broker, options: Options, clock: Callable[[], float], audit: AuditHook | None
+        self,
+        broker: Broker,
+        options: Options,
+        clock: Clock,
+        audit: AuditTrail,
+        head: Head,
+        *,
+        presence: LocalPresence | None = None,
+        on_subscribed: Callable[[], None] = lambda: None,
     ) -> None:
         self.broker = broker
         self.options = options
         self.clock = clock
-        self.monotonic: Callable[[], float] = time.monotonic
-        """Seconds of the event loop's clock; the lifecycle sets it."""
-        self.registry = ConnectionRegistry(options.connection_limits())
+        self.audit = audit
         self.counters = Counters()
-        self.outboxes: dict[Connection, Outbox] = {}
-        self.epoch = Epoch("")
-        self.ingested = OFFSET_ZERO
-        """The offset up to which the live feed has been fanned out."""
-        self.is_open = False
-        """Whether connections may begin."""
-        self.admitting: dict[ConnectionId, UserId | None] = {}
-        """Who is being let in; whoever is taken out meanwhile does not get in."""
-        self.rights = 0
-        """Counts how often rights were withdrawn: what was asked before does not hold."""
-        self.is_reachable = True
-        """Whether the broker answers; while it does not, nothing is delivered."""
-        broker.on_availability(self._reachable)
-        self.emptied = asyncio.Event()
-        """Set whenever the last connection has gone."""
-        self.on_listeners: Callable[[], None] = lambda: None
-        """Called when somebody subscribed."""
-        self._audit = audit
-        self.upkeep = ConnectionTimers(self)
-        self._fan_out = FanOut(self)
-        self._ahead: set[Outbox] = set()
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self.log = DeliveredLog(broker, head)
+        self.timers = ConnectionTimers(clock.monotonic)
+        self.context = ConnectionContext(options, clock, self.log, self.timers)
+        self.registry = ConnectionRegistry[Connection](
+            options.connection_limits(), presence=presence
+        )
+        self.on_subscribed = on_subscribed
+        self.permissions_version = 0
+        """Counts how often rights were withdrawn. An answer from before is void."""
+        self._connections: dict[Connection, None] = {}
+        self._handshakes: dict[ConnectionId, UserId | None] = {}
+        self._waiting_for_log: set[Connection] = set()
+        self._no_connections = asyncio.Event()
+        self._background = BackgroundTasks()
+        self._fan_out = FanOut(self.registry, self.log, clock)
+        self._is_accepting = True
+        self._is_reachable = True
 
-    def begin(self, head: Head) -> None:
-        """Start to deliver what follows `head`."""
-        self.epoch, self.ingested = head.epoch, head.offset
-        self.emptied = asyncio.Event()
-        self._fan_out = FanOut(self)  # of this loop, if another one ran before
-        self.is_open = True
+    @property
+    def connections(self) -> Collection[Connection]:
+        """All connections, oldest first, including those that are closing."""
+        return self._connections.keys()
 
-    def check_open(self, *, takes_over: bool = False) -> None:
-        """Raise `Refused` unless one more connection may begin, or take the place of another."""
-        if not self.is_open:
-            raise Refused("drain", "shutting down", status=503, close_code=1012)
-        if self.registry.is_full and not takes_over:
-            raise Refused("over_capacity", "no more connections", status=503, close_code=4006)
+    # -- admission -----------------------------------------------------------------------------
 
-    # -- fan-out -------------------------------------------------------------------------------
+    @property
+    def is_accepting(self) -> bool:
+        """True while new connections may begin."""
+        return self._is_accepting
+
+    def check_accepting(self, *, replaces: bool = False) -> None:
+        """Raise `Refused` unless one more connection may begin, or replace another."""
+        if not self._is_accepting:
+            raise Refused(Reason.DRAIN, "the server is shutting down")
+        if self.registry.is_full and not replaces:
+            raise Refused(Reason.OVER_CAPACITY, "the server has no room for more connections")
+
+    def begin_handshake(self, id: ConnectionId, user: UserId | None) -> None:
+        """Note that a connection of `user` is about to begin."""
+        self._handshakes[id] = user
+
+    def end_handshake(self, id: ConnectionId) -> None:
+        """Note that the handshake is over, whether or not it succeeded."""
+        self._handshakes.pop(id, None)
+
+    def is_handshake_valid(self, id: ConnectionId) -> bool:
+        """Return False if the user was disconnected meanwhile."""
+        return id in self._handshakes
+
+    def abort_handshakes(self, user: UserId) -> None:
+        """Make all handshakes of `user` invalid."""
+        for id in [id for id, other in self._handshakes.items() if other == user]:
+            del self._handshakes[id]
+
+    # -- delivery ------------------------------------------------------------------------------
 
     def deliver(self, batch: Batch) -> None:
-        """Offer each message to whoever may have it; see to it that they get it."""
-        if batch.head.epoch != self.epoch:
-            # Another log: everybody comes back, and is told what became of the old one. How far
-            # they have come in that one must not move with this node any more.
-            for outbox in list(self.outboxes.values()):
-                self.end(outbox, CloseReason.FAILED)
-            self.epoch, self.ingested = batch.head.epoch, batch.head.offset
+        """Offer each message to the connections that may have it."""
+        if batch.head.epoch != self.log.epoch:
+            # The log was replaced. Close all connections, so that clients resume in the new log.
+            # Their cursors must not move with this node any more.
+            for connection in list(self._connections):
+                self.end(connection, Reason.FAILED)
+            self.log.advance(batch.head)
             return
         if batch.truncated:
-            for connection, outbox in self.outboxes.items():
-                connection.delivery.rewind(self.ingested)
-                outbox.wake()
+            for connection in self._connections:
+                connection.delivery.rewind(self.log.delivered_offset)
+                connection.wake()
         else:
             self._fan_out.offer(batch.messages)
-        self.ingested = batch.head.offset
-        if self._ahead:
-            self._wake_those_ahead()
+        self.log.advance(batch.head)
+        if self._waiting_for_log:
+            self._wake_caught_up()
 
-    def _wake_those_ahead(self) -> None:
-        """Go on with clients that had seen more than this node; now it may have come as far."""
-        for outbox in list(self._ahead):
-            if not outbox.connection.delivery.is_ahead_of(self.ingested):
-                self._ahead.discard(outbox)
-                outbox.wake()
+    def _wake_caught_up(self) -> None:
+        """Wake connections whose clients had seen more than this node, which has caught up."""
+        for connection in list(self._waiting_for_log):
+            if not connection.delivery.is_ahead_of(self.log.delivered_offset):
+                self._waiting_for_log.discard(connection)
+                connection.wake()
 
-    async def read_page(
-        self, connection: Connection, request: PageRequest, room: int
-    ) -> DirectPage | None:
-        """Fill a lane that catches up with its next page, by the subscriptions of now.
+    def set_reachable(self, is_reachable: bool) -> None:
+        """Report to every client whether published messages can reach it."""
+        self._is_reachable = is_reachable
+        if not is_reachable:
+            _logger.warning("the broker does not answer; nothing is delivered until it does")
+        for connection in list(self._connections):
+            self._report_reachable(connection)
 
-        Returns what is to be handed over at once (`Delivery.fill`).
-        """
-        subscriptions = connection.subscriptions
-        try:
-            page = await self.broker.read(self.epoch, request, subscriptions, connection.user)
-        except (BrokerUnavailable, OutcomeUnknown):
-            await asyncio.sleep(AGAIN)  # the client has been told `degraded`, and waits
-            return None
-        if connection.state is not State.OPEN:  # it was told to end, and gets nothing more
-            return None
-        if subscriptions is not connection.subscriptions:  # it has what is no longer allowed
-            return None
-        if page is None:  # the log is gone, as everybody will be told at once
-            self.end(self.outboxes[connection], CloseReason.FAILED)
-            return None
-        return connection.delivery.fill(request, page, self.ingested, room=room)
+    def _report_reachable(self, connection: Connection) -> None:
+        kind = "recovered" if self._is_reachable else "degraded"
+        connection.put_control(frames.control(kind, self.clock.time()))
 
-    # -- who is here ---------------------------------------------------------------------------
+    # -- connections ---------------------------------------------------------------------------
 
-    def register(self, outbox: Outbox, *, resumed: bool) -> None:
-        """From here on the fan-out knows the connection; the user's excess ones are closed."""
-        connection = outbox.connection
+    def register(self, connection: Connection, *, resumed: bool) -> None:
+        """Add a connection to the fan-out, and close the ones that it replaces."""
         for old in self.registry.add(connection):
-            self.end(self.outboxes[old], CloseReason.REPLACED)
-        self.outboxes[connection] = outbox
-        if connection.delivery.is_ahead_of(self.ingested):
-            self._ahead.add(outbox)
+            self.end(old, Reason.REPLACED)
+        self._connections[connection] = None
+        self._no_connections.clear()
+        if connection.delivery.is_ahead_of(self.log.delivered_offset):
+            self._waiting_for_log.add(connection)
         self.counters.opened += 1
         self.counters.resumed += resumed
-        self.note_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
-        self.upkeep.watch(outbox)
-        if not self.is_reachable:
-            self._tell_reachable(outbox)
-        self.on_listeners()
+        self.audit_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
+        if not self._is_reachable:
+            self._report_reachable(connection)
+        self.on_subscribed()
 
-    def unregister(self, outbox: Outbox) -> None:
-        """The connection is over; doing it again changes nothing."""
-        connection, session = outbox.connection, outbox.connection.session
-        connection.handle(Event.FINISHED)
-        outbox.wake()
-        self._ahead.discard(outbox)
-        if session.connection == connection.id and not session.acknowledged:
-            session.position = Position(outbox.epoch, outbox.cursor())
+    def unregister(self, connection: Connection) -> Session:
+        """Remove a connection whose transport has returned, and return the session to keep."""
+        connection.finish()
+        session = connection.last_session()
         self._leave_fan_out(connection)
-        if self.outboxes.pop(connection, None) is not None:
+        if connection in self._connections:
+            del self._connections[connection]
             reason = connection.close_reason
-            self.upkeep.forget(outbox)
-            detail = reason.text if reason else "the client left"
-            self.note_connection(AuditAction.DISCONNECTED, connection, detail)
-        if not outbox.accounted:
-            outbox.accounted = True
-            self.counters.add_account(connection, outbox)
-        if not self.outboxes:
-            self.emptied.set()
+            detail = reason.word if reason else "the client left"
+            self.audit_connection(AuditAction.DISCONNECTED, connection, detail)
+            connection.count_into(self.counters)
+        if not self._connections:
+            self._no_connections.set()
+        return session
 
-    async def detach(self, session: Session, id: ConnectionId) -> None:
-        """Give a session back to the tokens, whatever happens to the caller."""
+    def take_over(self, id: ConnectionId) -> Connection | None:
+        """End the connection whose session a new connection has; return it if it is here."""
+        connection = self.registry.get(id)
+        if connection is not None:
+            self.audit_connection(AuditAction.TAKEN_OVER, connection, "")
+            self.end(connection, Reason.TAKEN_OVER)
+        return connection
+
+    def end(self, connection: Connection, reason: Reason) -> None:
+        """Take a connection out of the fan-out at once, and close it."""
+        self._leave_fan_out(connection)
+        connection.close(reason)
+
+    def _leave_fan_out(self, connection: Connection) -> None:
+        """Offer nothing more, so the cursor must not move with the node any more."""
+        self._waiting_for_log.discard(connection)
+        self.registry.remove(connection)
+        connection.delivery.rewind(self.log.delivered_offset)
+
+    def close_all(self, reason: Reason) -> None:
+        """Accept no connections any more, and close all."""
+        self._is_accepting = False
+        for connection in self._connections:
+            connection.close(reason)
+
+    async def wait_empty(self) -> None:
+        """Wait until there is no connection."""
+        if self._connections:
+            await self._no_connections.wait()
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    async def detach(self, id: ConnectionId, session: Session | None) -> None:
+        """Give the session of a connection back to the store, even if the caller is cancelled."""
         try:
-            await self.broker.tokens.detach(session, id)
+            await self.broker.tokens.detach(id, session)
         except asyncio.CancelledError:
-            self.run_to_end(self.broker.tokens.detach(session, id))  # again changes nothing
+            self.spawn(self.broker.tokens.detach(id, session))  # a second detach changes nothing
             raise
 
     def abandon(self, id: ConnectionId) -> None:
-        """Give back whatever session a connection that is not to be may have got."""
-        self.run_to_end(self.broker.tokens.abandon(id))
+        """Give back the session that a failed handshake may have got, without waiting."""
+        self.spawn(self.broker.tokens.detach(id, None))
 
-    def run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what must come to its end, though the client that it is for may be gone."""
-        task = asyncio.ensure_future(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` in a background task that survives the cancellation of the caller."""
+        self._background.spawn(work, "detach session")
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("what had to come to its end did not", exc_info=error)
+    async def wait_background(self) -> None:
+        """Wait for all background tasks."""
+        await self._background.wait()
 
-    async def finish(self) -> None:
-        """Wait for all that was started."""
-        while self._under_way:
-            await asyncio.wait(list(self._under_way))
+    # -- audit and statistics ------------------------------------------------------------------
 
-    def outbox_of(self, id: str) -> Outbox | None:
-        """The outbox of a connection that takes part in the fan-out."""
-        connection = self.registry.get(id)
-        return None if connection is None else self.outboxes[connection]
+    def audit_connection(self, action: AuditAction, connection: Connection, detail: str) -> None:
+        """Record an audit event about a connection."""
+        user, transport = connection.user, connection.transport
+        self.audit.record(action, user, connection.id, transport, detail)
 
-    def take_over(self, id: ConnectionId) -> None:
-        """A newcomer has the session of this connection, which the client no longer uses."""
-        outbox = self.outbox_of(id)
-        if outbox is not None:
-            self.note_connection(AuditAction.TAKEN_OVER, outbox.connection, "")
-            self.end(outbox, CloseReason.TAKEN_OVER)
-
-    def end(self, outbox: Outbox, reason: CloseReason) -> None:
-        """Take a connection out of the fan-out at once, and tell it to end."""
-        self._leave_fan_out(outbox.connection)
-        outbox.close(reason)
-
-    def _leave_fan_out(self, connection: Connection) -> None:
-        """Nothing is offered any more, so the cursor must not move with the node any more."""
-        self.registry.remove(connection)
-        connection.delivery.rewind(self.ingested)
-
-    def close_all(self, reason: CloseReason) -> None:
-        """Tell every connection to end."""
-        for outbox in self.outboxes.values():
-            outbox.close(reason)
-
-    def _reachable(self, is_reachable: bool) -> None:
-        """Tell every client whether what is published can reach it."""
-        self.is_reachable = is_reachable
-        if not is_reachable:
-            _logger.warning("the broker does not answer; nothing is delivered until it does")
-        for outbox in list(self.outboxes.values()):
-            self._tell_reachable(outbox)
-
-    def _tell_reachable(self, outbox: Outbox) -> None:
-        kind = "recovered" if self.is_reachable else "degraded"
-        outbox.put(frames.control(kind, self.clock()))
-
-    # -- counting and telling ------------------------------------------------------------------
-
-    def count_gap(self, entry: Gap) -> None:
-        """A gap frame goes out."""
-        self.counters.gaps += 1
-        self.counters.lost += entry.count or 0
-
-    @property
-    def resumable_for(self) -> float:
-        """For how many seconds a resume can work if a connection were cut now."""
-        lifetime, age = self.broker.token_lifetime, self.broker.history_age
-        return lifetime if age is None else min(lifetime, age)
-
-    def note(
-        self,
-        action: AuditAction,
-        user: str | None = None,
-        connection: str | None = None,
-        transport: str | None = None,
-        detail: str = "",
-    ) -> None:
-        """Tell the audit hook, if there is one."""
-        if self._audit is None:
-            return
-        event = AuditEvent(
-            action=action,
-            at=self.clock(),
-            user=user,
-            connection=connection,
-            transport=transport,
-            detail=detail,
+    def statistics(self, state: str, uptime: float) -> Statistics:
+        """Return a snapshot. Costs time in proportion to the connections."""
+        total = replace(self.counters)
+        for connection in self._connections:
+            connection.count_into(total)
+        transports = Counter(connection.transport for connection in self._connections)
+        return Statistics(
+            state=state,
+            reachable=self._is_reachable,
+            uptime=uptime,
+            position=self.log.delivered_offset,
+            connections=len(self.registry),
+            users=self.registry.users,
+            transports=dict(transports),
+            **asdict(total),
         )
-        try:
-            self._audit(event)
-        except Exception:
-            _logger.exception("the audit hook failed on %s", action.value)
 
-    def note_connection(self, action: AuditAction, connection: Connection, detail: str) -> None:
-        """The same, about a connection."""
-        if self._audit is not None:
-            self.note(action, connection.user, connection.id, connection.transport, detail)
+    def connection_statistics(
+        self, transport: str | None, limit: int | None
+    ) -> list[ConnectionStatistics]:
+        """Return a snapshot of each connection (of one transport), the oldest `limit` of them."""
+        found = (
+            connection
+            for connection in self._connections
+            if transport is None or connection.transport == transport
+        )
+        return [connection.statistics() for connection in islice(found, limit)]
+
+
+def statistics_at_rest(state: str) -> Statistics:
+    """Return the snapshot of a Broadcaster that is not running."""
+    return Statistics(
+        state=state,
+        reachable=False,
+        uptime=0.0,
+        position=OFFSET_ZERO,
+        connections=0,
+        users=0,
+        transports={},
+        **asdict(Counters()),
+    )

@@ -1,10 +1,9 @@
-"""The options of a Broadcaster, and what makes them impossible."""
+"""The options of a Broadcaster, with their defaults and their checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
 
 from ..brokers.memory import MemoryBroker
 from ..brokers.protocol import Broker
@@ -14,44 +13,36 @@ from ..core.registry import ConnectionLimits
 from ..core.tokens import TokenLimits
 from ..core.validation import check_number
 from ..errors import ConfigurationError
+from .publishing import MAX_MESSAGE_BYTES
 
-MAX_MESSAGE_BYTES = 1024 * 1024
-"""Bytes of one encoded frame: the least that the ASGI servers take over WebSocket (daphne)."""
-
-
-class OptionsDict(TypedDict, total=False):
-    """The keyword arguments of `Broadcaster`; `Options` describes them."""
-
-    buffer_capacity: int
-    buffer_bytes: int
-    max_message_bytes: int
-    history_limit: int
-    history_age: float
-    history_bytes: int
-    token_lifetime: float
-    token_grace: float
-    heartbeat_interval: float | None
-    idle_timeout: float | None
-    send_timeout: float | None
-    window_bytes: int | None
-    cleanup_interval: float
-    flush_interval: float | None
-    max_connections: int
-    max_connections_per_user: int
-    max_topics: int
+_COUNTS = (
+    "buffer_capacity",
+    "buffer_bytes",
+    "max_message_bytes",
+    "max_connections",
+    "max_connections_per_user",
+    "max_topics",
+)
+_SECONDS_OR_NONE = (
+    "token_lifetime",
+    "heartbeat_interval",
+    "idle_timeout",
+    "send_timeout",
+    "flush_interval",
+    "history_age",
+)
+_OF_THE_MEMORY_BROKER = (
+    "history_limit",
+    "history_age",
+    "history_bytes",
+    "token_lifetime",
+    "token_grace",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Seconds as floats, sizes in bytes or messages, `None` means off.
-
-    `buffer_*` bound what waits for one connection. `heartbeat_interval`: how long a connection
-    may be silent; `idle_timeout`: how long a client may give no sign of life; `send_timeout`: how
-    long one send, or an acknowledgement, may take; `window_bytes`: how much may be unacknowledged
-    at the most, by a client that acknowledges; `cleanup_interval`: between sweeps;
-    `flush_interval`: the least time between two fan-outs. `history_*` (per topic and lane) and
-    `token_*` configure the memory broker, and cannot be given beside a `broker`.
-    """
+    """The options that `Broadcaster` documents. The defaults stand here only."""
 
     buffer_capacity: int = DEFAULT_CAPACITY
     buffer_bytes: int = DEFAULT_MAX_BYTES
@@ -70,25 +61,12 @@ class Options:
     max_connections: int = 20_000
     max_connections_per_user: int = 20
     max_topics: int = 200
+    drain_at_signal: bool = True
 
     def __post_init__(self) -> None:
-        for name in (
-            "buffer_capacity",
-            "buffer_bytes",
-            "max_message_bytes",
-            "max_connections",
-            "max_connections_per_user",
-            "max_topics",
-        ):
+        for name in _COUNTS:
             check_number(name, getattr(self, name), whole=True)
-        for name in (
-            "token_lifetime",
-            "heartbeat_interval",
-            "idle_timeout",
-            "send_timeout",
-            "flush_interval",
-            "history_age",
-        ):
+        for name in _SECONDS_OR_NONE:
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
         check_number("cleanup_interval", self.cleanup_interval)
@@ -106,16 +84,20 @@ class Options:
             )
 
     def broker(self, given: Broker | None, clock: Callable[[], float]) -> Broker:
-        """The broker that was given, or one in memory; raises `ConfigurationError`."""
+        """Return the broker that was given, or a MemoryBroker.
+
+        Raises:
+            ConfigurationError: an option of the memory broker stands beside another broker.
+        """
         if given is None:
             return MemoryBroker(
                 retention=self._retention(), tokens=self._token_limits(), clock=clock
             )
-        names = ("history_limit", "history_age", "history_bytes", "token_lifetime", "token_grace")
-        misplaced = [name for name in names if getattr(self, name) is not None]
+        misplaced = [name for name in _OF_THE_MEMORY_BROKER if getattr(self, name) is not None]
         if misplaced:
-            what = ", ".join(misplaced)
-            raise ConfigurationError(f"{what}: give this to the broker, not beside it")
+            raise ConfigurationError(
+                f"{', '.join(misplaced)}: pass this to the broker, in retention= or tokens="
+            )
         return given
 
     def _retention(self) -> Retention:
@@ -134,9 +116,12 @@ class Options:
         )
 
     def connection_limits(self) -> ConnectionLimits:
-        """For the registry."""
+        """Return the limits for the registry."""
         return ConnectionLimits(
             total=self.max_connections,
             per_user=self.max_connections_per_user,
             topics=self.max_topics,
         )
+
+
+DEFAULTS = Options()

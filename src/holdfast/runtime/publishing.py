@@ -1,44 +1,66 @@
-"""What `publish` takes, checked and encoded before anything is queued."""
+"""The arguments of `publish`, checked and encoded before anything is queued."""
 
 from __future__ import annotations
 
 from typing import TypedDict
 
-from ..brokers.protocol import Draft
-from ..core.message import Priority, UserId
+from typing_extensions import Unpack
+
+from ..core.message import Draft, Priority, UserId
 from ..core.topics import USER_TOPIC, check_topic
-from ..core.validation import is_number
+from ..core.validation import check_keywords, is_number
 from ..errors import MessageTooLarge, PublishError
 from . import frames
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""Bytes of one encoded frame: the smallest limit of an ASGI server for WebSocket (daphne)."""
 
 MAX_KEY_BYTES = 200
 
 
 class PublishOptions(TypedDict, total=False):
-    """The keyword arguments of `Broadcaster.publish`, which describes them."""
+    """The keyword arguments of every `publish`.
+
+    priority: `Priority.NORMAL` by default. A higher priority overtakes all lower ones.
+    key: the message supersedes pending messages of the same topic, addressee and key. At most
+        200 bytes.
+    ttl: seconds after which the message is no longer delivered; `None` for no limit.
+    to_user: only this user's subscribers get the message.
+    idempotency_key: a second publish with the same key returns the offset of the first, and
+        publishes nothing. At most 200 bytes.
+    """
 
     priority: Priority
     key: str | None
     ttl: float | None
+    to_user: str | None
     idempotency_key: str | None
 
 
-def make_draft(
-    topic: str,
-    data: object,
-    *,
-    priority: Priority = Priority.NORMAL,
-    key: str | None = None,
-    ttl: float | None = None,
-    to_user: str | None = None,
-    idempotency_key: str | None = None,
-    now: float,
-    max_bytes: int,
-) -> Draft:
-    """A message ready for the broker; raises `PublishError`.
+_KNOWN = frozenset(PublishOptions.__annotations__)
 
-    The data is encoded here, once: what happens to the object afterwards is of no consequence.
+
+def make_draft(
+    topic: str, data: object, *, now: float, max_bytes: int, **options: Unpack[PublishOptions]
+) -> Draft:
+    """Return a message for the broker. A later change of the object `data` has no effect on it.
+
+    Args:
+        topic: a topic name, not a pattern; `$user` only with `to_user`.
+        data: anything that `json.dumps` accepts.
+        now: seconds since the Unix epoch.
+        max_bytes: the limit of the encoded frame.
+        options: see `PublishOptions`.
+
+    Raises:
+        PublishError: an argument cannot be published.
+        TypeError: an option does not exist.
     """
+    if not options.keys() <= _KNOWN:
+        check_keywords("publish", options, _KNOWN)
+    priority, to_user = options.get("priority", Priority.NORMAL), options.get("to_user")
+    key, ttl = options.get("key"), options.get("ttl")
+    idempotency_key = options.get("idempotency_key")
     if not (topic == USER_TOPIC and to_user is not None):
         check_topic(topic)
     if not isinstance(priority, Priority):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -1,27 +1,24 @@
-"""Snapshots of what a Broadcaster does, frozen and ready for JSON."""
+"""Snapshots of a Broadcaster and its connections, frozen and ready for JSON."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
 
-from ..core.connection import Connection
 from ..core.delivery.buffer import BufferStatistics
-
-if TYPE_CHECKING:
-    from .connection import Outbox
-    from .node import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatistics:
-    """One connection.
+    """A snapshot of one connection.
 
-    `age` and `idle` are in seconds; `frames_sent` counts frames given to the server, which does
-    not mean that they arrived; `unacknowledged` is in bytes, `None` for a client that does not
-    acknowledge.
+    Attributes:
+        age: seconds since the connection began.
+        idle: seconds since the last sign of life from the client.
+        topics: the number of subscriptions, including the personal topic.
+        live: True if all lanes are fed by the live feed; False while one reads the log.
+        frames_sent: frames that the server took, which does not prove that they arrived.
+        bytes_sent: the bytes of their bodies.
+        unacknowledged: bytes, `None` for a client that does not acknowledge.
     """
 
     connection_id: str
@@ -37,14 +34,23 @@ class ConnectionStatistics:
     unacknowledged: int | None
     buffer: BufferStatistics
 
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as JSON-able values."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """A Broadcaster as it stands. Counts are since it started.
+    """A snapshot of a Broadcaster. Counts begin at its start.
 
-    `reachable`: whether the broker answers; `frames_sent` counts frames given to servers;
-    `evicted` are messages that left a buffer to be read again from history; `gaps` are gap frames
-    sent, `lost` the messages those counted.
+    Attributes:
+        reachable: True if the broker answers.
+        uptime: seconds since the start.
+        position: the offset up to which this node has delivered the log.
+        frames_sent: frames that servers took, which does not prove that they arrived.
+        evicted: messages that left a buffer, to be read again from the log.
+        gaps: gap frames that were sent.
+        lost: messages that those gaps counted.
     """
 
     state: str
@@ -68,13 +74,13 @@ class Statistics:
     source_errors: int
 
     def as_dict(self) -> dict[str, object]:
-        """The fields as JSON-able values."""
+        """Return the fields as JSON-able values."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Counters:
-    """What a node counts as it goes; the accounts of closed connections are added at the end."""
+    """The counts of a node since its start. A connection is added when it ends."""
 
     opened: int = 0
     resumed: int = 0
@@ -89,61 +95,20 @@ class Counters:
     lost: int = 0
     source_errors: int = 0
 
-    def add_account(self, connection: Connection, outbox: Outbox) -> None:
-        """Add the account of a connection."""
-        account = connection.delivery.buffer.statistics()
-        self.conflated += account.conflated
-        self.expired += account.expired
-        self.evicted += account.evicted
-        self.frames_sent += outbox.frames_sent
-        self.bytes_sent += outbox.bytes_sent
-
-
-def of_connection(outbox: Outbox, now: float) -> ConnectionStatistics:
-    """A snapshot of one connection at `now` (monotonic seconds)."""
-    connection = outbox.connection
-    return ConnectionStatistics(
-        connection_id=connection.id,
-        user=connection.user,
-        transport=connection.transport,
-        state=connection.state.value,
-        age=now - connection.opened_at,
-        idle=now - connection.last_seen,
-        topics=len(connection.subscriptions),
-        live=connection.delivery.is_live,
-        frames_sent=outbox.frames_sent,
-        bytes_sent=outbox.bytes_sent,
-        unacknowledged=None if outbox.window is None else outbox.window.unacknowledged,
-        buffer=connection.delivery.buffer.statistics(),
-    )
-
-
-def of_connections(
-    node: Node, transport: str | None, limit: int | None
-) -> list[ConnectionStatistics]:
-    """A snapshot of every connection (of one transport), the oldest `limit` of them."""
-    now = node.monotonic()
-    outboxes = (
-        outbox
-        for connection, outbox in node.outboxes.items()
-        if transport is None or connection.transport == transport
-    )
-    return [of_connection(outbox, now) for outbox in islice(outboxes, limit)]
-
-
-def of_node(node: Node, state: str, uptime: float) -> Statistics:
-    """A snapshot of a node: its counters, and the accounts of those that are connected."""
-    total = replace(node.counters)
-    for connection, outbox in node.outboxes.items():
-        total.add_account(connection, outbox)
-    transports = Counter(connection.transport for connection in node.outboxes)
-    return Statistics(
-        state=state,
-        reachable=node.is_reachable,
-        uptime=uptime,
-        position=node.ingested,
-        connections=len(node.registry),
-        users=node.registry.users,
-        transports=dict(transports),
-        **asdict(total),
-    )
+    def add(
+        self,
+        *,
+        frames_sent: int,
+        bytes_sent: int,
+        gaps: int,
+        lost: int,
+        buffer: BufferStatistics,
+    ) -> None:
+        """Add the counts of one connection."""
+        self.frames_sent += frames_sent
+        self.bytes_sent += bytes_sent
+        self.gaps += gaps
+        self.lost += lost
+        self.conflated += buffer.conflated
+        self.expired += buffer.expired
+        self.evicted += buffer.evicted

@@ -1,145 +1,93 @@
-"""Heartbeats and deadlines of all connections, and the sweeps, from one task.
+"""ConnectionTimers: the deadlines of all connections, in one heap and one task.
 
-A timer per connection would cost more than one heap: each outbox is looked at when its nearest
-deadline comes, and says when to look again.
+One heap costs less than a timer per connection: 20,000 timers would be cancelled and made again
+at every send. A connection is checked at its nearest deadline, and returns the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
-import random
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
-from ..core.connection import CloseReason, State
 from ..core.tokens import ConnectionId
-from ..errors import BrokerUnavailable, OutcomeUnknown
-from . import frames
 
-if TYPE_CHECKING:
-    from .connection import Outbox
-    from .node import Node
+STALL = 0.5
+"""Seconds by which the event loop is late when something has blocked it."""
 
-_logger = logging.getLogger("holdfast")
+MAX_PAUSE = 30.0
+"""Seconds until a connection without any deadline is checked again."""
 
-JITTER = 0.25
-"""The part of a heartbeat interval by which each one may come earlier."""
+MIN_PAUSE = 0.01
+"""Seconds between two checks of one connection, at least."""
 
-CLOSING_TIMEOUT = 1.0
-"""Seconds that a send may take when the connection is to end."""
 
-STALLED = 0.5
-"""Seconds by which the loop is late when something has held it up."""
+class Timed(Protocol):
+    """An object with deadlines."""
 
-LOOK_AGAIN = 30.0
-"""Seconds until a connection without any deadline is looked at again."""
+    @property
+    def id(self) -> ConnectionId:
+        """The key of the object."""
+        ...
+
+    def check_deadlines(self, now: float) -> float | None:
+        """Act on the deadlines that have passed; return the next one, `None` when it is over."""
+        ...
 
 
 class ConnectionTimers:
-    """Looks after the outboxes that it was given, until they are closed."""
+    """Checks each object that was added, until it is removed.
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._options = node.options
-        self._outboxes: dict[ConnectionId, Outbox] = {}
-        self._due: list[tuple[float, ConnectionId]] = []
+    `monotonic` returns seconds of the event loop's clock.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._timed: dict[ConnectionId, Timed] = {}
+        self._deadlines: list[tuple[float, ConnectionId]] = []
         self._changed = asyncio.Event()
-        self._random = random.Random()  # noqa: S311 - jitter
 
-    def watch(self, outbox: Outbox) -> None:
-        """Look after `outbox` from now on."""
-        self._outboxes[outbox.connection.id] = outbox
-        self._schedule(outbox, outbox.connection.opened_at)
+    def add(self, timed: Timed, deadline: float) -> None:
+        """Check `timed` from `deadline` on."""
+        self._timed[timed.id] = timed
+        self._push(deadline, timed.id)
 
-    def forget(self, outbox: Outbox) -> None:
-        """It is over; only its id stays here until its deadline would have come."""
-        self._outboxes.pop(outbox.connection.id, None)
+    def remove(self, timed: Timed) -> None:
+        """Stop checking. Only the id stays here, until its deadline would have come."""
+        self._timed.pop(timed.id, None)
 
-    def hurry(self, outbox: Outbox) -> None:
-        """Look at it again soon, because it was told to end."""
-        self._push(outbox, self._node.monotonic() + CLOSING_TIMEOUT)
+    def expedite(self, timed: Timed, deadline: float) -> None:
+        """Check `timed` at `deadline` already, because its deadlines have changed."""
+        if timed.id in self._timed:
+            self._push(deadline, timed.id)
 
-    async def heartbeats(self) -> None:
-        """Run for ever: heartbeats, send deadlines, idle clients, expired credentials."""
-        self._changed = asyncio.Event()  # of this loop, if another one ran before
+    async def run(self) -> None:
+        """Check connections at their deadlines, until cancelled."""
         while True:
-            now = self._node.monotonic()
-            while self._due and self._due[0][0] <= now:
-                outbox = self._outboxes.get(heapq.heappop(self._due)[1])
-                if outbox is not None and outbox.connection.state is not State.CLOSED:
-                    self.look_at(outbox, now)
-                    self._schedule(outbox, now)
+            now = self._monotonic()
+            self._check_due(now)
             self._changed.clear()
-            pause = max(self._due[0][0] - now if self._due else LOOK_AGAIN, 0.01)
+            pause = max(self._deadlines[0][0] - now if self._deadlines else MAX_PAUSE, MIN_PAUSE)
             try:
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
             except TimeoutError:
                 pass
-            if self._node.monotonic() > now + pause + STALLED:
-                # Nobody could be heard: what has come meanwhile is read before anyone is judged.
-                await asyncio.sleep(STALLED)
+            if self._monotonic() > now + pause + STALL:
+                # The event loop was blocked. Pending input must be processed before deadlines
+                # are checked, or every client would seem to be idle.
+                await asyncio.sleep(STALL)
 
-    async def sweeps(self) -> None:
-        """Run for ever: let the broker drop what is past its age."""
-        while True:
-            await asyncio.sleep(self._options.cleanup_interval)
-            try:
-                await self._node.broker.sweep()
-            except (BrokerUnavailable, OutcomeUnknown) as error:
-                _logger.warning("nothing was swept this time: %s", error)
+    def _check_due(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            timed = self._timed.get(heapq.heappop(self._deadlines)[1])
+            if timed is not None:
+                deadline = timed.check_deadlines(now)
+                if deadline is not None:
+                    self._push(max(deadline, now + MIN_PAUSE), timed.id)
 
-    def look_at(self, outbox: Outbox, now: float) -> None:
-        """Do what is due for one connection."""
-        connection, keep = outbox.connection, self._options
-        if connection.state is not State.CLOSING:
-            if connection.expires_at is not None and connection.expires_at <= self._node.clock():
-                outbox.close(CloseReason.EXPIRED)
-            elif keep.idle_timeout is not None and connection.last_seen + keep.idle_timeout <= now:
-                outbox.close(CloseReason.IDLE)
-        if outbox.blocked_since is not None:
-            limit = CLOSING_TIMEOUT if connection.state is State.CLOSING else keep.send_timeout
-            if limit is not None and outbox.blocked_since + limit <= now:
-                outbox.close(CloseReason.SLOW)
-                outbox.lost()
-                outbox.abort()
-        elif connection.state is State.OPEN:
-            if self._is_unanswered(outbox, now):
-                outbox.close(CloseReason.SLOW)
-            elif self._is_silent(outbox, now):
-                outbox.put(frames.control("heartbeat", self._node.clock()))
-
-    def _is_unanswered(self, outbox: Outbox, now: float) -> bool:
-        """Whether the client has let the window stay full for too long."""
-        window, limit = outbox.window, self._options.send_timeout
-        if window is None or limit is None or window.room:
-            return False
-        return window.waiting_since is not None and window.waiting_since + limit <= now
-
-    def _is_silent(self, outbox: Outbox, now: float) -> bool:
-        interval = self._options.heartbeat_interval
-        return interval is not None and now - outbox.last_sent >= interval * (1 - JITTER)
-
-    def _schedule(self, outbox: Outbox, now: float) -> None:
-        if outbox.connection.state is State.CLOSING:
-            self._push(outbox, now + CLOSING_TIMEOUT)
-            return
-        connection, keep = outbox.connection, self._options
-        deadlines = [now + LOOK_AGAIN]
-        if keep.heartbeat_interval is not None:
-            pause = keep.heartbeat_interval * (1 - JITTER * self._random.random())
-            next_one = outbox.last_sent + pause
-            deadlines.append(next_one if next_one > now else now + pause)
-        if connection.expires_at is not None:
-            deadlines.append(now + connection.expires_at - self._node.clock())
-        if keep.idle_timeout is not None:
-            deadlines.append(connection.last_seen + keep.idle_timeout)
-        if keep.send_timeout is not None:
-            deadlines.append((outbox.blocked_since or now) + keep.send_timeout)
-        self._push(outbox, max(min(deadlines), now + 0.01))
-
-    def _push(self, outbox: Outbox, due: float) -> None:
-        if not self._due or due < self._due[0][0]:
+    def _push(self, deadline: float, id: ConnectionId) -> None:
+        if not self._deadlines or deadline < self._deadlines[0][0]:
             self._changed.set()
-        heapq.heappush(self._due, (due, outbox.connection.id))
+        heapq.heappush(self._deadlines, (deadline, id))

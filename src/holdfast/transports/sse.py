@@ -1,7 +1,7 @@
-"""Server-Sent Events: one connection's frames as an event stream.
+"""Server-Sent Events: the frames of one connection as an event stream.
 
-The format is WHATWG HTML, section 9.2 ("Server-sent events"). Every frame has `data` on one line
-and `id` as its last field, so that a frame cut in half moves no parser past a message.
+The format is that of WHATWG HTML, section 9.2 ("Server-sent events"). Every frame has `data` on
+one line and `id` as its last field, so a frame that is cut in half moves no parser past a message.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import suppress
 import anyio
 
 from ..asgi_types import Event, Receive, Scope, Send
-from ..core.connection import CloseReason, State
-from ..runtime.connection import Outbox
+from ..reasons import Reason
+from ..runtime.connection import Connection
 from ..runtime.frames import Frame
 from ..runtime.inline_send import InlineSender, PeerLost
-from .duplex import FINISH_TIMEOUT, DuplexScope, until_gone
+from .duplex import FINISH_TIMEOUT, DuplexScope, until_disconnect
 
 _logger = logging.getLogger("holdfast")
 
@@ -29,100 +29,111 @@ HEADERS: tuple[Header, ...] = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-"""What every event stream is answered with."""
+"""The response headers of every event stream."""
 
-RETRY = (1.0, 3.0)
-"""Seconds between which `retry` is drawn for each stream, so that clients do not return at once
-together. Never 0: with that, Chromium reconnects in a loop without a pause."""
-
+RETRY_RANGE = (1.0, 3.0)
+"""Seconds between which `retry` is drawn for each stream, so that clients do not all return at
+once. Never 0, because Chromium then reconnects in a loop without a pause."""
 
 _EVENT = b"data: %b\nid: %b"
 _END = b"\n\n"
 
 
-class _EventStream:
-    """The `FrameEncoder` of event streams: everything that goes out at once is one body event."""
+class _EventStreamEncoder:
+    """The `FrameEncoder` of event streams: all frames that are sent at once are one body event."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
-    def head(self, body: bytes, id: str) -> bytes:
+    def prefix(self, body: bytes, id: str) -> bytes:
         return _EVENT % (body, id.encode("ascii"))
 
-    def tail(self, token: str) -> bytes:
+    def suffix(self, token: str) -> bytes:
         return token.encode("ascii") + _END
 
-    def common(self, heads: Sequence[bytes]) -> tuple[bytes, ...]:
-        return (*heads, b"")
+    def join(self, prefixes: Sequence[bytes]) -> tuple[bytes, ...]:
+        return (*prefixes, b"")
 
-    def events(self, common: tuple[bytes, ...], tail: bytes) -> tuple[Event]:
-        return (_body(tail.join(common)),)
+    def events(self, joined: tuple[bytes, ...], suffix: bytes) -> tuple[Event]:
+        return (_body(suffix.join(joined)),)
 
 
 def _body(body: bytes) -> Event:
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-_WIRE = _EventStream()
+_ENCODER = _EventStreamEncoder()
 
 
 def encode(frames: Iterable[Frame]) -> bytes:
-    """The frames as one chunk of the event stream."""
+    """Return the frames as one chunk of the event stream."""
     return _END.join([*[_EVENT % (body, id.encode("ascii")) for body, id in frames], b""])
 
 
-def headers(scope: Scope, *, token: str | None = None) -> list[Header]:
-    """The response headers of an event stream; `token` goes into `X-Reconnect-Token`."""
+def headers(scope: Scope, *, reconnect_token: str | None = None) -> list[Header]:
+    """Return the response headers; the token goes into `X-Reconnect-Token`."""
     out = [*HEADERS]
-    if token is not None:
-        out.append((b"x-reconnect-token", token.encode("ascii")))
+    if reconnect_token is not None:
+        out.append((b"x-reconnect-token", reconnect_token.encode("ascii")))
     if scope.get("http_version") == "1.1":
         out.append((b"connection", b"keep-alive"))
     return out
 
 
 async def serve(
-    outbox: Outbox, scope: Scope, receive: Receive, send: Send, *, extra: Iterable[Header] = ()
+    connection: Connection,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    extra_headers: Iterable[Header] = (),
 ) -> None:
-    """Answer an ASGI `http` request with the stream of `outbox`, until either side ends it.
+    """Answer an ASGI `http` request with the stream of `connection`, until either side ends it.
 
-    Cancellation ends the stream; it leaves nothing open.
+    Args:
+        connection: from `Broadcaster.connect`.
+        scope: the ASGI scope of the request.
+        receive: the ASGI receive callable.
+        send: the ASGI send callable.
+        extra_headers: further response headers, such as those of CORS.
+
+    Cancellation: ends the stream, and leaves nothing open.
     """
-    pipe = InlineSender(send, _WIRE, outbox.token)
-    async with DuplexScope(outbox, until_gone(receive, outbox)):
+    sender = InlineSender(send, _ENCODER, connection.token)
+    async with DuplexScope(connection, until_disconnect(receive, connection)):
         try:
-            await _begin(outbox, send, [*headers(scope, token=outbox.token), *extra])
-            outbox.pipe = pipe
-            while (frames := await outbox.next()) is not None:
-                await pipe.send(_body(encode(frames)))
-                del frames  # the next may be a long time coming
-                outbox.sent()
-            if outbox.connection.state is not State.CLOSED:  # somebody is still there
+            start = [*headers(scope, reconnect_token=connection.token), *extra_headers]
+            await _begin(connection, send, start)
+            connection.attach_sender(sender)
+            while (frames := await connection.next_frames()) is not None:
+                await sender.send(_body(encode(frames)))
+                del frames  # the next ones may come much later
+                connection.mark_sent()
+            if not connection.is_over:
                 await _finish(send)
         except PeerLost:
-            outbox.lost()
+            connection.mark_lost()
         except Exception:
-            # The broker failed under this connection: the client comes back and is told of it.
-            _logger.exception("a stream ended by an error")
-            outbox.close(CloseReason.FAILED)
+            # The broker failed below this connection. The client resumes.
+            _logger.exception("the event stream of connection %s failed", connection.id)
+            connection.close(Reason.FAILED)
             await _finish(send)
         finally:
-            outbox.pipe = None
-            pipe.close()
+            connection.detach_sender()
 
 
-async def _begin(outbox: Outbox, send: Send, start: list[Header]) -> None:
-    """Send the head of the response, and the first frame with the delay for the next try."""
-    frames = await outbox.next()
-    retry = b"retry: %d\n" % (random.uniform(*RETRY) * 1000)  # noqa: S311 - jitter
+async def _begin(connection: Connection, send: Send, start: list[Header]) -> None:
+    """Send the head of the response, and the first frame with the delay of a reconnect."""
+    frames = await connection.next_frames()
+    retry = b"retry: %d\n" % (random.uniform(*RETRY_RANGE) * 1000)  # noqa: S311 - jitter
     try:
         await send({"type": "http.response.start", "status": 200, "headers": start})
         await send(_body(retry + encode(frames or [])))
     except OSError as error:
         raise PeerLost from error
-    outbox.sent()
+    connection.mark_sent()
 
 
 async def _finish(send: Send) -> None:
-    """End the response cleanly: after an abrupt end, Chromium may lose the last event."""
+    """End the response cleanly, because after an abrupt end Chromium may lose the last event."""
     with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError):
         await send({"type": "http.response.body", "body": b"", "more_body": False})

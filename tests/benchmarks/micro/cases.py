@@ -20,7 +20,7 @@ from holdfast.core.registry import ConnectionLimits, ConnectionRegistry
 from holdfast.core.tokens import ConnectionId, Session, Token, TokenRegistry
 from holdfast.core.topics import TopicIndex
 from tests.benchmarks.micro.timing import Case
-from tests.core.builders import connection, message
+from tests.core.builders import Subscriber, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +171,7 @@ def _tokens(size: int) -> TokenRegistry:
     for number in range(size):
         session = Session(UserId(f"u{number}"))
         registry.issue(token_of(number), session, 0.0, ConnectionId("c"))
-        registry.detach(session, ConnectionId("c"), 0.0)
+        registry.detach(ConnectionId("c"), session, 0.0)
     return registry
 
 
@@ -182,8 +182,8 @@ def _issue(size: int) -> Repeat:
         for _ in times:
             session = Session(UserId("new"))
             registry.issue(token_of(next(numbers)), session, 0.0, ConnectionId("c"))
-            registry.detach(session, ConnectionId("c"), 0.0)
-            registry.forget(UserId("new"))
+            registry.detach(ConnectionId("c"), session, 0.0)
+            registry.drop_user(UserId("new"))
 
     return repeat
 
@@ -199,7 +199,7 @@ def _redeem(size: int) -> Repeat:
             assert answer.session is not None
             assert answer.token is not None
             token = answer.token
-            registry.detach(answer.session, ConnectionId("c"), 0.0)
+            registry.detach(ConnectionId("c"), answer.session, 0.0)
 
     return repeat
 
@@ -226,15 +226,15 @@ def topics() -> Iterator[Case]:
 def connections() -> Iterator[Case]:
     """`add` and `remove` of a connection with ten topics, among so many."""
     for size in SIZES[:-1]:
-        registry = ConnectionRegistry(ConnectionLimits(total=10**6))
+        registry = ConnectionRegistry[Subscriber](ConnectionLimits(total=10**6))
         names = dict.fromkeys((f"t{number}" for number in range(10)), Offset(0))
         for number in range(size):
-            registry.add(connection(f"c{number}", Session(None, dict(names))))
+            registry.add(Subscriber(f"c{number}", None, dict(names)))
         yield Case("ConnectionRegistry add + remove", size, _comes_and_goes(registry, names))
 
 
-def _comes_and_goes(registry: ConnectionRegistry, names: dict[str, Offset]) -> Repeat:
-    one = connection("new", Session(UserId("u"), dict(names)))
+def _comes_and_goes(registry: ConnectionRegistry[Subscriber], names: dict[str, Offset]) -> Repeat:
+    one = Subscriber("new", UserId("u"), dict(names))
 
     def repeat(times: Iterable[int]) -> None:
         for _ in times:

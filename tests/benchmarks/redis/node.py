@@ -25,6 +25,7 @@ from holdfast.core.tokens import ConnectionId, Session
 from holdfast.transports import sse
 from tests.benchmarks.redis.channel import answer
 from tests.benchmarks.redis.worker import percentile
+from tests.support.inside import node_of
 
 SCOPE = {"type": "http", "http_version": "1.1"}
 EVENT_ID = re.compile(rb"\nid: (\S+)\n\n")
@@ -194,7 +195,7 @@ class Node:
     async def reached(self, offset: int) -> dict[str, Any]:
         """Answers when this node has read so far."""
         async with asyncio.timeout(PATIENCE):
-            while self._broadcaster._node.ingested < offset:  # noqa: ASYNC110 - nothing tells
+            while node_of(self._broadcaster).log.delivered_offset < offset:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)
         return {}
 

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from holdfast import Cursor, Priority, Retention
-from holdfast.brokers.protocol import Draft, Head
+from holdfast import Priority, Retention
 from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.cursor import Cursor, Head
 from holdfast.core.log.pages import PageRequest
-from holdfast.core.message import Gap, Message, Offset, UserId
+from holdfast.core.message import Draft, Gap, Message, Offset, UserId
 from tests.brokers.redis.conftest import Start
 from tests.brokers.redis.test_reader import key_of
 

@@ -14,9 +14,9 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from holdfast import ConfigurationError, Priority
-from holdfast.brokers.protocol import Draft
 from holdfast.brokers.redis import RedisBroker, entries, keys, script
 from holdfast.brokers.redis.line import Line
+from holdfast.core.message import Draft
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
 from tests.brokers.redis.conftest import Start
 from tests.support.processes import HOST

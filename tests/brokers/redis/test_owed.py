@@ -7,9 +7,9 @@ import asyncio
 from redis.asyncio import Redis
 
 from holdfast.brokers.redis import RedisBroker
-from holdfast.core.cursor import Cursor, Epoch
+from holdfast.core.cursor import Cursor, Epoch, Position
 from holdfast.core.message import Offset, UserId
-from holdfast.core.tokens import ConnectionId, Position, Session
+from holdfast.core.tokens import ConnectionId, Session
 from tests.support.processes import HOST
 from tests.support.redis_server import RedisServer
 

@@ -34,8 +34,8 @@ async def test_nodes_deliver_what_a_publisher_publishes(
 ) -> None:
     """Every option of publish reaches the client of a node, in the order of the calls."""
     publisher = Publisher(client, hub=hub)
-    async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
-        reader = Reader(outbox)
+    async with broadcaster.connect(user="ann", topics=["t"]) as connection:
+        reader = Reader(connection)
         await reader.hello()
         offsets = await asyncio.gather(*(publisher.publish("t", n) for n in range(300)))
         assert offsets == list(range(1, 301))
@@ -66,8 +66,8 @@ async def test_synchronous_code_publishes_from_threads_and_forks(
             for n in range(50):
                 publisher.publish("t", f"{name}{n}")
 
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
+        async with broadcaster.connect(topics=["t"]) as connection:
+            reader = Reader(connection)
             await reader.hello()
             work("before")
             child = await asyncio.to_thread(_forked, publisher)

@@ -10,11 +10,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from holdfast import Cursor, Priority
-from holdfast.brokers.protocol import Draft, Head
+from holdfast import Priority
 from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.cursor import Cursor, Head
 from holdfast.core.log.pages import PageRequest
-from holdfast.core.message import Gap, Message, Offset
+from holdfast.core.message import Draft, Gap, Message, Offset
 from holdfast.errors import NotRunning
 from tests.brokers.redis.conftest import Start
 from tests.faults.hub import feed_links

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from holdfast import Cursor, MemoryBroker, Priority, Retention
-from holdfast.brokers.protocol import Broker, Draft
+from holdfast import MemoryBroker, Priority, Retention
+from holdfast.brokers.protocol import Broker
 from holdfast.brokers.redis import RedisBroker, keys
+from holdfast.core.cursor import Cursor
 from holdfast.core.log.pages import PageRequest
-from holdfast.core.message import Gap, Message, Offset, UserId
+from holdfast.core.message import Draft, Gap, Message, Offset, UserId
 from tests.support.redis_server import shared_server
 
 ANN = UserId("ann")

@@ -6,10 +6,10 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from holdfast import Cursor
 from holdfast.brokers.redis import keys
+from holdfast.core.cursor import Cursor, Position
 from holdfast.core.message import Offset, UserId
-from holdfast.core.tokens import ConnectionId, Position, RedeemStatus, Session
+from holdfast.core.tokens import ConnectionId, RedeemStatus, Session
 from tests.brokers.redis.conftest import Start
 
 ANN = UserId("ann: a/b {c} é")
@@ -27,7 +27,7 @@ async def test_many_nodes_redeem_one_token_at_once(start: Start) -> None:
                 for n, node in enumerate(nodes)
             )
         )
-        assert {answer.verdict for answer in answers} == {RedeemStatus.ACCEPTED}
+        assert {answer.status for answer in answers} == {RedeemStatus.ACCEPTED}
         assert len({answer.token for answer in answers}) == 15
         assert all(answer.taken_over is None for answer in answers)
         assert all(answer.session and answer.session.user == ANN for answer in answers)

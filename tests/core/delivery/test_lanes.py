@@ -272,7 +272,7 @@ def test_what_could_not_be_handed_over_is_read_again(
     reader.delivery.requeue(passage, handed_over)
     if handed_over < len(passage.steps):
         cursor = reader.delivery.cursor(reader.position)
-        assert passage.steps[handed_over - 1][1].is_within(cursor)
+        assert passage.steps[handed_over - 1][1] <= cursor
     sent = {each.offset: each.key for each, _ in passage.steps[:handed_over]}
     rest = reader.rest(now=1.0)
     assert all(sent[Offset(int(each))] is not None for each in rest if each in sent)

@@ -8,16 +8,17 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from ...core.cursor import MAX_OFFSET, Cursor, Epoch
+from ...core.cursor import MAX_OFFSET, Cursor, Epoch, Head
 from ...core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
 from ...core.log.retention import Retention
-from ...core.message import Offset, UserId
+from ...core.message import Draft, Offset, UserId
 from ...core.tokens import TokenLimits
 from ...core.validation import check_number
 from ...errors import BrokerUnavailable, ConfigurationError
-from ..protocol import Batch, Draft, Head
+from ..protocol import Batch
 from . import entries, keys
 from .archive import Archive
 from .bounded import within
@@ -110,9 +111,10 @@ class RedisBroker:
         """Entries of the feed that were none of ours; they count as lost."""
         return self._reader.skipped
 
-    def on_availability(self, told: Callable[[bool], None]) -> None:
+    def on_availability(self, callback: Callable[[bool], None]) -> Callable[[], None]:
         """See `Broker.on_availability`."""
-        self._watchers.append(told)
+        self._watchers.append(callback)
+        return partial(self._watchers.remove, callback)
 
     async def start(self) -> None:
         """Tell Redis the limits, and begin to follow; raises `BrokerUnavailable`."""

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.cursor import Epoch
-from ...core.message import Message, Offset, Priority, UserId
+from ...core.message import Draft, Message, Offset, Priority, UserId
 from ...core.topics import USER_TOPIC, check_topic
 from ...errors import InvalidTopic
-from ..protocol import Draft
 from .keys import address, parse_address
 from .script import Argument, Operation
 

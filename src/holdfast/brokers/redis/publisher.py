@@ -15,8 +15,7 @@ from typing_extensions import Unpack
 from ...core.message import Offset
 from ...core.topics import USER_TOPIC
 from ...errors import BrokerUnavailable, OutcomeUnknown
-from ...runtime.options import MAX_MESSAGE_BYTES
-from ...runtime.publishing import PublishOptions, make_draft
+from ...runtime.publishing import MAX_MESSAGE_BYTES, PublishOptions, make_draft
 from . import entries, keys, script
 from .broker import check_client
 from .line import REFUSALS, UNREACHABLE, Client, Line
@@ -52,24 +51,21 @@ class Publisher:
         self,
         topic: str,
         data: object,
-        *,
-        to_user: str | None = None,
         **options: Unpack[PublishOptions],
     ) -> Offset:
         """Publish, as `Broadcaster.publish` does; on return every node can read it.
 
         When cancelled, it may have been published.
         """
-        operation = _operation(
-            topic, data, to_user, options, now=self._clock(), max_bytes=self._max_bytes
-        )
+        operation = _operation(topic, data, options, now=self._clock(), max_bytes=self._max_bytes)
         return Offset(await self._line.call(operation))
 
     async def publish_to_user(
         self, user: str, data: object, **options: Unpack[PublishOptions]
     ) -> Offset:
         """Publish to all connections of one user, whatever they subscribe to."""
-        return await self.publish(USER_TOPIC, data, to_user=user, **options)
+        options["to_user"] = user
+        return await self.publish(USER_TOPIC, data, **options)
 
 
 class SyncClient(Protocol):
@@ -107,14 +103,10 @@ class SyncPublisher:
         self,
         topic: str,
         data: object,
-        *,
-        to_user: str | None = None,
         **options: Unpack[PublishOptions],
     ) -> Offset:
         """Publish, and block until every node can read it (see `Publisher.publish`)."""
-        operation = _operation(
-            topic, data, to_user, options, now=self._clock(), max_bytes=self._max_bytes
-        )
+        operation = _operation(topic, data, options, now=self._clock(), max_bytes=self._max_bytes)
         (value,) = self._run(operation).values
         if (why := script.error_of(value)) is not None:
             raise BrokerUnavailable(f"Redis: {why}")
@@ -122,7 +114,8 @@ class SyncPublisher:
 
     def publish_to_user(self, user: str, data: object, **options: Unpack[PublishOptions]) -> Offset:
         """Publish to all connections of one user, whatever they subscribe to."""
-        return self.publish(USER_TOPIC, data, to_user=user, **options)
+        options["to_user"] = user
+        return self.publish(USER_TOPIC, data, **options)
 
     def _run(self, operation: Operation) -> script.Answer:
         arguments = script.call(self._caller, self._clock(), [operation])
@@ -144,11 +137,10 @@ class SyncPublisher:
 def _operation(
     topic: str,
     data: object,
-    to_user: str | None,
     options: PublishOptions,
     *,
     now: float,
     max_bytes: int,
 ) -> Operation:
-    draft = make_draft(topic, data, to_user=to_user, **options, now=now, max_bytes=max_bytes)
+    draft = make_draft(topic, data, now=now, max_bytes=max_bytes, **options)
     return entries.publish(draft)

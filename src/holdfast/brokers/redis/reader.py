@@ -8,12 +8,11 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...core.cursor import Epoch
+from ...core.cursor import Epoch, Head
 from ...core.log.retention import Retention
 from ...core.message import OFFSET_ZERO, Offset
 from ...errors import BrokerUnavailable, OutcomeUnknown
 from ..feed import Feed
-from ..protocol import Head
 from . import entries
 from .bounded import stop, within
 from .line import UNREACHABLE, Client, Line, connection_settings

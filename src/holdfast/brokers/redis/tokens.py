@@ -10,11 +10,10 @@ import secrets
 from collections import deque
 from typing import Any
 
-from ...core.cursor import Cursor, Epoch
+from ...core.cursor import Cursor, Epoch, Position
 from ...core.message import UserId
 from ...core.tokens import (
     ConnectionId,
-    Position,
     RedeemStatus,
     Redemption,
     Session,
@@ -55,7 +54,6 @@ class RedisTokens:
         token, id = Token(secrets.token_urlsafe(16)), secrets.token_urlsafe(12)
         hashed = _hash(token)
         arguments = (id, hashed, owner(session.user), connection or "")
-        session.connection = connection
 
         def issued(_: Any, __: End) -> None:
             if connection is not None:
@@ -82,7 +80,6 @@ class RedisTokens:
                 return Redemption(verdict)
             _verdict, id, data, position, _long, known_nonce, taken_over = value
             session = _session(user, data, position)
-            session.connection = connection
             self._attached[connection] = (session, text(id))
             return Redemption(
                 verdict,
@@ -95,36 +92,34 @@ class RedisTokens:
         answer: Redemption = await self._line.call(Operation("redeem_token", arguments), redeemed)
         return answer
 
-    async def record(self, session: Session) -> None:
-        """See `TokenStore.record`."""
-        connection = session.connection
-        if connection is not None and connection in self._attached:
-            _, id = self._attached[connection]
-            await self._line.call(
-                Operation("save_session", (id, connection, _data(session), "", ""))
-            )
-
-    async def detach(self, session: Session, connection: ConnectionId) -> None:
-        """See `TokenStore.detach`."""
-        known = self._attached.pop(connection, None)
-        if known is None or known[0] is not session:
-            return
-        if session.connection == connection:
-            session.connection = None
+    async def save(self, connection: ConnectionId, session: Session) -> bool:
+        """See `TokenStore.save`."""
+        known = self._attached.get(connection)
+        if known is None:
+            return False
+        _, id = known
         stored = (_data(session), _position(session), _long_poll(session))
-        arguments = (known[1], connection, *stored)
-        with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
-            await asyncio.shield(self._owe(Operation("detach_session", arguments)))
+        saved = await self._line.call(Operation("save_session", (id, connection, *stored)))
+        if saved:
+            self._attached[connection] = (session, id)
+        return bool(saved)
 
-    async def abandon(self, connection: ConnectionId) -> None:
-        """See `TokenStore.abandon`."""
+    async def detach(self, connection: ConnectionId, session: Session | None) -> None:
+        """See `TokenStore.detach`."""
+        if session is None:
+            with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
+                await self._line.call(HEAD)  # after the issue or redeem of this connection
+        known = self._attached.pop(connection, None)
+        if known is None:
+            return
+        kept = known[0] if session is None else session
+        stored = (_data(kept), _position(kept), _long_poll(kept))
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
-            await self._line.call(HEAD)  # behind whatever was asked for this connection
-        if (known := self._attached.get(connection)) is not None:
-            await self.detach(known[0], connection)
+            operation = Operation("detach_session", (known[1], connection, *stored))
+            await asyncio.shield(self._owe(operation))
 
-    async def forget(self, user: UserId) -> int:
-        """See `TokenStore.forget`."""
+    async def drop_user(self, user: UserId) -> int:
+        """See `TokenStore.drop_user`."""
         count: int = await self._line.call(Operation("drop_user_sessions", (owner(user),)))
         return count
 
@@ -179,14 +174,13 @@ def _long_poll(session: Session) -> str:
 
 def _session(user: UserId | None, data: bytes, position: bytes) -> Session:
     stored = json.loads(data)
-    session = Session(
+    parts = text(position).split()
+    cursor = Cursor.parse(parts[1]) if len(parts) == 3 else None
+    return Session(
         user,
         stored["subscriptions"],
         frozenset(stored["requested"]),
         frozenset(stored["refused"]),
+        position=Position(Epoch(parts[0]), cursor) if cursor is not None else None,
+        acknowledged=cursor is not None and parts[2] == "1",
     )
-    parts = text(position).split()
-    if len(parts) == 3 and (cursor := Cursor.parse(parts[1])) is not None:
-        session.position = Position(Epoch(parts[0]), cursor)
-        session.acknowledged = parts[2] == "1"
-    return session

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..cursor import Cursor
-from ..message import Message
+from ..message import Message, Offset, Priority
 
 
 class LiveBatch:
@@ -43,6 +43,10 @@ class LiveBatch:
             parts.append(run._own)
             run = run._before
         return [message for part in reversed(parts) for message in part]
+
+    def first_offset(self, lane: Priority) -> Offset | None:
+        """Return the offset of the first message of `lane`, `None` if there is none."""
+        return next((each.offset for each in self.messages if each.priority is lane), None)
 
     def joined_with(self, later: LiveBatch) -> LiveBatch:
         """This run and a later one as one; the next who asks for the same gets the same."""

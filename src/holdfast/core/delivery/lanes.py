@@ -218,9 +218,8 @@ class Delivery:
         return self.buffer.discard(unwanted)
 
     def cursor(self, position: Offset) -> Cursor:
-        """The low-water mark of each lane; `position` is how far the live feed has come."""
-        self.flush()
-        if not self._behind and not self.buffer and max(self._read_through) <= position:
+        """Return the low-water mark of each lane; `position` is the end of the live feed so far."""
+        if not self._behind and self.is_empty and max(self._read_through) <= position:
             return Cursor.at(position)
         low, normal, high, critical = [
             self._mark(lane, read, position)
@@ -230,6 +229,8 @@ class Delivery:
 
     def _mark(self, lane: Priority, read: Offset, position: Offset) -> Offset:
         first = self.buffer.low_water(lane)
+        if first is None and self.pending_batch is not None:
+            first = self.pending_batch.first_offset(lane)
         if first is not None:
             return Offset(first - 1)
         return read if lane in self._behind else max(read, position)
@@ -273,7 +274,7 @@ def plan_delivery(run: LiveBatch, position: Offset, now: float) -> DeliveryPlan:
     """How `run`, which ends at `position` or before, leaves a connection that keeps up."""
     buffer = PriorityBuffer(run.count, max_bytes=max(run.size, 1))
     delivery = Delivery(buffer, Cursor.at(OFFSET_ZERO), behind=NO_LANE)
-    delivery.pending_batch = run
+    delivery.offer(run)
     steps: list[tuple[Message, Cursor]] = []
     while (message := delivery.take(now)) is not None:
         assert isinstance(message, Message)

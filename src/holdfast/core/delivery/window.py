@@ -77,7 +77,7 @@ class Window:
     def acknowledge(self, cursor: Cursor, now: float) -> None:
         """The client has everything up to `cursor`; what lies behind counts no more."""
         released, delay = 0, 0.0
-        while self._sent and self._sent[0][0].is_within(cursor):
+        while self._sent and self._sent[0][0] <= cursor:
             _, size, sent_at = self._sent.popleft()
             released, delay = released + size, now - sent_at
         if released:

@@ -37,9 +37,11 @@ return function(hash, user, connection, nonce, successor, new_session)
     redis.call('HSET', sessions.key(id), 'previous', previous, 'current', current, 'nonce', nonce)
     redis.call('SET', sessions.token_key(current), id)
   end
-  redis.call('HSET', sessions.key(id), 'connection', connection, 'position', '')
+  redis.call('HSET', sessions.key(id), 'connection', connection)
   if not is_attached then sessions.reattach(id, user) end
   sessions.extend_expiry(id, current, previous)
-  return {'accepted', id, session.data, session.position, session.long_poll or '', nonce,
+  -- A connection that is taken over has moved on from the stored position.
+  local position = is_attached and '' or session.position
+  return {'accepted', id, session.data, position, session.long_poll or '', nonce,
     session.connection}
 end

@@ -1,0 +1,156 @@
+"""Deciding where a connection begins: a pure function from what is presented to a ResumePoint.
+
+    presented                     session    position                     cursor     cause
+    ───────────────────────────────────────────────────────────────────────────────────────────
+    nothing                       -          -                            now        -
+    a token or an id              refused    id of another epoch          now        RESTART
+    a token or an id              refused    any other, or unreadable     now        UNKNOWN
+    an event id                   accepted   up to the head               the id's   -
+    an event id                   accepted   beyond the head              now        UNKNOWN
+    an event id                   accepted   forked log, up to the fork   the id's   -
+    an event id                   accepted   forked log, beyond the fork  the fork   FAILOVER
+    an event id                   accepted   another log                  now        RESTART
+    a token alone                 accepted   stored, acknowledged         stored     -
+    a token alone                 accepted   stored, only sent            stored     UNKNOWN
+    a token, an unreadable id     accepted   stored                       stored     UNKNOWN
+    a token                       accepted   stored, in another log       now        UNKNOWN
+    a token                       accepted   nothing stored               now        UNKNOWN
+
+A bad token or event id is never an error, because a browser's EventSource would give up for good.
+tests/core/test_resume.py has a test per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from .cursor import Cursor, Epoch, EventId, Head, Position
+from .delivery.lanes import EVERY_LANE, NO_LANE
+from .log.pages import ReplaySummary
+from .message import OFFSET_ZERO, Offset, Priority
+from .tokens import Session
+
+
+class GapCause(Enum):
+    """Why messages were lost; the value is the word on the wire."""
+
+    TRIMMED = "trimmed"
+    RESTART = "restart"
+    FAILOVER = "failover"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a client presents beside its credentials.
+
+    `event_id` is `None` where none was sent or it cannot be read, which `is_unreadable` tells
+    apart. `has_token` is true if a reconnect token was sent by itself.
+    """
+
+    event_id: EventId | None = None
+    is_unreadable: bool = False
+    has_token: bool = False
+
+    def __bool__(self) -> bool:
+        """True if the client presented anything."""
+        return self.event_id is not None or self.is_unreadable or self.has_token
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """The decision.
+
+    `cursor` is a place in the log of `epoch`; `None` means "from now on". `cause` says why
+    something may be lost. Subscriptions of the session are capped at `since_limit`: a topic that
+    was subscribed beyond the fork is subscribed from the fork on.
+    """
+
+    epoch: Epoch
+    cursor: Cursor | None = None
+    cause: GapCause | None = None
+    since_limit: Offset | None = None
+
+
+def resume_point(  # noqa: PLR0911 - one return per kind of row
+    presented: Presented, session: Session | None, head: Head
+) -> ResumePoint:
+    """Decide by the table above.
+
+    Args:
+        presented: what the client sent.
+        session: the session that its token opened, `None` if there was none or it was refused.
+        head: the end of the log, and the earlier epochs that it continues.
+    """
+    event_id = presented.event_id
+    if session is None:
+        if not presented:
+            return ResumePoint(head.epoch)
+        is_other_log = event_id is not None and event_id.epoch != head.epoch
+        return ResumePoint(head.epoch, cause=_lost(is_other_log))
+    position = session.position if event_id is None else Position(event_id.epoch, event_id.cursor)
+    if position is None:
+        return ResumePoint(head.epoch, cause=GapCause.UNKNOWN)
+    is_fork = position.epoch != head.epoch
+    end = head.forks.get(position.epoch) if is_fork else head.offset
+    if end is None:
+        return ResumePoint(head.epoch, cause=_lost(event_id is not None))
+    since_limit = end if is_fork else None
+    if position.cursor.highest <= end:
+        is_exact = event_id is not None or (session.acknowledged and not presented.is_unreadable)
+        cause = None if is_exact else GapCause.UNKNOWN
+        return ResumePoint(head.epoch, position.cursor, cause, since_limit)
+    if is_fork:
+        cursor = position.cursor.capped_at(end)
+        return ResumePoint(head.epoch, cursor, GapCause.FAILOVER, since_limit)
+    return ResumePoint(head.epoch, cause=GapCause.UNKNOWN)
+
+
+def _lost(is_other_log: bool) -> GapCause:
+    return GapCause.RESTART if is_other_log else GapCause.UNKNOWN
+
+
+def farthest_offset(cursor: Cursor, subscriptions: Mapping[str, Offset]) -> Offset:
+    """Return the highest offset that a resumed client has seen or subscribed at."""
+    return max([cursor.highest, *subscriptions.values()])
+
+
+def resumed_subscriptions(
+    point: ResumePoint, held: Mapping[str, Offset], allowed: Iterable[str], delivered: Offset
+) -> dict[str, Offset]:
+    """Return the subscriptions with which a connection begins: each topic with its `since`.
+
+    A topic that the session holds goes on from its own `since`. A topic that is new begins behind
+    everything that the client has seen, on whichever node: the client had 9 from another node,
+    this one is at 7, and a topic added at 7 would repeat 8 and 9.
+
+    Args:
+        point: the decision of `resume_point`.
+        held: the subscriptions of the session.
+        allowed: the topics that the client may have.
+        delivered: the offset up to which this node has delivered the log.
+    """
+    if point.cursor is None:
+        return dict.fromkeys(allowed, delivered)
+    since = max(delivered, farthest_offset(point.cursor, held))
+    return {topic: held.get(topic, since) for topic in allowed}
+
+
+def lanes_to_replay(
+    point: ResumePoint, summary: ReplaySummary, farthest: Offset, delivered: Offset
+) -> frozenset[Priority]:
+    """Return the lanes that must be read from the log before they are live.
+
+    A lane that is empty in `summary` need not be read, unless more came after the summary, or
+    this node is behind its client.
+    """
+    if point.cursor is None:
+        return NO_LANE
+    if summary.through < delivered or farthest > delivered:
+        return EVERY_LANE
+    return EVERY_LANE - summary.empty
+
+
+NOTHING_TO_REPLAY = ReplaySummary(0, None, through=OFFSET_ZERO)
