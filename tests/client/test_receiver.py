@@ -119,7 +119,7 @@ async def test_what_would_not_change_is_an_error_of_connect(
         (status("404 x", body=problem("not_found")), "not_found"),
         (status("204 x"), "no_content"),
         (stream(closing("replaced", reconnect=False)), "replaced"),
-        (stream(hello(1), closing("credentials expired", reconnect=False)), "credentials expired"),
+        (stream(hello(1), closing("credentials_expired", reconnect=False)), "credentials_expired"),
     ],
 )
 async def test_server_that_says_no_later_is_believed(answer: Answer, code: str) -> None:
@@ -379,7 +379,7 @@ async def test_token_is_asked_for_again_after_a_401() -> None:
         return issued[-1]
 
     refused = status("401 x", body=problem("unauthorized"))
-    expired = stream(hello(), message(1), closing("credentials expired", reconnect=False))
+    expired = stream(hello(), message(1), closing("credentials_expired", reconnect=False))
     async with (
         answering(refused, refused, expired, stream(hello(1), message(2))) as server,
         live(server, token=token) as stream_,
@@ -405,7 +405,7 @@ async def test_token_that_cannot_be_had_is_an_error_at_first_and_a_wait_later() 
             async with live(server, token=token):
                 raise AssertionError("the block must not begin")
     fails = 3
-    expired = stream(hello(), message(1), closing("credentials expired", reconnect=False))
+    expired = stream(hello(), message(1), closing("credentials_expired", reconnect=False))
     async with (
         answering(expired, stream(hello(1), message(2))) as server,
         live(server, token=token) as stream_,
@@ -565,7 +565,7 @@ async def test_token_is_asked_for_once_by_all_who_need_it() -> None:
     async def expires(asked: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + hello(window=16384) + message(1) + message(2))
         await ends.wait()
-        writer.write(closing("credentials expired", reconnect=False))
+        writer.write(closing("credentials_expired", reconnect=False))
 
     async def post(asked: Asked, writer: asyncio.StreamWriter) -> None:
         ends.set()
