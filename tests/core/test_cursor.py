@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.core.cursor import MAX_EVENT_ID, MAX_OFFSET, Cursor, Epoch, EventId
+from holdfast.core.cursor import (
+    MAX_EVENT_ID,
+    MAX_OFFSET,
+    Cursor,
+    Epoch,
+    EventId,
+    Head,
+    format_event_id,
+)
 from holdfast.core.message import Offset, Priority
 from tests.core.builders import CRITICAL, HIGH, LOW, NASTY, NORMAL
 
@@ -61,6 +69,13 @@ def test_event_id_is_short_and_plain(id: EventId) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._~-]+", str(id), re.ASCII)
 
 
+@given(event_ids)
+def test_formatted_parts_are_the_event_id(id: EventId) -> None:
+    """`format_event_id` writes the same text; without a token it is a common prefix."""
+    assert format_event_id(id.epoch, id.cursor, id.token) == str(id)
+    assert str(id) == format_event_id(id.epoch, id.cursor, "") + id.token
+
+
 @given(event_ids, st.sampled_from(Priority), st.lists(offsets))
 def test_ids_along_a_lane_are_those_of_each_cursor(
     id: EventId, lane: Priority, marks: list[Offset]
@@ -89,6 +104,38 @@ def test_marks_are_written_best_lane_first() -> None:
 def test_highest_is_the_farthest_mark(cursor: Cursor) -> None:
     """The highest offset of a cursor is that of its farthest lane."""
     assert cursor.highest == max(cursor[lane] for lane in Priority)
+
+
+@given(cursors, cursors, cursors)
+def test_order_of_cursors_is_partial(first: Cursor, second: Cursor, third: Cursor) -> None:
+    """`<=` holds if no lane is farther: reflexive, antisymmetric, transitive."""
+    assert (first <= second) is all(first[lane] <= second[lane] for lane in Priority)
+    assert first <= first  # noqa: PLR0124 - the order is reflexive
+    assert not (first <= second <= first) or first == second
+    assert not (first <= second <= third) or first <= third
+
+
+@given(cursors, offsets)
+def test_capped_cursor_is_the_farthest_within_the_cap(cursor: Cursor, offset: Offset) -> None:
+    """A cap lowers exactly the marks beyond it."""
+    capped = cursor.capped_at(offset)
+    assert capped <= cursor
+    assert [capped[lane] for lane in Priority] == [min(cursor[lane], offset) for lane in Priority]
+
+
+@given(cursors, st.sampled_from(Priority), offsets)
+def test_changed_mark_leaves_the_others(cursor: Cursor, lane: Priority, mark: Offset) -> None:
+    """`with_mark` changes one lane, and no other."""
+    changed = cursor.with_mark(lane, mark)
+    assert {each: changed[each] for each in Priority} == {
+        each: mark if each is lane else cursor[each] for each in Priority
+    }
+
+
+def test_head_is_compared_without_its_forks() -> None:
+    """Two heads at the same place are equal, whatever earlier epochs they continue."""
+    epoch = Epoch("e" * 12)
+    assert Head(epoch, Offset(1)) == Head(epoch, Offset(1), {Epoch("f" * 12): Offset(1)})
 
 
 @given(anything | ids_cut_and_changed)

@@ -360,3 +360,67 @@ def test_runs_are_joined_once_for_all() -> None:
     first, second, other = (as_run([(NORMAL, "a", None, None)]) for _ in range(3))
     assert first.joined_with(second) is first.joined_with(second)
     assert first.joined_with(other).messages == [*first.messages, *other.messages]
+
+
+def observed(delivery: Delivery, position: Offset) -> tuple[object, ...]:
+    """Return everything that a reader of the delivery can see, except its cursor."""
+    buffer = delivery.buffer
+    return (
+        delivery.pending_batch,
+        delivery.is_live,
+        delivery.is_empty,
+        delivery.is_ahead_of(position),
+        delivery.request(position),
+        delivery.subscribe_offset(position),
+        list(buffer),
+        [buffer.low_water(lane) for lane in Priority],
+        buffer.statistics(),
+    )
+
+
+@given(
+    live=st.booleans(),
+    start=st.integers(0, 3),
+    script=st.lists(st.sampled_from([*Priority, "read", "take", "missed"]), max_size=12),
+)
+def test_cursor_is_a_query(live: bool, start: int, script: list[Priority | str]) -> None:
+    """`cursor` changes nothing: a batch that is pending stays so, and the next call is equal."""
+    reader = Reader(live=live, start=0 if live else start)
+    for step in script:
+        if isinstance(step, Priority):
+            reader.publish(step)
+        elif step == "read":
+            reader.read_on()
+        elif step == "take":
+            reader.take()
+        else:
+            reader.delivery.rewind(reader.position)
+        before = observed(reader.delivery, reader.position)
+        cursor = reader.cursor()
+        assert observed(reader.delivery, reader.position) == before
+        assert reader.cursor() == cursor
+
+
+@given(messages, st.integers(0, 11))
+def test_cursor_is_the_same_for_a_pending_batch_and_for_the_buffer(
+    script: list[tuple[Priority, str, str | None, float | None]], split: int
+) -> None:
+    """The marks of a batch that is pending are those that it has in the buffer."""
+    batch, position = without_keys(script), Offset(len(script))
+    pending, flushed = (
+        Delivery(PriorityBuffer(100), Cursor.at(0), behind=NO_LANE) for _ in range(2)
+    )
+    for part in (batch.messages[:split], batch.messages[split:]):
+        if part:
+            pending.offer(LiveBatch(part))
+            flushed.offer(LiveBatch(part))
+    flushed.flush()
+    assert pending.pending_batch is not None
+    assert pending.cursor(position) == flushed.cursor(position)
+
+
+def without_keys(
+    script: Sequence[tuple[Priority, str, str | None, float | None]],
+) -> LiveBatch:
+    """Return messages that do not supersede each other."""
+    return as_run([(lane, topic, None, expires_at) for lane, topic, _, expires_at in script])
