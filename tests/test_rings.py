@@ -19,8 +19,8 @@ SOURCE = ROOT / "src" / "holdfast"
 
 # The parts of the standard library that know no clock, no randomness, no I/O and no concurrency.
 PURE = frozenset(
-    "__future__ abc array base64 binascii bisect collections contextlib copy dataclasses difflib enum"
-    " fractions functools hashlib heapq hmac itertools json keyword math numbers operator re"
+    "__future__ abc array base64 binascii bisect collections contextlib copy dataclasses difflib"
+    " enum fractions functools hashlib heapq hmac itertools json keyword math numbers operator re"
     " reprlib string struct types typing unicodedata weakref zlib".split()
 )
 BASE = frozenset({"errors", "reasons", "asgi_types"})

@@ -69,7 +69,7 @@ EVENT_ID_DOORS = [
     *_doors("last-event-id", "last_event_id"),
     Door("websocket", "/websocket", "message resume"),
 ]
-TOKEN_DOORS = _doors("x-reconnect-token", "token")
+TOKEN_DOORS = _doors("x-reconnect-token", "reconnect_token")
 
 
 class Poll(Http):

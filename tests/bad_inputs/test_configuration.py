@@ -31,7 +31,7 @@ OUT_OF_RANGE: list[Any] = [
     -1, -0.5, math.nan, math.inf, -math.inf, -HUGE, "", "0", "-1", "1e3", "true", True, False,
     b"1", [], {}, 1j, THING,
 ]  # fmt: skip
-OPTIONS = sorted(Options.__dataclass_fields__)
+OPTIONS = sorted(Options.__dataclass_fields__.keys() - {"drain_at_signal"})
 
 
 def taken(name: str, values: list[Any], make: Callable[[Any], object]) -> list[Any]:
@@ -53,6 +53,12 @@ def test_options_of_the_broadcaster(name: str) -> None:
     """Every nonsense in every option is a ConfigurationError that names it."""
     assert not taken(name, OUT_OF_RANGE, lambda options: Broadcaster(**options))
     assert set(taken(name, [HUGE], lambda options: Broadcaster(**options))) <= {HUGE}
+
+
+def test_switch_of_the_broadcaster() -> None:
+    """The one switch among the options takes True and False, and refuses the rest by name."""
+    values = taken("drain_at_signal", OUT_OF_RANGE, lambda options: Broadcaster(**options))
+    assert values == [True, False]
 
 
 @pytest.mark.parametrize(

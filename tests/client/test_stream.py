@@ -270,7 +270,7 @@ async def test_drained_server_says_so() -> None:
 
 
 async def test_interrupted_message_comes_again(port: int) -> None:
-    """The position moves when the next message is asked for; `message.event_id` is right after it."""
+    """The position moves at the request for the next message; `event_id` is right after it."""
     after = ""
     async with live(port, "again") as stream:
         await publish(port, "again", 1, 2, 3)

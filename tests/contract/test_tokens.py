@@ -1,207 +1,305 @@
-"""What every Broker must do: keep the sessions of tokens."""
+"""The sessions of tokens, as each Broker must keep them."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from dataclasses import replace
 
 import pytest
 
 from holdfast import TokenLimits
 from holdfast.brokers.protocol import Broker
-from holdfast.core.cursor import Cursor, Position
+from holdfast.core.cursor import Cursor, Epoch, Position
 from holdfast.core.message import Offset, UserId
-from holdfast.core.tokens import ConnectionId, RedeemStatus, Session
+from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token
 from tests.contract.implementations import CLOCK, Make
 
-ANN, ONE, TWO, THREE = UserId("ann"), ConnectionId("1"), ConnectionId("2"), ConnectionId("3")
+ANN, BOB = UserId("ann"), UserId("bob")
+ONE, TWO, THREE = map(ConnectionId, "123")
+SESSION = Session(ANN, {"t": Offset(3), "u.*": Offset(0)}, frozenset({"t"}), frozenset({"secret"}))
+STORED = replace(SESSION, position=Position(Epoch("e" * 12), Cursor.at(7)), acknowledged=True)
+
+_numbers = itertools.count()
+
+
+def new_connection() -> ConnectionId:
+    """Return an id that no other connection has."""
+    return ConnectionId(f"connection {next(_numbers)}")
+
+
+async def redeem(
+    broker: Broker,
+    token: str,
+    connection: ConnectionId | None = None,
+    *,
+    user: UserId | None = ANN,
+) -> tuple[Session, Token, ConnectionId | None]:
+    """Redeem a token that is accepted; return the session, the token and what is taken over."""
+    answer = await broker.tokens.redeem(token, user, connection or new_connection())
+    assert answer.status is RedeemStatus.ACCEPTED
+    assert answer.session is not None
+    assert answer.token not in (None, token)
+    assert answer.token is not None
+    return answer.session, answer.token, answer.taken_over
+
+
+async def status(broker: Broker, token: str, user: UserId | None = ANN) -> RedeemStatus:
+    """Return the outcome of a presented token, whose answer has a session only if accepted."""
+    answer = await broker.tokens.redeem(token, user, new_connection())
+    is_accepted = answer.status is RedeemStatus.ACCEPTED
+    assert (answer.session is not None) is (answer.token is not None) is is_accepted
+    return answer.status
 
 
 class TestTokens:
-    """Issue, redeem, record, detach, forget."""
+    """Issue, redeem, save, detach, drop."""
 
-    async def test_redeemed_session_is_what_was_recorded(self, broker: Broker) -> None:
-        """Subscriptions and position come back as they were recorded last."""
-        epoch = (await broker.head()).epoch
-        session = Session(ANN, {"t": Offset(3)}, frozenset({"t"}))
-        token = await broker.tokens.issue(session, ONE)
-        session.subscriptions = {"u": Offset(4)}
-        session.position = Position(epoch, Cursor.at(7))
-        session.acknowledged = True
-        await broker.tokens.record(session)
-        await broker.tokens.detach(session, ONE)
-        answer = await broker.tokens.redeem(token, ANN, TWO)
-        assert answer.status is RedeemStatus.ACCEPTED
-        assert answer.session is not None
-        assert answer.session.subscriptions == {"u": 4}
-        assert answer.session.requested == {"t"}
-        assert answer.session.position == Position(epoch, Cursor.at(7))
-        assert answer.session.acknowledged
-        assert (answer.session.user, answer.session.connection) == (ANN, TWO)
-        assert answer.token not in (None, token)
+    async def test_detached_session_comes_back_as_it_ended(self, broker: Broker) -> None:
+        """The session with which a connection ended is the one that its token opens."""
+        token = await broker.tokens.issue(Session(ANN), ONE)
+        await broker.tokens.detach(ONE, STORED)
+        session, _, taken_over = await redeem(broker, token, TWO)
+        assert (session, taken_over) == (STORED, None)
+
+    async def test_detached_session_comes_back_as_it_was_saved(self, broker: Broker) -> None:
+        """`detach` without a session keeps the one that was saved last, with its position."""
+        token = await broker.tokens.issue(SESSION, ONE)
+        for saved in (STORED, replace(STORED, subscriptions={"v": Offset(9)}, acknowledged=False)):
+            assert await broker.tokens.save(ONE, saved)
+        await broker.tokens.detach(ONE, None)
+        session, _, _ = await redeem(broker, token, TWO)
+        assert session == replace(STORED, subscriptions={"v": Offset(9)}, acknowledged=False)
+
+    async def test_issued_session_comes_back_as_it_was_issued(self, broker: Broker) -> None:
+        """A session that was made ahead has its position, and loses it to its first connection."""
+        token = await broker.tokens.issue(STORED, None)
+        session, _, taken_over = await redeem(broker, token)
+        assert (session, taken_over) == (STORED, None)
+
+    async def test_failed_handshake_keeps_the_position(self, broker: Broker) -> None:
+        """A connection that redeems a token and ends at once leaves the session as it was."""
+        token: str = await broker.tokens.issue(STORED, None)
+        for connection in (ONE, TWO):
+            session, token, _ = await redeem(broker, token, connection)
+            assert session == STORED
+            await broker.tokens.detach(connection, None)
 
     async def test_token_of_a_live_connection_takes_over(self, broker: Broker) -> None:
         """The current token of a connection that looks alive names the one that it takes over."""
-        token = await broker.tokens.issue(Session(ANN), ONE)
-        answer = await broker.tokens.redeem(token, ANN, TWO)
-        assert (answer.status, answer.taken_over) == (RedeemStatus.ACCEPTED, ONE)
+        token: str = await broker.tokens.issue(SESSION, ONE)
+        for old, new in ((ONE, TWO), (TWO, THREE)):
+            session, token, taken_over = await redeem(broker, token, new)
+            assert (session, taken_over) == (SESSION, old)
+
+    async def test_taken_over_session_comes_without_a_position(self, broker: Broker) -> None:
+        """A connection has moved on from its stored position, so a takeover leaves that out."""
+        token: str = await broker.tokens.issue(STORED, ONE)
+        session, token, _ = await redeem(broker, token, TWO)
+        assert session == SESSION
+        assert await broker.tokens.save(TWO, STORED)
+        session, token, _ = await redeem(broker, token, THREE)
+        assert session == SESSION
+        await broker.tokens.detach(THREE, None)
+        session, _, _ = await redeem(broker, token)
+        assert session == SESSION
+
+    async def test_only_the_holder_saves(self, broker: Broker) -> None:
+        """`save` replaces the session of the connection that has it, and of no other."""
+        token: str = await broker.tokens.issue(SESSION, ONE)
+        other = replace(SESSION, subscriptions={})
+        assert not await broker.tokens.save(TWO, other)
+        _, token, _ = await redeem(broker, token, TWO)
+        assert not await broker.tokens.save(ONE, other)
+        assert await broker.tokens.save(TWO, SESSION)
+        await broker.tokens.detach(TWO, None)
+        assert not await broker.tokens.save(TWO, other)
+        session, _, _ = await redeem(broker, token, THREE)
+        assert session == SESSION
+
+    @pytest.mark.parametrize("session", [None, replace(STORED, subscriptions={})])
+    async def test_late_detach_changes_nothing(
+        self, broker: Broker, session: Session | None
+    ) -> None:
+        """The end of a connection that was taken over leaves the new one attached."""
+        token: str = await broker.tokens.issue(SESSION, ONE)
+        _, token, _ = await redeem(broker, token, TWO)
+        await broker.tokens.detach(ONE, session)
+        await broker.tokens.detach(THREE, session)  # never had a session
+        found, _, taken_over = await redeem(broker, token, THREE)
+        assert (found, taken_over) == (SESSION, TWO)
+
+    async def test_second_detach_changes_nothing(self, broker: Broker) -> None:
+        """A connection that has ended cannot end again with another session."""
+        token = await broker.tokens.issue(SESSION, ONE)
+        await broker.tokens.detach(ONE, STORED)
+        await broker.tokens.detach(ONE, replace(SESSION, subscriptions={}))
+        session, _, _ = await redeem(broker, token)
+        assert session == STORED
 
     async def test_presented_again_gets_the_same_successor(self, broker: Broker) -> None:
-        """Within the grace time, when who got the answer is gone, the same one comes again."""
-        token = await broker.tokens.issue(Session(ANN), None)
-        first = await broker.tokens.redeem(token, ANN, ONE)
-        assert first.session is not None
-        await broker.tokens.detach(first.session, ONE)
-        again = await broker.tokens.redeem(token, ANN, TWO)
-        assert (again.status, again.token) == (RedeemStatus.ACCEPTED, first.token)
+        """Within the grace time, a client whose answer was lost gets the same successor again."""
+        token = await broker.tokens.issue(SESSION, None)
+        _, successor, _ = await redeem(broker, token, ONE)
+        await broker.tokens.detach(ONE, STORED)
+        session, again, taken_over = await redeem(broker, token, TWO)
+        assert (session, again, taken_over) == (STORED, successor, None)
 
     async def test_presented_again_while_in_use_opens_a_copy(self, broker: Broker) -> None:
-        """A second tab with the same token goes on by itself, and throws nobody out."""
-        session = Session(ANN, {"orders": Offset(3)}, frozenset({"orders"}))
-        token = await broker.tokens.issue(session, None)
-        first = await broker.tokens.redeem(token, ANN, ONE)
-        second = await broker.tokens.redeem(token, ANN, TWO)
-        assert second.session is not None
-        assert (second.session.user, second.session.subscriptions) == (ANN, {"orders": 3})
-        assert second.taken_over is None
-        assert second.token not in (token, first.token)
-        assert second.token is not None
-        assert (await broker.tokens.redeem(second.token, ANN, THREE)).taken_over == TWO
-        assert first.token is not None
-        assert (await broker.tokens.redeem(first.token, ANN, THREE)).taken_over == ONE
+        """A second tab with the same token goes on alone, and takes nothing over."""
+        token = await broker.tokens.issue(SESSION, None)
+        _, first, _ = await redeem(broker, token, ONE)
+        assert await broker.tokens.save(ONE, replace(STORED, is_long_poll=True))
+        copy, second, taken_over = await redeem(broker, token, TWO)
+        assert (copy, taken_over) == (SESSION, None)
+        assert second != first
+        assert await broker.tokens.save(TWO, replace(SESSION, subscriptions={}))
+        session, _, taken_over = await redeem(broker, first)
+        assert (session.subscriptions, taken_over) == (SESSION.subscriptions, ONE)
+        session, _, taken_over = await redeem(broker, second)
+        assert (session.subscriptions, taken_over) == ({}, TWO)
 
     async def test_presented_after_the_grace_is_spent(self, make: Make) -> None:
         """The predecessor opens nothing once its grace time is over; the successor still does."""
         broker = make(tokens=TokenLimits(grace=10.0))
         await broker.start()
-        token = await broker.tokens.issue(Session(ANN), None)
-        answer = await broker.tokens.redeem(token, ANN, ONE)
-        assert answer.session is not None
-        assert answer.token is not None
-        await broker.tokens.detach(answer.session, ONE)
+        token = await broker.tokens.issue(SESSION, None)
+        _, successor, _ = await redeem(broker, token, ONE)
+        await broker.tokens.detach(ONE, SESSION)
         CLOCK.skip(11.0)
-        assert (await broker.tokens.redeem(token, ANN, TWO)).status is RedeemStatus.SPENT
-        assert (await broker.tokens.redeem(answer.token, ANN, TWO)).session is not None
+        assert await status(broker, token) is RedeemStatus.SPENT
+        assert await status(broker, successor) is RedeemStatus.ACCEPTED
 
     async def test_after_a_poll_the_predecessor_is_good_for_the_lifetime(self, make: Make) -> None:
-        """A client that has its token only from an answer may learn late that this was lost."""
+        """A client that has its token only from an answer may notice late that this was lost."""
         broker = make(tokens=TokenLimits(grace=10.0, lifetime=1000.0))
         await broker.start()
-        token = await broker.tokens.issue(Session(ANN), None)
-        answer = await broker.tokens.redeem(token, ANN, ONE)
-        assert answer.session is not None
-        answer.session.is_long_poll = True
-        await broker.tokens.detach(answer.session, ONE)
+        token = await broker.tokens.issue(SESSION, None)
+        _, successor, _ = await redeem(broker, token, ONE)
+        await broker.tokens.detach(ONE, replace(SESSION, is_long_poll=True))
         CLOCK.skip(900.0)
-        again = await broker.tokens.redeem(token, ANN, TWO)
-        assert (again.status, again.token) == (RedeemStatus.ACCEPTED, answer.token)
-        assert again.session is not None
-        again.session.is_long_poll = False
-        await broker.tokens.detach(again.session, TWO)
+        session, again, _ = await redeem(broker, token, TWO)
+        assert again == successor
+        await broker.tokens.detach(TWO, replace(session, is_long_poll=False))
         CLOCK.skip(11.0)
-        assert (await broker.tokens.redeem(token, ANN, THREE)).status is RedeemStatus.SPENT
+        assert await status(broker, token) is RedeemStatus.SPENT
+
+    async def test_failed_handshake_leaves_a_poll_its_grace(self, make: Make) -> None:
+        """`detach` without a session keeps `is_long_poll` as it was saved, too."""
+        broker = make(tokens=TokenLimits(grace=10.0, lifetime=1000.0))
+        await broker.start()
+        token = await broker.tokens.issue(SESSION, ONE)
+        await broker.tokens.detach(ONE, replace(SESSION, is_long_poll=True))
+        session, _, _ = await redeem(broker, token, TWO)
+        assert session.is_long_poll
+        await broker.tokens.detach(TWO, None)
+        CLOCK.skip(900.0)
+        assert await status(broker, token) is RedeemStatus.ACCEPTED
 
     async def test_two_generations_ago_is_unknown(self, broker: Broker) -> None:
-        """Only the immediate predecessor is known."""
-        token = await broker.tokens.issue(Session(ANN), None)
+        """Only the immediate predecessor is valid."""
+        token = await broker.tokens.issue(SESSION, None)
         current: str = token
-        for n in range(2):
-            answer = await broker.tokens.redeem(current, ANN, ConnectionId(str(n)))
-            assert answer.session is not None
-            assert answer.token is not None
-            await broker.tokens.detach(answer.session, ConnectionId(str(n)))
-            current = answer.token
-        assert (await broker.tokens.redeem(token, ANN, THREE)).status is RedeemStatus.UNKNOWN
+        for _ in range(2):
+            connection = new_connection()
+            _, current, _ = await redeem(broker, current, connection)
+            await broker.tokens.detach(connection, SESSION)
+        assert await status(broker, token) is RedeemStatus.UNKNOWN
 
     async def test_foreign_token_changes_nothing(self, broker: Broker) -> None:
-        """Somebody else's token opens nothing, and still opens its owner's session."""
-        token = await broker.tokens.issue(Session(ANN), None)
-        for other in (UserId("bob"), None):
-            answer = await broker.tokens.redeem(token, other, TWO)
-            assert (answer.status, answer.session) == (RedeemStatus.FOREIGN, None)
-        assert (await broker.tokens.redeem(token, ANN, ONE)).status is RedeemStatus.ACCEPTED
+        """Another user's token opens nothing, and still opens its owner's session."""
+        token = await broker.tokens.issue(STORED, None)
+        for other in (BOB, None):
+            assert await status(broker, token, other) is RedeemStatus.FOREIGN
+        session, _, taken_over = await redeem(broker, token)
+        assert (session, taken_over) == (STORED, None)
 
     @pytest.mark.parametrize(
         "token", ["", "x", "A" * 21, "A" * 23, "é" * 22, "A" * 21 + "\n", "A" * 1_000_000, "\ud800"]
     )
     async def test_nonsense_is_unknown(self, broker: Broker, token: str) -> None:
-        """What was never issued is unknown, whatever it looks like."""
-        assert (await broker.tokens.redeem(token, None, ONE)).status is RedeemStatus.UNKNOWN
+        """A text that was never issued is unknown, whatever it looks like."""
+        assert await status(broker, token, None) is RedeemStatus.UNKNOWN
 
     async def test_expires_when_its_connection_has_been_gone_long(self, make: Make) -> None:
-        """The lifetime counts from when the connection went, and one that is used lives on."""
+        """The lifetime counts from the end of the connection, and a session in use lives on."""
         broker = make(tokens=TokenLimits(lifetime=100.0))
         assert broker.token_lifetime == 100.0
         await broker.start()
-        session = Session(ANN)
-        token = await broker.tokens.issue(session, ONE)
+        token: str = await broker.tokens.issue(SESSION, ONE)
         CLOCK.skip(500.0)
-        await broker.tokens.detach(session, ONE)
+        await broker.tokens.detach(ONE, SESSION)
         CLOCK.skip(99.0)
-        answer = await broker.tokens.redeem(token, ANN, TWO)
-        assert answer.session is not None
-        assert answer.token is not None
-        await broker.tokens.detach(answer.session, TWO)
+        _, token, _ = await redeem(broker, token, TWO)
+        await broker.tokens.detach(TWO, SESSION)
         CLOCK.skip(101.0)
-        assert (await broker.tokens.redeem(answer.token, ANN, THREE)).session is None
+        assert await status(broker, token) is RedeemStatus.UNKNOWN
 
-    async def test_late_detach_does_not_touch_the_successor(self, broker: Broker) -> None:
-        """The end of a connection that was taken over leaves the new one attached."""
-        token = await broker.tokens.issue(Session(ANN), ONE)
-        answer = await broker.tokens.redeem(token, ANN, TWO)
-        assert answer.session is not None
-        await broker.tokens.detach(answer.session, ONE)
-        assert answer.token is not None
-        assert (await broker.tokens.redeem(answer.token, ANN, THREE)).taken_over == TWO
-
-    async def test_forget_drops_the_users_detached_sessions(self, broker: Broker) -> None:
+    async def test_drop_user_drops_the_detached_sessions(self, broker: Broker) -> None:
         """After a logout the user's tokens open nothing; others' and those in use are left."""
-        gone = [await broker.tokens.issue(Session(ANN), None) for _ in range(3)]
-        kept = await broker.tokens.issue(Session(ANN), ONE)
-        other = await broker.tokens.issue(Session(UserId("bob")), None)
-        assert await broker.tokens.forget(ANN) == 3
-        assert await broker.tokens.forget(ANN) == 0
+        gone = [await broker.tokens.issue(SESSION, None) for _ in range(3)]
+        kept = await broker.tokens.issue(SESSION, ONE)
+        other = await broker.tokens.issue(Session(BOB), None)
+        assert await broker.tokens.drop_user(ANN) == 3
+        assert await broker.tokens.drop_user(ANN) == 0
         for token in gone:
-            assert (await broker.tokens.redeem(token, ANN, TWO)).status is RedeemStatus.UNKNOWN
-        assert (await broker.tokens.redeem(kept, ANN, TWO)).status is RedeemStatus.ACCEPTED
-        assert (await broker.tokens.redeem(other, UserId("bob"), TWO)).session is not None
+            assert await status(broker, token) is RedeemStatus.UNKNOWN
+        assert await status(broker, kept) is RedeemStatus.ACCEPTED
+        assert await status(broker, other, BOB) is RedeemStatus.ACCEPTED
 
     async def test_limits_drop_the_oldest(self, make: Make) -> None:
         """Beyond the limit per user, and that of all, the oldest detached session goes."""
         broker = make(tokens=TokenLimits(per_user=2, total=4))
         await broker.start()
-        mine = [await broker.tokens.issue(Session(ANN), None) for _ in range(3)]
-        verdicts = [(await broker.tokens.redeem(t, ANN, ONE)).status for t in mine]
-        assert verdicts == [RedeemStatus.UNKNOWN, RedeemStatus.ACCEPTED, RedeemStatus.ACCEPTED]
+        unknown, accepted = RedeemStatus.UNKNOWN, RedeemStatus.ACCEPTED
+        mine = [await broker.tokens.issue(SESSION, None) for _ in range(3)]
+        assert [await status(broker, each) for each in mine] == [unknown, accepted, accepted]
         unnamed = [await broker.tokens.issue(Session(None), None) for _ in range(6)]
-        accepted = [(await broker.tokens.redeem(t, None, ONE)).session is not None for t in unnamed]
-        assert accepted == [False, False, True, True, True, True]
+        statuses = [await status(broker, each, None) for each in unnamed]
+        assert statuses == [unknown] * 2 + [accepted] * 4
 
     async def test_one_redeems_when_several_try(self, broker: Broker) -> None:
-        """Of several who present a token at once, one gets the session, the others copies."""
-        token = await broker.tokens.issue(Session(ANN), None)
+        """If several present a token at once, one gets the session, and the others get copies."""
+        token = await broker.tokens.issue(STORED, None)
+        connections = [new_connection() for _ in range(5)]
         answers = await asyncio.gather(
-            *(broker.tokens.redeem(token, ANN, ConnectionId(str(n))) for n in range(5))
+            *(broker.tokens.redeem(token, ANN, connection) for connection in connections)
         )
         assert {answer.status for answer in answers} == {RedeemStatus.ACCEPTED}
         assert all(answer.taken_over is None for answer in answers)
         assert len({answer.token for answer in answers}) == 5
-        assert len({id(answer.session) for answer in answers}) == 5
+        sessions = [answer.session for answer in answers]
+        assert (sessions.count(STORED), sessions.count(SESSION)) == (1, 4)
+        for connection, answer in zip(connections, answers, strict=True):
+            assert answer.token is not None
+            assert (await redeem(broker, answer.token))[2] == connection
+
+    async def test_one_takes_over_when_several_save(self, broker: Broker) -> None:
+        """A `save` beside a takeover is carried out before it or has no effect."""
+        token = await broker.tokens.issue(SESSION, ONE)
+        saved, answer = await asyncio.gather(
+            broker.tokens.save(ONE, replace(SESSION, subscriptions={})),
+            broker.tokens.redeem(token, ANN, TWO),
+        )
+        assert answer.session is not None
+        assert (answer.session.subscriptions == {}) is saved
+        assert not await broker.tokens.save(ONE, SESSION)
 
     async def test_tokens_survive_a_restart_of_the_broker(self, make: Make) -> None:
         """Sessions are there again after close and start."""
         broker = make()
         await broker.start()
-        token = await broker.tokens.issue(Session(ANN), None)
+        token = await broker.tokens.issue(STORED, None)
         await broker.close()
         await broker.start()
-        assert (await broker.tokens.redeem(token, ANN, ONE)).status is RedeemStatus.ACCEPTED
+        session, _, _ = await redeem(broker, token)
+        assert session == STORED
 
     async def test_token_is_in_no_repr(self, broker: Broker) -> None:
-        """Neither a session nor an answer shows its token."""
-        session = Session(ANN)
-        token = await broker.tokens.issue(session, None)
+        """The reprs of a session, an answer, the broker and its store contain no token."""
+        token = await broker.tokens.issue(SESSION, None)
         answer = await broker.tokens.redeem(token, ANN, ONE)
         assert answer.token is not None
-        shown = f"{session!r} {answer!r} {broker!r} {broker.tokens!r}"
+        shown = f"{SESSION!r} {answer!r} {broker!r} {broker.tokens!r}"
         assert token not in shown
         assert answer.token not in shown

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from holdfast.core import resume
 from holdfast.core.cursor import Cursor, Epoch, EventId, Head, Position
+from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE
 from holdfast.core.log.pages import ReplaySummary
 from holdfast.core.message import LANES, Offset, Priority
 from holdfast.core.resume import (
-    EVERY_LANE,
-    NO_LANE,
     GapCause,
     Presented,
     ResumePoint,

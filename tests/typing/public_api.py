@@ -28,7 +28,6 @@ from holdfast.brokers.protocol import Broker
 from holdfast.client import Gap, Message, Status, StreamFailed, Subscribed, connect
 from holdfast.core.cursor import Cursor, EventId
 from holdfast.core.message import Offset
-from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
 from holdfast.runtime.periodic import PeriodicSource
 from holdfast.settings import Settings

@@ -186,14 +186,14 @@ class Receiver:
                 scope.deadline = anyio.current_time() + _max_silence(first_frame)
 
     async def _check_response(self, response: httpx.Response) -> None:
-        """Return if the response is an event stream. Otherwise raise as the table above requires."""
+        """Return if the response is an event stream; otherwise raise by the table above."""
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code == 200 and content_type == "text/event-stream":
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise InvalidStream(
                     "compressed",
-                    "the stream is compressed, although the client accepts identity only: look for a proxy"
-                    " that compresses",
+                    "the stream is compressed, but the client accepts identity only: look for a"
+                    " proxy that compresses",
                     status=200,
                 )
             return

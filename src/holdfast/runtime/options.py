@@ -77,6 +77,10 @@ class Options:
                 check_number(name, getattr(self, name), whole=True, zero=True)
         if self.token_grace is not None:
             check_number("token_grace", self.token_grace, zero=True)
+        if not isinstance(self.drain_at_signal, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"drain_at_signal={self.drain_at_signal!r:.40}: it must be True or False"
+            )
         if self.max_message_bytes > self.buffer_bytes:
             raise ConfigurationError(
                 f"max_message_bytes={self.max_message_bytes} is over buffer_bytes="

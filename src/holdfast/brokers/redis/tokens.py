@@ -78,8 +78,8 @@ class RedisTokens:
             verdict = RedeemStatus(text(value[0]))
             if verdict is not RedeemStatus.ACCEPTED:
                 return Redemption(verdict)
-            _verdict, id, data, position, _long, known_nonce, taken_over = value
-            session = _session(user, data, position)
+            _verdict, id, data, position, long_poll, known_nonce, taken_over = value
+            session = _session(user, data, position, long_poll)
             self._attached[connection] = (session, text(id))
             return Redemption(
                 verdict,
@@ -100,7 +100,7 @@ class RedisTokens:
         _, id = known
         stored = (_data(session), _position(session), _long_poll(session))
         saved = await self._line.call(Operation("save_session", (id, connection, *stored)))
-        if saved:
+        if saved and connection in self._attached:  # it may have been detached meanwhile
             self._attached[connection] = (session, id)
         return bool(saved)
 
@@ -172,7 +172,7 @@ def _long_poll(session: Session) -> str:
     return "1" if session.is_long_poll else ""
 
 
-def _session(user: UserId | None, data: bytes, position: bytes) -> Session:
+def _session(user: UserId | None, data: bytes, position: bytes, long_poll: bytes) -> Session:
     stored = json.loads(data)
     parts = text(position).split()
     cursor = Cursor.parse(parts[1]) if len(parts) == 3 else None
@@ -183,4 +183,5 @@ def _session(user: UserId | None, data: bytes, position: bytes) -> Session:
         frozenset(stored["refused"]),
         position=Position(Epoch(parts[0]), cursor) if cursor is not None else None,
         acknowledged=cursor is not None and parts[2] == "1",
+        is_long_poll=text(long_poll) == "1",
     )
