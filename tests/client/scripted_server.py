@@ -1,4 +1,4 @@
-"""A server that answers each request with the bytes that the test says, right or wrong."""
+"""A server that answers each request with bytes of the test, valid or not."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ EPOCH = "e" * 12
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request: its first line, its headers, its body."""
+class ReceivedRequest:
+    """A request of the client."""
 
     method: str
     path: str
@@ -24,21 +24,22 @@ class Asked:
     body: bytes
 
 
-Answer = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+Responder = Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[None]]
+"""Writes the response to one request."""
 
 
 def id_of(offset: int) -> str:
-    """An event id."""
+    """Return the event id after this offset."""
     return f"{EPOCH}~{offset}~{TOKEN}"
 
 
 def event(frame: dict[str, Any], offset: int) -> bytes:
-    """A frame as an event."""
+    """Return a frame as a server-sent event."""
     return f"data: {json.dumps(frame)}\nid: {id_of(offset)}\n\n".encode()
 
 
-def hello(offset: int = 0, **more: Any) -> bytes:
-    """The first frame."""
+def first_frame(offset: int = 0, **more: Any) -> bytes:
+    """Return a first frame, with `more` as further members of its data."""
     data = {
         "connectionId": "c",
         "reconnectToken": TOKEN,
@@ -50,14 +51,14 @@ def hello(offset: int = 0, **more: Any) -> bytes:
     return event({"type": "connection_established", "data": data | more, "timestamp": 1}, offset)
 
 
-def message(number: int, data: Any = None) -> bytes:
-    """A message, whose data are its number unless given."""
-    frame = {"type": "message", "topic": "t", "data": number if data is None else data}
-    return event(frame | {"priority": "normal", "timestamp": 1.5}, number)
+def message(offset: int, data: Any = None) -> bytes:
+    """Return a message, whose data are its offset unless they are given."""
+    frame = {"type": "message", "topic": "t", "data": offset if data is None else data}
+    return event(frame | {"priority": "normal", "timestamp": 1.5}, offset)
 
 
 def closing(reason: str, *, reconnect: bool) -> bytes:
-    """A last frame."""
+    """Return a closing frame."""
     frame = {"type": "closing", "data": {"reason": reason, "reconnect": reconnect}}
     return b"data: " + json.dumps(frame).encode() + b"\n\n"
 
@@ -65,45 +66,46 @@ def closing(reason: str, *, reconnect: bool) -> bytes:
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
-def stream(*chunks: bytes, stays: bool = True) -> Answer:
-    """An event stream of these chunks, which then stays open, or ends."""
+def stream(*chunks: bytes, stays: bool = True) -> Responder:
+    """Respond with an event stream of these chunks, which stays open or ends."""
 
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def respond(received: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + b"".join(chunks))
         await writer.drain()
         if stays:
             await asyncio.Event().wait()
 
-    return answer
+    return respond
 
 
-def status(line: str, *headers: str, body: bytes = b"") -> Answer:
-    """An answer with this status line, which ends."""
+def status(line: str, *headers: str, body: bytes = b"") -> Responder:
+    """Respond with this status line, these headers and this body."""
 
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def respond(received: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         head = [f"HTTP/1.1 {line}", *headers, f"content-length: {len(body)}", "connection: close"]
         writer.write("\r\n".join([*head, "", ""]).encode() + body)
 
-    return answer
+    return respond
 
 
-def problem(code: str) -> bytes:
-    """An error as holdfast words it."""
+def error_body(code: str) -> bytes:
+    """Return the body of an error response of holdfast."""
     return json.dumps({"error": {"code": code, "detail": "because"}}).encode()
 
 
-class Answers:
-    """Answers the first request for a stream with the first answer, and so on; the last stays.
+class ScriptedServer:
+    """Answers each request for a stream with the next responder. The last responder stays.
 
-    A POST is answered with `post`: 200 and ``{}``. `asked` are the requests for streams.
+    `on_post` answers every POST, with 200 and ``{}`` unless a test replaces it.
     """
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *responders: Responder) -> None:
         self.port = 0
-        self.asked: list[Asked] = []
-        self.posted: list[Asked] = []
-        self.post = status("200 OK", body=b"{}")
-        self._answers = list(answers)
+        self.requests: list[ReceivedRequest] = []
+        """The requests for streams."""
+        self.posts: list[ReceivedRequest] = []
+        self.on_post = status("200 OK", body=b"{}")
+        self._responders = list(responders)
 
     @property
     def url(self) -> str:
@@ -116,21 +118,22 @@ class Answers:
             pairs = (line.partition(":") for line in head[1:] if line)
             headers = {name.lower(): value.strip() for name, _, value in pairs}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
-            asked = Asked(method, path, headers, body)
+            received = ReceivedRequest(method, path, headers, body)
             if method == "POST":
-                self.posted.append(asked)
-                await self.post(asked, writer)
+                self.posts.append(received)
+                await self.on_post(received, writer)
             else:
-                self.asked.append(asked)
-                answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-                await answer(asked, writer)
+                self.requests.append(received)
+                last = len(self._responders) == 1
+                respond = self._responders[0] if last else self._responders.pop(0)
+                await respond(received, writer)
             await writer.drain()
 
 
 @asynccontextmanager
-async def answering(*answers: Answer) -> AsyncIterator[Answers]:
-    """Such a server, for the length of the block."""
-    answers_ = Answers(*answers)
+async def scripted_server(*responders: Responder) -> AsyncIterator[ScriptedServer]:
+    """Run a server with these responders for the length of the block."""
+    scripted = ScriptedServer(*responders)
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -138,17 +141,17 @@ async def answering(*answers: Answer) -> AsyncIterator[Answers]:
         assert task is not None
         tasks.add(task)
         try:
-            await answers_.serve(reader, writer)
+            await scripted.serve(reader, writer)
         except asyncio.CancelledError:
-            pass  # the end of the block, which waits for this
+            pass  # the end of the block, which waits for this task
         finally:
             tasks.discard(task)
             writer.close()
 
     server = await asyncio.start_server(serve, HOST, 0)
-    answers_.port = server.sockets[0].getsockname()[1]
+    scripted.port = server.sockets[0].getsockname()[1]
     try:
-        yield answers_
+        yield scripted
     finally:
         server.close()
         running = list(tasks)

@@ -1,4 +1,4 @@
-"""How long to wait."""
+"""Backoff: the delay before the next attempt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.client.backoff import Backoff, parse_retry_after
 
 
 def test_delays_spread_and_stay_within_their_bounds() -> None:
-    """The bound doubles up to the most; what is drawn is spread over all of it."""
+    """The bound doubles up to max_delay, and the delays spread from min_delay to the bound."""
     backoff = Backoff(0.5, 20.0)
     for bound in (1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0):
         assert 0.5 <= backoff.draw() <= bound
@@ -23,8 +23,8 @@ def test_delays_spread_and_stay_within_their_bounds() -> None:
     assert backoff.draw() <= 1.0
 
 
-def test_what_the_server_asks_for_counts_up_to_the_most() -> None:
-    """A server may ask for more patience, not for hours of it."""
+def test_requested_delay_is_respected_up_to_max_delay() -> None:
+    """A server can ask for a longer delay than the drawn one, but not for hours."""
     backoff = Backoff(0.5, 20.0)
     assert backoff.draw(7.0) == 7.0
     assert backoff.draw(1e9) == 20.0
@@ -37,12 +37,13 @@ def test_what_the_server_asks_for_counts_up_to_the_most() -> None:
     [("7", 7.0), (" 0 ", 0.0), (None, None), ("", None), ("soon", None), ("-5", None), ("٥", None)],
 )
 def test_retry_after_in_seconds(value: str | None, seconds: float | None) -> None:
-    """Seconds are read; what is neither seconds nor a date is as if it were not there."""
+    """A number of seconds is parsed; a value that is neither seconds nor a date is ignored."""
     assert parse_retry_after(value) == seconds
 
 
+@pytest.mark.real_time
 def test_retry_after_as_a_date() -> None:
-    """A date is so many seconds from now; one that has passed is none."""
+    """A date gives the seconds from now until then, and 0 if it has passed."""
     soon = parse_retry_after(
         format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     )

@@ -1,4 +1,4 @@
-"""Frames: what is known is read exactly, what is not is passed over, what is broken is an error."""
+"""Frames: known members are parsed, unknown ones are ignored, wrong ones are an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.client.frames import ClosingFrame, FirstFrame, UnsubscribedFrame, 
 
 ID = "e" * 12 + "~1~" + "t" * 22
 MESSAGE = {"type": "message", "topic": "t", "data": [1], "priority": "high", "timestamp": 1.5}
-HELLO = {
+FIRST = {
     "connectionId": "c",
     "reconnectToken": "t",
     "session": "gap",
@@ -27,39 +27,39 @@ HELLO = {
 
 
 def frame(value: Any, id: str = ID) -> object:
-    """What is read from this JSON value."""
+    """Return the frame that is parsed from this JSON value."""
     return parse_frame(
         ServerSentEvent("message", value if isinstance(value, str) else json.dumps(value), id)
     )
 
 
 def test_message() -> None:
-    """A message has all its members, and its id is the position after it."""
+    """A message has all its members, and its event id is the position after it."""
     assert frame(MESSAGE) == Message("t", [1], Priority.HIGH, 1.5, None, ID)
     assert frame(MESSAGE | {"key": "k"}) == Message("t", [1], Priority.HIGH, 1.5, "k", ID)
 
 
 def test_message_shows_no_token() -> None:
-    """The id of a message opens a session, and is not in its repr."""
+    """The event id of a message opens a session, so the repr does not contain it."""
     assert "tttt" not in repr(frame(MESSAGE))
 
 
-def test_others() -> None:
-    """The first frame, gaps, the last frame and withdrawn topics are read."""
+def test_other_frames() -> None:
+    """First frames, gaps, closing frames and withdrawn topics are parsed."""
     gap = {"cause": "trimmed", "count": None, "topics": ["a"], "priority": "low"}
     assert frame({"type": "gap", "data": gap}) == Gap("trimmed", None, ("a",), Priority.LOW)
     closing = {"reason": "drain", "reconnect": True}
     assert frame({"type": "closing", "data": closing}) == ClosingFrame("drain", True)
-    withdrawn = {"type": "unsubscribed", "data": {"topics": ["a"]}}
-    assert frame(withdrawn) == UnsubscribedFrame(("a",))
-    hello = frame({"type": "connection_established", "data": HELLO})
-    assert isinstance(hello, FirstFrame)
-    assert (hello.window, hello.replay, hello.gap) == (16384, 2, Gap("trimmed", 3))
-    assert (hello.topics, hello.rejected, hello.heartbeat_interval) == (("a",), ("b",), 30.0)
+    unsubscribed = {"type": "unsubscribed", "data": {"topics": ["a"]}}
+    assert frame(unsubscribed) == UnsubscribedFrame(("a",))
+    first = frame({"type": "connection_established", "data": FIRST})
+    assert isinstance(first, FirstFrame)
+    assert (first.window, first.replay, first.gap) == (16384, 2, Gap("trimmed", 3))
+    assert (first.topics, first.rejected, first.heartbeat_interval) == (("a",), ("b",), 30.0)
 
 
-def test_unknown_is_passed_over() -> None:
-    """A newer server may send further types and members."""
+def test_unknown_types_and_members_are_ignored() -> None:
+    """A newer server can send further types and members."""
     assert frame({"type": "heartbeat"}) is None
     assert frame({"type": "weather", "data": 5}) is None
     assert isinstance(frame(MESSAGE | {"colour": "red"}), Message)
@@ -77,13 +77,13 @@ def test_unknown_is_passed_over() -> None:
         {"type": "gap", "data": {"cause": "trimmed", "count": -1}},
         {"type": "gap", "data": {"cause": "trimmed", "count": 1, "topics": [1]}},
         {"type": "closing", "data": {}},
-        *({"type": "connection_established", "data": HELLO | {name: -1}} for name in HELLO),
-        {"type": "connection_established", "data": HELLO | {"heartbeatInterval": 0}},
+        *({"type": "connection_established", "data": FIRST | {name: -1}} for name in FIRST),
+        {"type": "connection_established", "data": FIRST | {"heartbeatInterval": 0}},
         '{"type": "connection_established", "data": {"heartbeatInterval": 1e999}}',
     ],
 )
-def test_broken_is_an_error(value: Any) -> None:
-    """Nothing that a server may send raises anything but InvalidStream, which quotes nothing."""
+def test_broken_frame_is_an_error(value: Any) -> None:
+    """A broken frame raises InvalidStream, whose text quotes nothing of the frame."""
     with pytest.raises(InvalidStream) as caught:
         frame(value)
     assert len(str(caught.value)) < 100
@@ -91,12 +91,12 @@ def test_broken_is_an_error(value: Any) -> None:
 
 @pytest.mark.parametrize("id", ["a b", "a\x7f", "é", "x" * 600])
 def test_id_that_no_header_can_carry_is_an_error(id: str) -> None:
-    """It would be presented at the next connection, where it could not be sent."""
+    """The client could not send such an id when it reconnects."""
     with pytest.raises(InvalidStream):
         frame(MESSAGE, id)
 
 
 def test_message_without_id_is_an_error() -> None:
-    """Without an id the position could not move past it."""
+    """The position could not move past a message without an id."""
     with pytest.raises(InvalidStream):
         frame(MESSAGE, "")

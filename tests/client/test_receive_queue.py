@@ -1,4 +1,4 @@
-"""Backlog beside a plain list: nothing twice, nothing lost, and the position follows."""
+"""ReceiveQueue beside a plain list: each item once, and the position follows the handling."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from holdfast.client.receive_queue import IssuedId, ReceiveQueue
 
-STEP = st.sampled_from("put advance next settle put_back begin".split())
+STEP = st.sampled_from("put advance get mark_handled unget start_connection".split())
 
 
 def position(number: int, connection: int = 1) -> IssuedId:
-    """The position after so many steps."""
+    """Return the position with this number."""
     return IssuedId(str(number), connection)
 
 
 @given(st.lists(STEP, max_size=60))
-async def test_position_is_after_the_last_that_was_settled(steps: list[str]) -> None:
-    """Whatever the order of reading and handling, the model and the queue agree."""
+async def test_position_is_after_the_last_handled_item(steps: list[str]) -> None:
+    """The model and the queue agree after any script of reading and handling."""
     queue = ReceiveQueue[int](position(0), max_items=5, max_bytes=50)
     waiting: list[list[int]] = []  # [item, position after it]
     current: list[int] | None = None
@@ -30,8 +30,8 @@ async def test_position_is_after_the_last_that_was_settled(steps: list[str]) -> 
             case "put":
                 queue.put(number, position(number, connection), 10)
                 waiting.append([number, number])
-            case "advance" | "begin":
-                if step == "begin":
+            case "advance" | "start_connection":
+                if step == "start_connection":
                     connection += 1
                     queue.start_connection(position(number, connection))
                 else:
@@ -41,21 +41,22 @@ async def test_position_is_after_the_last_that_was_settled(steps: list[str]) -> 
                     at = number
                 else:
                     last[1] = number
-            case "next" if waiting and current is None:
+            case "get" if waiting and current is None:
                 current = waiting.pop(0)
                 assert await queue.get() == current[0]
-            case "settle":
+            case "mark_handled":
                 queue.mark_handled()
                 at, current = (current[1], None) if current else (at, None)
-            case "put_back":
+            case "unget":
                 queue.unget()
                 waiting, current = ([current, *waiting], None) if current else (waiting, None)
         assert int(queue.position.event_id) == at
         assert queue.is_full == (len(waiting) >= 5)
 
 
+@pytest.mark.real_time
 async def test_cancelled_wait_changes_nothing() -> None:
-    """Who is cancelled while waiting for an item leaves it for the next."""
+    """A cancelled wait leaves the item for the next wait."""
     queue = ReceiveQueue[int](position(0), max_items=5, max_bytes=50)
     for _ in range(3):
         with pytest.raises(TimeoutError):
@@ -66,7 +67,7 @@ async def test_cancelled_wait_changes_nothing() -> None:
 
 
 async def test_room_comes_at_half() -> None:
-    """The reader waits until half has been handed out, be it in items or in bytes."""
+    """The receiver waits until half of the items, or of the bytes, have been handed out."""
     for size, left in ((1, 5), (100, 5)):
         queue = ReceiveQueue[int](position(0), max_items=10 if size == 1 else 99, max_bytes=1000)
         for number in range(10):
@@ -83,7 +84,7 @@ async def test_room_comes_at_half() -> None:
 
 
 async def test_end_comes_after_the_last_item() -> None:
-    """What was read is handed out first; then the error, each time it is asked for."""
+    """The queue hands out the last item first, then raises its first error each time."""
     queue = ReceiveQueue[int](position(0), max_items=5, max_bytes=50)
     queue.put(1, position(1), 1)
     queue.close(ValueError("first"))
