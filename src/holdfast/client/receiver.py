@@ -6,7 +6,7 @@ An error ends the stream where another attempt would not change the outcome:
     ──────────────────────────────────────────────────────────────────────────────────────────
     no connection, 5xx, 408, 425, 429          reconnect                 reconnect
     401, or `closing` with                     reconnect with            reconnect with
-      `credentials_expired`, and the token       a new token               a new token
+      `credentials expired`, and the token       a new token               a new token
       is a function
     401 otherwise                              error                     reconnect
     `closing` with `reconnect: false`          error                     error
@@ -31,7 +31,6 @@ import anyio
 import httpx
 
 from ..errors import ConfigurationError, InvalidStream, RequestRefused, StreamEnded, StreamFailed
-from ..reasons import Reason
 from .acknowledger import Acknowledger
 from .arguments import redact
 from .backoff import Backoff, parse_retry_after
@@ -60,6 +59,10 @@ STABLE_AFTER = 5.0
 
 MAX_VIOLATIONS = 3
 """The first two may be bytes that were damaged on the way."""
+
+
+CREDENTIALS_EXPIRED = "credentials expired"
+"""The reason of a closing frame after which the client fetches another token."""
 
 
 class Receiver:
@@ -186,14 +189,14 @@ class Receiver:
                 scope.deadline = anyio.current_time() + _max_silence(first_frame)
 
     async def _check_response(self, response: httpx.Response) -> None:
-        """Return if the response is an event stream; otherwise raise by the table above."""
+        """Return if the response is an event stream. Otherwise raise by the table above."""
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code == 200 and content_type == "text/event-stream":
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise InvalidStream(
                     "compressed",
-                    "the stream is compressed, but the client accepts identity only: look for a"
-                    " proxy that compresses",
+                    "the stream is compressed, although the client accepts no compression: look for"
+                    " a proxy that compresses",
                     status=200,
                 )
             return
@@ -292,7 +295,7 @@ class Receiver:
         text = f"the server ended the stream: {reason}"
         if frame.reconnect:
             return ConnectionLost(text)
-        if reason == Reason.CREDENTIALS_EXPIRED.word and self._token.is_renewable:
+        if reason == CREDENTIALS_EXPIRED and self._token.is_renewable:
             return self._lost_with_new_token(text)
         return StreamEnded(reason, f"{text}; the client must not reconnect")
 
