@@ -148,6 +148,7 @@ async def consuming() -> None:
         async for message in stream:
             assert_type(message, Message)
             assert_type(message.data, object)
+            assert_type(message.event_id, str)
             assert_type(message.priority, Priority)
         assert_type(await stream.subscribe("a"), Subscribed)
         assert_type(await stream.unsubscribe("a"), tuple[str, ...])

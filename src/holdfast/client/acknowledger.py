@@ -31,7 +31,7 @@ MAX_REFUSALS = 3
 
 
 class Acknowledger:
-    """Runs in one task beside the receiver. A lost acknowledgement is covered by the next one.
+    """The task that acknowledges. Each acknowledgement covers all earlier ones, also lost ones.
 
     Attributes:
         is_enabled: True if requests announce acknowledgements. Only the acknowledger assigns it.
@@ -60,7 +60,7 @@ class Acknowledger:
             while first_frame.window and connection.is_open(number):
                 await self._wait_until_due(acknowledged_bytes, first_frame.window // 2)
                 position, handled_bytes = queue.position, queue.handled_bytes
-                # An id of an earlier connection is not an acknowledgement of this one.
+                # An id of an earlier connection cannot be acknowledged on this one.
                 if position.connection != number or connection.number != number:
                     continue
                 if await self._post(first_frame.connection_id, position.event_id):

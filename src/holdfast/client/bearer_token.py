@@ -49,7 +49,7 @@ class BearerToken:
     async def _call(self, source: TokenSource) -> str:
         token = source() if callable(source) else source
         token = await token if inspect.isawaitable(token) else token
-        # The application may have no type checker.
+        # An application without a type checker can return anything.
         if not (isinstance(token, str) and token and is_header_safe(token)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(
                 "the token function must return a str of printable ASCII without spaces,"

@@ -38,8 +38,8 @@ class CurrentConnection:
     Attributes:
         number: The count of connections that have received their first frame.
         first_frame: The first frame of the open connection, or None while none is open.
-        topics: The topics that the server sends, by its last word.
-        rejected: The topics that the server refuses to send, by its last word.
+        topics: The topics that the server sends, as it last reported.
+        rejected: The topics that the user may not receive, as the server last reported.
         requested: The topics that the request of the newest attempt has named.
         restart_reason: Why the newest attempt was ended by `restart`, or None.
     """

@@ -52,7 +52,7 @@ SILENT_HEARTBEATS = 2.5
 """Heartbeat intervals without a byte after which a connection is lost (docs/protocol.md, 11)."""
 
 MIN_SILENCE = 0.5
-"""Seconds of silence that the client accepts with the shortest heartbeat interval, too."""
+"""Seconds. A connection is not lost by a shorter silence, even with shorter heartbeat intervals."""
 
 STABLE_AFTER = 5.0
 """Seconds after which an open connection resets the backoff, even if no frame has followed."""
@@ -60,13 +60,12 @@ STABLE_AFTER = 5.0
 MAX_VIOLATIONS = 3
 """The first two may be bytes that were damaged on the way."""
 
-
 CREDENTIALS_EXPIRED = "credentials expired"
 """The reason of a closing frame after which the client fetches another token."""
 
 
 class Receiver:
-    """Runs in one task. A cancellation closes the response and leaves nothing open."""
+    """The task that connects and receives. A cancellation closes the connection."""
 
     def __init__(
         self,
@@ -256,8 +255,8 @@ class Receiver:
         else:
             self._advance(event.id)
         if isinstance(frame, UnsubscribedFrame):
-            removed = self._connection.reject(frame.topics)
-            _logger.warning("the server has withdrawn the topics %s", removed)
+            if removed := self._connection.reject(frame.topics):
+                _logger.warning("the server has withdrawn the topics %s", removed)
 
     def _advance(self, event_id: str) -> None:
         """Move the position to an id that needs no handling. An empty id moves nothing."""
@@ -270,8 +269,8 @@ class Receiver:
             raise InvalidStream("no_first_frame", "the stream does not begin with a first frame")
         gap = frame.gap
         if frame.session == "fresh" and self._last_event_id:
-            # The request named a position, and the server has not seen it: a proxy may have
-            # dropped the header. Anything may be missing.
+            # The request named a position, and the server has not read it. A proxy may have dropped
+            # the header, so any message may be missing.
             gap = Gap("unknown", None)
         # After `trimmed` with a replay, the gap frames that follow name the same messages.
         resumed = gap is None or (gap.cause == "trimmed" and frame.replay is not None)

@@ -105,11 +105,10 @@ class RequestedTopics:
     async def _post(
         self, path: str, first_frame: FirstFrame, names: Sequence[str]
     ) -> ServerReply | None:
-        """Send a change on the open connection.
+        """Post a change of topics for the open connection, and return the reply.
 
-        Returns the reply of the server that has made the change. Returns None if it has not, after
-        a wait: then the caller looks at the connection again. Raises RequestRefused if another
-        attempt would not help.
+        Returns None, after a short wait, if the server has not made the change. Then the caller
+        looks at the connection again. Raises RequestRefused if another attempt would not help.
         """
         connection, number = self._connection, self._connection.number
         body = {"connectionId": first_frame.connection_id, "topics": names}

@@ -78,8 +78,8 @@ def connect(
         position: The event id to resume after: an earlier `Stream.position`, a
             `Message.event_id`, or the result of `Broadcaster.position`.
         token: The bearer token, or a plain or coroutine function that returns it. The client
-            calls the function at the beginning and when the server refuses a token or reports
-            that it has expired, never twice at the same time.
+            calls the function at the beginning, when the server refuses a token, and when the
+            server reports that the token has expired. Two calls never overlap.
         headers: Headers of every request.
         params: Fields of the query of every request.
         http: The httpx client to send with, for cookies, proxies and certificates. The stream
@@ -90,10 +90,11 @@ def connect(
             logger `holdfast.client` gets a warning for each gap.
         on_status: A plain function that is called with each `Status`, by a task of the stream. The
             function must not wait. An exception of `on_status` ends the stream.
-        retry_delays: The least and the greatest delay between two attempts, in seconds. The delays
-            in between have full jitter. A longer delay that the server asks for (`retry`,
-            `Retry-After`) is respected up to the greatest.
-        max_frame_bytes: The greatest size of a frame, in bytes. A larger frame breaks the protocol.
+        retry_delays: The least and the greatest delay between two attempts, in seconds. Each delay
+            is drawn at random between them. If the server asks for a longer one (`retry`,
+            `Retry-After`), the client waits as long as that, at most the greatest delay.
+        max_frame_bytes: The greatest size of a frame, in bytes. A larger frame counts as a broken
+            stream (`InvalidStream`).
         max_queue_messages: The number of unhandled messages at which the client stops reading.
         max_queue_bytes: The size of unhandled messages, in bytes of JSON, at which the client
             stops reading. The queue may exceed both by one chunk from the network.
@@ -211,12 +212,12 @@ class Stream:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that the server sends to this stream, by its last word."""
+        """The topics that the server sends to this stream, as the server last reported."""
         return self._connection.topics
 
     @property
     def rejected(self) -> tuple[str, ...]:
-        """The topics that the server refuses to send to this stream, by its last word."""
+        """The topics that the user may not receive, as the server last reported."""
         return self._connection.rejected
 
     @property
@@ -257,7 +258,7 @@ class Stream:
         Messages that have arrived before are still yielded.
 
         Args:
-            topics: Topics and patterns, one by one, in the words of the subscription.
+            topics: Topics and patterns, one by one, written as they were subscribed.
 
         Returns:
             The given topics that the server had been sending.
