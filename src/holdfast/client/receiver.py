@@ -254,9 +254,10 @@ class Receiver:
             self._last_event_id = event.id or self._last_event_id
         else:
             self._advance(event.id)
-        if isinstance(frame, UnsubscribedFrame):
-            if removed := self._connection.reject(frame.topics):
-                _logger.warning("the server has withdrawn the topics %s", removed)
+        if isinstance(frame, UnsubscribedFrame) and (
+            removed := self._connection.reject(frame.topics)
+        ):
+            _logger.warning("the server has withdrawn the topics %s", removed)
 
     def _advance(self, event_id: str) -> None:
         """Move the position to an id that needs no handling. An empty id moves nothing."""
