@@ -12,7 +12,6 @@ from holdfast.client import (
     RequestRefused,
     Subscribed,
 )
-from holdfast.client.receiver import CREDENTIALS_EXPIRED as EXPIRED
 from tests.client.real_server import live, publish
 from tests.client.scripted_server import (
     HEAD,
@@ -40,7 +39,7 @@ async def test_token_is_fetched_again_after_a_401() -> None:
         return issued[-1]
 
     refused = status("401 x", body=error_body("unauthorized"))
-    expired = stream(first_frame(), message(1), closing(EXPIRED, reconnect=False))
+    expired = stream(first_frame(), message(1), closing("credentials_expired", reconnect=False))
     async with (
         scripted_server(refused, refused, expired, stream(first_frame(1), message(2))) as server,
         stream_from(server, token=token) as stream_,
@@ -66,7 +65,7 @@ async def test_failed_token_function_is_an_error_at_first_and_a_delay_later() ->
             async with stream_from(server, token=token):
                 raise AssertionError("the block must not begin")
     fails = 3
-    expired = stream(first_frame(), message(1), closing(EXPIRED, reconnect=False))
+    expired = stream(first_frame(), message(1), closing("credentials_expired", reconnect=False))
     async with (
         scripted_server(expired, stream(first_frame(1), message(2))) as server,
         stream_from(server, token=token) as stream_,
@@ -92,7 +91,7 @@ async def test_token_function_is_called_by_one_task_at_a_time() -> None:
     async def expires(received: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + first_frame(window=16384) + message(1) + message(2))
         await ends.wait()
-        writer.write(closing(EXPIRED, reconnect=False))
+        writer.write(closing("credentials_expired", reconnect=False))
 
     async def post(received: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         ends.set()

@@ -17,7 +17,7 @@ from holdfast.client import (
     connect,
 )
 from holdfast.client import receiver as receiver_module
-from holdfast.client.receiver import CREDENTIALS_EXPIRED as EXPIRED
+from holdfast.reasons import Reason
 from tests.client.scripted_server import (
     HEAD,
     ReceivedRequest,
@@ -99,8 +99,8 @@ async def test_final_answer_raises_from_connect(
         (status("204 x"), "no_content"),
         (stream(closing("replaced", reconnect=False)), "replaced"),
         (
-            stream(first_frame(1), closing(EXPIRED, reconnect=False)),
-            "credentials expired",
+            stream(first_frame(1), closing("credentials_expired", reconnect=False)),
+            "credentials_expired",
         ),
     ],
 )
@@ -215,7 +215,7 @@ async def test_retry_after_is_respected_up_to_the_greatest_delay() -> None:
 async def test_retry_of_the_stream_is_respected() -> None:
     """`retry` is the least delay, also from a stream that closes before its first frame."""
     seen: list[Status] = []
-    busy = stream(b"retry: 400\n", closing("over capacity", reconnect=True), stays=False)
+    busy = stream(b"retry: 400\n", closing("over_capacity", reconnect=True), stays=False)
     ends = stream(b"retry: 200\n", first_frame(), message(1), stays=False)
     async with scripted_server(busy, ends, stream(first_frame(1), message(2))) as server:
         began = time.monotonic()
@@ -225,7 +225,7 @@ async def test_retry_of_the_stream_is_respected() -> None:
         assert waited[0] >= 0.4
         assert waited[1] >= 0.2
         assert time.monotonic() - began >= 0.6
-    assert "over capacity" in str(seen[1].reason)
+    assert "over_capacity" in str(seen[1].reason)
 
 
 @pytest.mark.real_time
@@ -314,3 +314,39 @@ async def test_receiver_reads_a_bounded_amount_ahead() -> None:
         assert backlog._bytes < 200_000 + 65_536 + 10_300
         assert settled < 30_000_000  # the kernels' buffers
         assert await take(stream_, 100) == ["x" * 10_000] * 100
+
+
+@pytest.mark.parametrize("reason", Reason)
+async def test_each_reason_of_the_server_ends_the_stream_or_reconnects(reason: Reason) -> None:
+    """The client reconnects after a closing frame exactly if the table of reasons says so."""
+    end = stream(first_frame(1), closing(reason.word, reconnect=reason.reconnect), stays=False)
+    async with (
+        scripted_server(ENDS, end, stream(first_frame(1), message(2))) as server,
+        stream_from(server) as stream_,
+    ):
+        assert await take(stream_, 1) == [1]
+        if reason.reconnect:
+            assert await take(stream_, 1) == [2]
+        else:
+            with pytest.raises(StreamEnded) as caught:
+                await take(stream_, 1)
+            assert caught.value.code == reason.word
+
+
+@pytest.mark.parametrize("reason", [each for each in Reason if each.status is not None])
+async def test_each_status_of_the_server_ends_the_stream_or_reconnects(reason: Reason) -> None:
+    """The client retries 401, 408, 429, and the statuses of reasons to reconnect after."""
+    assert reason.status is not None
+    refused = status(f"{reason.status} x", body=error_body(reason.word))
+    async with (
+        scripted_server(ENDS, refused, stream(first_frame(1), message(2))) as server,
+        stream_from(server) as stream_,
+    ):
+        assert await take(stream_, 1) == [1]
+        # 401: an expired token may be replaced in the headers of the application's http client.
+        if reason.reconnect or reason.status in (401, 408, 429):
+            assert await take(stream_, 1) == [2]
+        else:
+            with pytest.raises(RequestRefused) as caught:
+                await take(stream_, 1)
+            assert (caught.value.code, caught.value.status) == (reason.word, reason.status)

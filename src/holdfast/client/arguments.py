@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 from .frames import MAX_EVENT_ID_LENGTH, is_header_safe
 from .records import Message
 
-_CLIENT_PARAMS = frozenset({"topics", "metrics", "ack", "token", "last_event_id"})
+_CLIENT_PARAMS = frozenset({"topics", "metrics", "ack", "reconnect_token", "last_event_id"})
 """The fields of the query that the client sends, or that would contradict its headers."""
 
 _CLIENT_HEADERS = frozenset(

@@ -6,7 +6,7 @@ An error ends the stream where another attempt would not change the outcome:
     ──────────────────────────────────────────────────────────────────────────────────────────
     no connection, 5xx, 408, 425, 429          reconnect                 reconnect
     401, or `closing` with                     reconnect with            reconnect with
-      `credentials expired`, and the token       a new token               a new token
+      `credentials_expired`, and the token       a new token               a new token
       is a function
     401 otherwise                              error                     reconnect
     `closing` with `reconnect: false`          error                     error
@@ -31,6 +31,7 @@ import anyio
 import httpx
 
 from ..errors import ConfigurationError, InvalidStream, RequestRefused, StreamEnded, StreamFailed
+from ..reasons import Reason
 from .acknowledger import Acknowledger
 from .arguments import redact
 from .backoff import Backoff, parse_retry_after
@@ -59,9 +60,6 @@ STABLE_AFTER = 5.0
 
 MAX_VIOLATIONS = 3
 """The first two may be bytes that were damaged on the way."""
-
-CREDENTIALS_EXPIRED = "credentials expired"
-"""The reason of a closing frame after which the client fetches another token."""
 
 
 class Receiver:
@@ -295,7 +293,7 @@ class Receiver:
         text = f"the server ended the stream: {reason}"
         if frame.reconnect:
             return ConnectionLost(text)
-        if reason == CREDENTIALS_EXPIRED and self._token.is_renewable:
+        if reason == Reason.CREDENTIALS_EXPIRED.word and self._token.is_renewable:
             return self._lost_with_new_token(text)
         return StreamEnded(reason, f"{text}; the client must not reconnect")
 
