@@ -16,7 +16,7 @@ class ConnectionLost(Exception):
     """A connection has ended, or could not be opened, and the client connects again.
 
     Attributes:
-        reason: Why, for logs and for `Status.reason`.
+        reason: The text for logs and for `Status.reason`.
         wait: The least delay before the next attempt that the server asked for, in seconds.
         at_once: True if the next attempt follows without any delay.
     """

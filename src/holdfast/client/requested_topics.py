@@ -85,8 +85,8 @@ class RequestedTopics:
             reply = await self._post("/subscribe", first_frame, names)
             if reply is not None:
                 listed = reply.body.get("topics")
-                held = cast("list[str]", listed) if isinstance(listed, list) else ()
-                result = _split(names, held)
+                items = cast("list[object]", listed) if isinstance(listed, list) else []
+                result = _split(names, [item for item in items if isinstance(item, str)])
                 connection.add_topics(result.topics)
                 return result
         return Subscribed((), ())
