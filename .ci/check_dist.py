@@ -16,12 +16,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "holdfast"
+# The TypeScript of the browser client: the sdist has it, the wheel has what is built from it.
+BUILT_FROM = "holdfast/browser/source"
 # hatchling adds the last two by itself.
 SDIST_TOP = set(
     "src tests examples docs CHANGELOG.md LICENSE README.md pyproject.toml"
     " PKG-INFO .gitignore".split()
 )
-SDIST_HAS = {"src/holdfast/py.typed", "tests/conftest.py", "README.md", "LICENSE"}
+SDIST_HAS = {
+    "src/holdfast/py.typed",
+    f"src/{BUILT_FROM}/client.ts",
+    f"src/{BUILT_FROM}/package-lock.json",
+    "tests/conftest.py",
+    "README.md",
+    "LICENSE",
+}
 # anyio needs idna, and sniffio until 4.12.
 INSTALLED = {PACKAGE, "anyio", "typing_extensions", "idna", "sniffio", "pip", "setuptools"}
 
@@ -35,11 +44,12 @@ def check_wheel(path: Path) -> None:
         for file in (ROOT / "src" / PACKAGE).rglob("*")
         if file.is_file() and file.suffix != ".pyc"
     }
+    source = {name for name in source if not name.startswith(f"{BUILT_FROM}/")}
     assert f"{PACKAGE}/py.typed" in code, "the wheel has no py.typed"
     assert code == source, f"wheel and source differ in {sorted(code ^ source)}"
     rest = {name for name in names - code if not name.split("/")[0].endswith(".dist-info")}
     assert not rest, f"the wheel has beside the package {sorted(rest)}"
-    print(f"{path.name}: {len(code)} files, as in src/")
+    print(f"{path.name}: {len(code)} files, as in src/ without {BUILT_FROM}")
 
 
 def check_sdist(path: Path) -> None:
@@ -48,7 +58,11 @@ def check_sdist(path: Path) -> None:
     top = {name.split("/")[0] for name in names}
     assert top <= SDIST_TOP, f"the sdist has {sorted(top - SDIST_TOP)}"
     assert names >= SDIST_HAS, f"the sdist lacks {sorted(SDIST_HAS - names)}"
-    stray = {name for name in names if "__pycache__" in name or name.endswith(".pyc")}
+    stray = {
+        name
+        for name in names
+        if "__pycache__" in name or "node_modules" in name or name.endswith(".pyc")
+    }
     assert not stray, f"the sdist has {sorted(stray)}"
     print(f"{path.name}: {len(names)} files")
 

@@ -201,6 +201,17 @@ test("acknowledgements follow the handlers, a few for many, and the last is of t
   assert.equal(got.length, 200);
 });
 
+test("members of the first frame never overwrite the state of the client", async (t) => {
+  const hostile = { ended: true, closed: true, send: 1, fail: 1, busy: true, posting: true, requested: false, heard: false, bytes: -1e9, timer: 1, transport: "websocket", signal: {}, info: 1, retryAfter: 20 };
+  const { url, requests } = await serve(t, ({ path }, response) => {
+    if (path === "ack") response.end('{"acknowledged":true}');
+    else stream(response, [hello({ window: 4096, ...hostile }), "e~0~a"], [{ ...message(1), ...hostile }, "e~1~a"]);
+  });
+  const { live, got } = listen(t, url);
+  await until(() => requests.at(-1)?.body?.id === "e~1~a");
+  assert.deepEqual([live.status, live.transport, live.connectionId, got], ["open", "sse", "c1", [1]]);
+});
+
 test("where acknowledgements are refused, the stream goes on without a window", async (t) => {
   const { url, requests } = await serve(t, ({ path }, response, count) => {
     if (path === "ack") response.writeHead(403).end("{}");

@@ -1,4 +1,4 @@
-"""The browser client in node: what needs no page, run by node's own test runner."""
+"""The browser client in node: the tests that need no page, run by node's own test runner."""
 
 from __future__ import annotations
 
@@ -9,23 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import require
+from tests.client.tools import node
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FILES = sorted(path.name for path in HERE.glob("*.test.mjs"))
-
-
-def node() -> str:
-    """The path of node; the test is skipped where it is older than 20, or not there."""
-    executable = require(executable="node", reason="the browser client runs in node")
-    version = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True)
-    if int(version.stdout.lstrip("v").split(".")[0]) < 20:
-        message = f"node {version.stdout.strip()} is older than 20: the browser client runs in it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
-    return executable
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -41,6 +29,6 @@ def test_in_node(file: str) -> None:
 
 
 def test_files_are_all_found() -> None:
-    """None is left out because it has another name."""
+    """Each file of tests has a name that the runner finds."""
     names = ["close", "commands", "holdfast", "pure", "stream", "tabs"]
     assert [f"{name}.test.mjs" for name in names] == FILES
