@@ -1,12 +1,12 @@
 """The application of the browser tests: LiveApp below /live, and a page that imports its client.
 
 Beside the endpoints of tests/apps/live.py: ``GET /`` is the page, ``GET /plain`` a short answer.
-``POST /fail`` takes ``{"path", "status", "times", "user"}``: so many requests of this user to this
-path below /live are answered with this status. ``GET /requests?user=…`` lists what this user asked
-for below /live, in order. A user is who the cookie ``user`` names, or the bearer token, which reads
-``name~seconds~anything``: it is good for so long from its first use on; without either there is
-none: 401. Topics that begin with ``secret``
-are nobody's. ``HOLDFAST_ORIGINS`` lists foreign origins whose pages may connect.
+``POST /fail`` takes ``{"path", "status", "times", "user"}``: the next ``times`` requests of this
+user to this path below /live are answered with this status. ``GET /requests?user=…`` lists the
+requests of this user below /live, in order. The user is named by the cookie ``user``, or by the
+bearer token, which reads ``name~seconds~anything`` and expires ``seconds`` after its first use; a
+request without either is answered with 401. No user may read topics that begin with ``secret``.
+``HOLDFAST_ORIGINS`` lists foreign origins whose pages may connect.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def authenticate(request: Request) -> User | None:
 
 
 def authorize(user: User, action: Action, topic: str | None) -> bool:
-    """Everything but secrets."""
+    """Allow every topic except secrets."""
     return topic is None or not topic.startswith("secret")
 
 
@@ -57,19 +57,19 @@ live = LiveApp(
 
 
 def name_of(request: Request) -> str:
-    """Who asks, however badly authenticated."""
+    """The name of the user of a request, or an empty string."""
     user = authenticate(request)
     return (user.id if user else None) or ""
 
 
 async def fail(request: Request, value: Any) -> Any:
-    """Let requests fail."""
+    """Make requests fail."""
     failures[value["user"], value["path"]] = value
     return {}
 
 
 async def requested(request: Request, value: Any) -> Any:
-    """What a user asked for."""
+    """The requests of a user."""
     return [entry for entry in requests if entry["user"] == request.query["user"]]
 
 
@@ -93,7 +93,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def serve_live(scope: Any, receive: Any, send: Any) -> None:
-    """LiveApp, noted, and failing where it is to fail."""
+    """Record the request, and pass it to LiveApp unless it has to fail."""
     request, path = Request(scope), scope["path"].removeprefix(PREFIX)
     user = name_of(request)
     entry = {
@@ -114,7 +114,7 @@ async def serve_live(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def refuse(scope: Any, receive: Any, send: Any, status: int) -> None:
-    """Answer as a proxy or a limiter in front does."""
+    """Answer like a proxy or a limiter in front of the application."""
     await receive()
     if scope["type"] == "websocket":
         await send({"type": "websocket.close"})  # before it was accepted: status 403
@@ -123,7 +123,7 @@ async def refuse(scope: Any, receive: Any, send: Any, status: int) -> None:
 
 
 async def serve_handler(scope: Any, receive: Any, send: Any) -> None:
-    """What answers with JSON."""
+    """Call a handler, and answer with its result as JSON."""
     body, more = b"", True
     while more:
         event = await receive()

@@ -1,4 +1,4 @@
-"""GET /client.js, /tabs.js and /client.d.ts, and what the client needs of a WebSocket."""
+"""GET /client.js, /tabs.js and /client.d.ts, and the subprotocols that the client offers."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_any_page_may_import_it(app: LiveApp) -> None:
 
 
 async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
-    """What a page offers as `bearer.<token>` is `Authorization` to the hook, and never chosen."""
+    """The hook gets `bearer.<token>` as `Authorization`, and the server never chooses it."""
     seen: list[str | None] = []
 
     def authenticate(request: Request) -> User | None:
@@ -151,8 +151,8 @@ async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
 
 @pytest.mark.parametrize("offered", ["", "graphql-ws", "bearer.x", "mqtt, bearer.x"])
 async def test_other_subprotocols_change_nothing(broadcaster: Broadcaster, offered: str) -> None:
-    """Only who offers `holdfast` gets it chosen, and its token looked at."""
-    app = LiveApp(broadcaster, authenticate=anonymous)
+    """The server reads a token and chooses a subprotocol only if `holdfast` is offered."""
+    app = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
     headers = {"Sec-WebSocket-Protocol": offered} if offered else {}
     async with Socket(app, headers=headers) as socket:
         accepted: dict[str, Any] = await socket.receive()

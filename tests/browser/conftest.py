@@ -95,8 +95,8 @@ def user() -> str:
 def open_tab(browser, user) -> Callable[..., Awaitable[Tab]]:
     """A function that opens the page at a port in a new tab, as this test's user.
 
-    Tabs of one test share a context: cookies, storage, and the six connections of HTTP/1.1. With
-    `user` of None nobody is logged in.
+    Tabs of one test share a context: cookies, storage, and the six connections of HTTP/1.1. If
+    `user` is None, no user is logged in.
     """
     contexts: dict[str | None, Any] = {}
 

@@ -1,4 +1,4 @@
-"""A tab of a real browser on the page of tests/apps/pages.py, and what it saw."""
+"""A tab of a real browser on the page of tests/apps/pages.py, and its records."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Tab:
         return await self.page.evaluate(expression, argument)
 
     async def until(self, expression: str, *, seconds: float = 15.0, hurry: bool = False) -> None:
-        """Wait until an expression is true; fails after so many seconds, and says what was seen.
+        """Wait until an expression is true. After `seconds`, fail with the records of the page.
 
-        With ``hurry``, the browser says that it is online whenever the client waits for its next
-        try, so that no wait is sat out.
+        `hurry` makes the browser report that it is online whenever the client waits for its next
+        attempt, which ends the pause.
         """
         if hurry:
             wake = "live.status === 'waiting' && window.dispatchEvent(new Event('online'))"
@@ -53,12 +53,12 @@ class Tab:
     async def received(
         self, count: int, *, seconds: float = 15.0, hurry: bool = False
     ) -> list[Any]:
-        """The data of all messages, as soon as there are so many."""
+        """Wait for `count` messages, and return the data of all messages."""
         await self.until(f"seen.messages.length >= {count}", seconds=seconds, hurry=hurry)
         return await self.run("seen.messages.map(m => m.data)")
 
     async def seen(self, kind: str) -> list[Any]:
-        """What was noted: `messages`, `status`, `gap`, `resumed`, `rejected` or `errors`."""
+        """The records of one kind: `messages`, `status`, `gap`, `resumed`, `rejected`, `errors`."""
         return await self.run("kind => seen[kind]", kind)
 
     async def close(self) -> None:
@@ -78,12 +78,12 @@ class Site:
         await self._post("/publish", {"messages": messages})
 
     async def fail(self, user: str, path: str, status: int, times: int) -> None:
-        """Answer so many requests of this user to this path below /live with this status."""
+        """Answer the next `times` requests of this user to a path below /live with this status."""
         value = {"user": user, "path": path, "status": status, "times": times}
         await self._post("/fail", value)
 
     async def requests(self, user: str, *paths: str) -> list[Any]:
-        """What this user asked for below /live, in order; of these paths if any are named."""
+        """The requests of this user below /live, in order; only to `paths` if any are named."""
         listed = (await request(self.port, "GET", f"/requests?user={user}")).json()
         return [entry for entry in listed if not paths or entry["path"] in paths]
 
@@ -94,7 +94,7 @@ class Site:
         return [entry for entry in answer.json()["connections"] if entry["user"] == user]
 
     async def position(self, user: str, topics: str = "t") -> str:
-        """What the application renders into a page of this user."""
+        """The position that the application renders into a page of this user."""
         path, headers = f"/position?topics={topics}", {"x-user": user}
         return (await request(self.port, "GET", path, headers=headers)).json()["id"]
 

@@ -1,4 +1,4 @@
-"""The browser client on a link that holds: what it delivers, acknowledges, keeps and is told."""
+"""The browser client on a stable link: delivery, acknowledgements, positions and events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ window.live = live;
 
 @pytest.mark.parametrize("kind", ["uvicorn", "hypercorn", "granian"])
 async def test_three_lines_go_live(kind, user, open_tab):
-    """What the README says is all that a page needs, on each of the servers."""
+    """The three lines of the README are all that a page needs, on each of the servers."""
     with ServerProcess(kind, PAGES) as server:
         tab = await open_tab(server.port)
         await tab.page.add_script_tag(type="module", content=THREE_LINES)
@@ -45,9 +45,25 @@ async def test_three_lines_go_live(kind, user, open_tab):
         await tab.page.close()  # granian waits for open streams
 
 
+async def test_a_page_loads_at_most_seven_kilobytes(site, open_tab):
+    """A real browser gets the client compressed, and nothing else of it by default."""
+    tab = await open_tab(site.port)
+    await tab.start()
+    await tab.open()
+    loaded = await tab.run(
+        """() => performance.getEntriesByType("resource")
+            .filter(({ name }) => name.endsWith("js"))
+            .map(({ name, encodedBodySize, decodedBodySize }) =>
+                [new URL(name).pathname, encodedBodySize, decodedBodySize])"""
+    )
+    [(path, compressed, plain)] = loaded
+    assert path == "/live/client.js"
+    assert compressed <= 7_000 < plain
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_each_transport_delivers_the_same(transport, site, user, open_tab):
-    """All values, topics, patterns and priorities arrive alike over each transport alone."""
+    """All values, topics, patterns and priorities arrive unchanged over each transport alone."""
     tab = await open_tab(site.port)
     await tab.start(["a", f"{user}.*"], transports=[transport])
     await tab.open(transport)
@@ -69,8 +85,8 @@ async def test_each_transport_delivers_the_same(transport, site, user, open_tab)
     assert await tab.seen("errors") == []
 
 
-async def test_listeners_get_what_they_asked_for(site, user, open_tab):
-    """A listener of a topic, of a pattern and of everything; one that is off gets nothing."""
+async def test_handlers_get_the_messages_of_their_topic(site, user, open_tab):
+    """Handlers of a topic and of patterns are called; a handler that was removed is not."""
     tab = await open_tab(site.port)
     await tab.start([f"{user}.**"], transports=["sse"])
     await tab.open()
@@ -93,7 +109,7 @@ async def test_listeners_get_what_they_asked_for(site, user, open_tab):
 
 @pytest.mark.parametrize("transport", ["sse", "websocket"])
 async def test_a_slow_handler_holds_messages_back_at_the_server(transport, site, user, open_tab):
-    """The window moves with the acknowledgements: what handlers have not done is not sent."""
+    """The window moves with the acknowledgements, so the server holds unhandled messages back."""
     tab = await open_tab(site.port)
     await tab.start([user], transports=[transport])
     await tab.open(transport)
@@ -119,7 +135,7 @@ async def test_a_slow_handler_holds_messages_back_at_the_server(transport, site,
 
 
 async def test_a_critical_message_overtakes_what_is_held_back(site, user, open_tab):
-    """While a handler is slow, what is urgent goes before what waits at the server."""
+    """While a handler is slow, an urgent message is sent before those that wait at the server."""
     tab = await open_tab(site.port)
     await tab.start([user], transports=["websocket"])
     await tab.open()
@@ -133,7 +149,7 @@ async def test_a_critical_message_overtakes_what_is_held_back(site, user, open_t
 
 
 async def test_topics_come_and_go_while_it_is_open(site, user, open_tab):
-    """`subscribe` and `unsubscribe` take effect at once, and say what was accepted."""
+    """`subscribe` and `unsubscribe` take effect at once, and return the accepted topics."""
     a, b = f"{user}.a", f"{user}.b"
     for transport in TRANSPORTS:
         tab = await open_tab(site.port)
@@ -154,8 +170,8 @@ async def test_topics_come_and_go_while_it_is_open(site, user, open_tab):
         await tab.close()
 
 
-async def test_a_rejected_topic_is_told(site, user, open_tab):
-    """What the rights of now forbid comes in a `rejected` event; the rest goes on."""
+async def test_a_rejected_topic_is_reported(site, user, open_tab):
+    """A topic that the user may not read causes a `rejected` event; the others continue."""
     tab = await open_tab(site.port)
     await tab.start([user, "secret.plans"])
     await tab.open()
@@ -168,7 +184,7 @@ async def test_a_rejected_topic_is_told(site, user, open_tab):
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_it_begins_where_the_page_was_rendered(transport, site, user, open_tab):
-    """What was published between the rendering and the connection is not missed."""
+    """A message that is published between the rendering and the connection is not missed."""
     await site.publish("before", topic=user)
     position = await site.position(user, user)
     await site.publish("between", topic=user)
@@ -181,13 +197,13 @@ async def test_it_begins_where_the_page_was_rendered(transport, site, user, open
     assert await tab.seen("resumed") == [{"replay": 1}]
 
 
-@pytest.mark.parametrize("way", [*TRANSPORTS, "shared"])
-async def test_it_keeps_its_position_over_a_reload(way, site, user, open_tab):
-    """With `persist`, a reload goes on where the page was; what came meanwhile is not lost."""
+@pytest.mark.parametrize("stream", [*TRANSPORTS, "shared"])
+async def test_it_keeps_its_position_over_a_reload(stream, site, user, open_tab):
+    """After a reload, `persist` continues at the position of the page, and nothing is lost."""
     tab = await open_tab(site.port)
-    options = {"persist": "here", "shared": way == "shared"}
-    if way in TRANSPORTS:
-        options["transports"] = [way]
+    options = {"persist": "here", "shared": stream == "shared"}
+    if stream in TRANSPORTS:
+        options["transports"] = [stream]
     await tab.start([user], **options)
     await tab.open()
     await site.publish(1, 2, topic=user)
@@ -203,7 +219,7 @@ async def test_it_keeps_its_position_over_a_reload(way, site, user, open_tab):
 
 
 async def test_a_closed_client_stays_closed(site, user, open_tab):
-    """After `close` the server has no connection of it, and nothing brings it back."""
+    """After `close` the server has no connection of the client, and no event reconnects it."""
     for transport in TRANSPORTS:
         tab = await open_tab(site.port)
         await tab.start([user], transports=[transport])
@@ -230,8 +246,8 @@ async def test_a_closed_client_stays_closed(site, user, open_tab):
         await tab.close()
 
 
-async def test_a_gap_says_what_was_lost(user, open_tab):
-    """Who comes back after the history was trimmed is told the cause, the count and the topic."""
+async def test_a_gap_has_cause_count_and_topic(user, open_tab):
+    """A client that returns after the history was trimmed gets a gap with all three."""
     env = {"HOLDFAST_OPTIONS": json.dumps({"history_limit": 3})}
     with ServerProcess("uvicorn", PAGES, env=env) as server:
         site, tab = Site(server.port), await open_tab(server.port)
@@ -252,7 +268,7 @@ async def test_a_gap_says_what_was_lost(user, open_tab):
 
 
 async def test_a_handler_that_fails_stops_nothing(site, user, open_tab):
-    """What a handler throws, or rejects with, is the page's to see; the others go on."""
+    """The page sees an error that a handler throws or rejects with; the others continue."""
     tab = await open_tab(site.port)
     await tab.start([user])
     await tab.run(
@@ -272,7 +288,7 @@ async def test_a_handler_that_fails_stops_nothing(site, user, open_tab):
 
 
 async def test_a_duplicated_tab_goes_on_by_itself(site, user, open_tab):
-    """A tab that is opened with a copy of the kept position throws nobody out, and has all."""
+    """A tab with a copy of the kept position ends no other tab, and misses nothing."""
     tab = await open_tab(site.port)
     await tab.start([user], persist="here")
     await tab.open()
@@ -292,7 +308,7 @@ async def test_a_duplicated_tab_goes_on_by_itself(site, user, open_tab):
 
 
 async def test_a_page_of_another_origin(site, user, open_tab):
-    """Where it is allowed, all transports work there, by cookie or by token, and resume."""
+    """From an allowed origin all transports work, by cookie or by token, and resume."""
     env = {"HOLDFAST_ORIGINS": f"http://127.0.0.1:{site.port}"}
     with ServerProcess("uvicorn", PAGES, env=env) as server:
         other = Site(server.port)

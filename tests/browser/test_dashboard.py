@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.xdist_group("dashboard"), pytest.mark.timeout(180)]
 
 CUTS = 5
 
-# What any user of EventSource writes; it also notes the types and the tokens that it sees.
+# The usual code around EventSource, which also records the types and the tokens.
 PLAIN_EVENT_SOURCE = """
 topics => {
   window.seen = { numbers: [], sessions: [], gaps: 0, others: {} };

@@ -1,4 +1,4 @@
-"""Fall back from one transport to the next, behind a real nginx as it is met in the field."""
+"""Fall back from one transport to the next, behind a real nginx with usual configurations."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ ORDER = ["/stream", "/websocket", "/poll"]
 
 
 def tried(requests: list) -> list[str]:
-    """The transports that were asked for, each when it was first."""
+    """The transports that were requested, in the order of their first requests."""
     return list(dict.fromkeys(entry["path"] for entry in requests if entry["path"] in ORDER))
 
 
 async def test_the_default_configuration_needs_no_fall_back(site, user, open_tab):
-    """Behind a plain `proxy_pass`, SSE works, and goes on past the window's 16 KiB."""
+    """Behind a plain `proxy_pass`, SSE works, and continues past the window's 16 KiB."""
     with Nginx(site.port) as nginx:
         tab = await open_tab(nginx.port)
         await tab.start([user], firstFrameTimeout=5)
@@ -56,7 +56,7 @@ async def test_the_default_configuration_needs_no_fall_back(site, user, open_tab
 
 
 async def test_buffering_alone_needs_no_fall_back(site, user, open_tab):
-    """An nginx of today passes frames on even with `proxy_buffering on`."""
+    """A current nginx passes frames on even with `proxy_buffering on`."""
     with Nginx(site.port, BUFFERED + HOST_HEADER) as nginx:
         tab = await open_tab(nginx.port)
         await tab.start([user], firstFrameTimeout=5)
@@ -75,7 +75,7 @@ async def test_buffering_alone_needs_no_fall_back(site, user, open_tab):
     ids=["looks connected", "no headers", "no upgrade"],
 )
 async def test_no_first_frame_leads_to_the_next_transport(directives, winner, site, user, open_tab):
-    """A stream that is held back gives way by the clock; the winner is remembered."""
+    """A stream that is held back times out, and the transport that works is kept."""
     with Nginx(site.port, directives) as nginx:
         tab = await open_tab(nginx.port)
         await tab.start([user], firstFrameTimeout=FIRST_FRAME)
@@ -94,7 +94,7 @@ async def test_no_first_frame_leads_to_the_next_transport(directives, winner, si
 
 
 async def test_a_fall_back_in_mid_stream_loses_and_repeats_nothing(site, user, open_tab):
-    """The path changes under an open stream: the next transport goes on at the same cursor."""
+    """The path changes under an open stream: the next transport continues at its position."""
     with (
         Nginx(site.port, LOOKS_CONNECTED + HOST_HEADER + WEBSOCKET) as held_back,
         Nginx(site.port, LOOKS_CONNECTED + HOST_HEADER) as without_upgrade,
@@ -122,7 +122,7 @@ async def test_a_fall_back_in_mid_stream_loses_and_repeats_nothing(site, user, o
 
 
 async def test_an_idle_timeout_costs_no_message(user, open_tab):
-    """With `proxy_read_timeout 10s` and heartbeats above it, every stream is cut, and resumed."""
+    """A proxy cuts every stream because heartbeats are rarer than `proxy_read_timeout`."""
     env = {"HOLDFAST_OPTIONS": json.dumps({"heartbeat_interval": 60.0})}
     with ServerProcess("uvicorn", PAGES, env=env) as server:
         site = Site(server.port)
@@ -142,7 +142,7 @@ async def test_an_idle_timeout_costs_no_message(user, open_tab):
 
 
 async def test_an_upstream_that_restarts_costs_no_message(tmp_path, user, open_tab):
-    """While nginx answers 502 the client waits, and goes on where it was."""
+    """While nginx answers 502 the client waits, and then resumes."""
     env, port = {"HOLDFAST_LOG": str(tmp_path / "log")}, free_port()
     site = Site(port)
     with Nginx(port, HOST_HEADER + WEBSOCKET) as nginx:
@@ -167,7 +167,7 @@ async def test_an_upstream_that_restarts_costs_no_message(tmp_path, user, open_t
 
 
 async def test_both_ends_of_the_order_are_the_callers(site, user, open_tab):
-    """`transports` is an order: what is not named is not tried, and what fails gives way."""
+    """`transports` is an order: an unnamed transport is not tried, a failing one is skipped."""
     with Nginx(site.port, HOST_HEADER) as nginx:
         tab = await open_tab(nginx.port)
         await tab.start([user], transports=["websocket", "poll"], firstFrameTimeout=FIRST_FRAME)

@@ -75,7 +75,7 @@ async def test_a_server_that_dies_or_ends_loses_nothing(tmp_path, user, open_tab
 
 
 async def test_a_log_that_is_lost_is_declared(user, open_tab):
-    """With the memory broker a new process is a new log: a gap is told, and it goes on."""
+    """A new process with the memory broker is a new log: a gap is reported first."""
     port = free_port()
     site = Site(port)
     with ServerProcess("uvicorn", PAGES, port=port):
@@ -95,7 +95,7 @@ async def test_a_log_that_is_lost_is_declared(user, open_tab):
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_cut_links_lose_and_repeat_nothing(transport, site, user, open_tab):
-    """Links that break after so many bytes, wherever that is: each message once, in order."""
+    """Links break at many different bytes: each message arrives once, in order."""
     # Each cut falls on another place: before, in and after the first frame, and later.
     sizes = (700, 1500, 100, 450, 2300, 500, 0, 550, 1900, 600, 400)
     faults = [Fault(cut_after=size) for size in sizes]
@@ -116,8 +116,8 @@ async def test_cut_links_lose_and_repeat_nothing(transport, site, user, open_tab
         await check_lanes(tab, total)
 
 
-async def test_a_link_that_went_silent_is_noticed(user, open_tab):
-    """A path that swallows everything is given up after 2.5 heartbeats, and nothing is lost."""
+async def test_a_silent_link_is_replaced(user, open_tab):
+    """A connection without frames fails after 2.5 heartbeats, and no message is lost."""
     heartbeat = 0.6
     env = {"HOLDFAST_OPTIONS": json.dumps({"heartbeat_interval": heartbeat})}
     with ServerProcess("uvicorn", PAGES, env=env) as server:
@@ -141,7 +141,7 @@ async def test_a_link_that_went_silent_is_noticed(user, open_tab):
 
 
 async def test_it_comes_back_after_errors(site, user, open_tab):
-    """A status at which an EventSource gives up for good is a reason to wait, and to come back."""
+    """The client waits and reconnects after a status that ends an EventSource for good."""
     tabs = {}
     for status in (429, 500, 503):
         name = f"{user}-{status}"
@@ -173,7 +173,7 @@ async def test_errors_in_mid_stream_lose_nothing(site, user, open_tab):
 
 
 async def test_an_expired_token_is_replaced_and_the_stream_goes_on(site, user, open_tab):
-    """The stream ends with its token; the next is asked for, and nothing is lost between."""
+    """The stream ends with its token; a new one is requested, and no message is lost."""
     tabs = []
     for transport in TRANSPORTS:
         tab = await open_tab(site.port, user=None)
@@ -206,12 +206,12 @@ async def test_a_refused_token_is_asked_for_again(site, user, open_tab):
 
 
 async def test_nothing_is_fallen_back_to_without_a_login(site, user, open_tab):
-    """A 401 says nothing about the transport: no other is tried, and it is told."""
+    """A 401 is reported, and does not fall back to another transport."""
     tab = await open_tab(site.port, user=None)
     before = len(await site.requests(""))
     await tab.start([user], firstFrameTimeout=0.5)
     await tab.until("seen.status.some(s => s.status === 'waiting' || s.status === 'closed')")
-    # Where it tries again, that is over SSE too.
+    # The next attempt uses SSE too.
     await tab.run("window.dispatchEvent(new Event('online'))")
     await tab.until("live.status === 'waiting' || live.status === 'closed'")
     paths = {entry["path"] for entry in (await site.requests(""))[before:]}
@@ -225,7 +225,7 @@ async def test_nothing_is_fallen_back_to_without_a_login(site, user, open_tab):
 
 @pytest.mark.parametrize("event", ["online", "visible"])
 async def test_a_sign_that_it_may_work_ends_the_wait(event, site, user, open_tab):
-    """`online`, and becoming visible, retry at once, however long the wait has grown."""
+    """`online` and a visible page end even a long pause at once."""
     fire = {
         "online": "window.dispatchEvent(new Event('online'))",
         "visible": "document.dispatchEvent(new Event('visibilitychange'))",
@@ -235,7 +235,7 @@ async def test_a_sign_that_it_may_work_ends_the_wait(event, site, user, open_tab
         await tab.run(LONGEST_WAITS)
         await tab.start([user], transports=["sse"])
         await tab.open()
-        proxy.target = free_port()  # nobody is there
+        proxy.target = free_port()  # no server listens there
         proxy.cut()
         await tab.until("live.status === 'waiting'")
         for _ in range(10):
@@ -251,7 +251,7 @@ async def test_a_sign_that_it_may_work_ends_the_wait(event, site, user, open_tab
 
 
 async def test_topics_change_while_it_is_away(site, user, open_tab):
-    """What is subscribed or unsubscribed without a connection counts from the next one on."""
+    """Topics that change without a connection change on the next connection."""
     a, b = f"{user}.a", f"{user}.b"
     async with Proxy(site.port) as proxy:
         tab = await open_tab(proxy.port)
@@ -276,7 +276,7 @@ async def test_topics_change_while_it_is_away(site, user, open_tab):
 
 
 async def test_a_change_survives_the_next_cut(site, user, open_tab):
-    """A reconnect neither undoes a subscribe, nor loses what came for that topic meanwhile."""
+    """A reconnect neither undoes a subscription nor loses messages of its topic."""
     a, b = f"{user}.a", f"{user}.b"
     async with Proxy(site.port) as proxy:
         tab = await open_tab(proxy.port)
@@ -293,7 +293,7 @@ async def test_a_change_survives_the_next_cut(site, user, open_tab):
 
 
 async def test_unload_frees_the_connection(site, user, open_tab):
-    """A page that is left has no connection at the server soon after."""
+    """The server soon has no connection of a page that was left."""
     tab = await open_tab(site.port)
     await tab.start([user])
     await tab.open()
@@ -306,7 +306,7 @@ async def test_unload_frees_the_connection(site, user, open_tab):
 
 
 async def test_who_is_replaced_does_not_come_back(user, open_tab):
-    """Over the user's limit the oldest connection is ended for good, over any transport."""
+    """Above the user's limit the oldest connection is closed for good, over any transport."""
     env = {"HOLDFAST_OPTIONS": json.dumps({"max_connections_per_user": 1})}
     with ServerProcess("uvicorn", PAGES, env=env) as server:
         site, tabs = Site(server.port), []

@@ -1,4 +1,4 @@
-"""One stream per browser: tabs that share it over HTTP/1.1, and what happens when one leaves."""
+"""One stream per browser: tabs that share it over HTTP/1.1, and tabs that leave."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = "fetch('/plain', { signal: AbortSignal.timeout(3000) }).then(r => r.text
 
 
 async def shared_tabs(open_tab, site, topics: list[str], count: int) -> list[Tab]:
-    """So many tabs of one browser that share a stream, all of them open."""
+    """Open `count` tabs of one browser that share a stream."""
     tabs = []
     for _ in range(count):
         tab = await open_tab(site.port)
@@ -42,7 +42,7 @@ async def test_eight_tabs_share_one_connection(site, user, open_tab):
 
 
 async def test_two_clients_of_one_page_share_as_two_tabs_do(site, user, open_tab):
-    """Each hears all once, beside one that does not share, also when the one that leads ends."""
+    """Each client gets all messages once, also when the one that leads is closed."""
     tab = await open_tab(site.port)
     await tab.start([user], shared=True)
     await tab.open()
@@ -68,7 +68,7 @@ async def test_two_clients_of_one_page_share_as_two_tabs_do(site, user, open_tab
 
 @asynccontextmanager
 async def steady(site: Site, topic: str) -> AsyncIterator[list[int]]:
-    """Publish 0, 1, 2 … all the time; yields what was published so far."""
+    """Publish 0, 1, 2 … all the time; yields the list of the published numbers."""
     numbers: list[int] = []
     over = False
 
@@ -86,7 +86,7 @@ async def steady(site: Site, topic: str) -> AsyncIterator[list[int]]:
 
 
 async def check_all(tabs: list[Tab], numbers: list[int]) -> None:
-    """Each tab has each number once, in order, and was told of no gap."""
+    """Each tab has each number once, in order, and no gap."""
     for tab in tabs:
         assert await tab.received(len(numbers)) == numbers
         assert await tab.seen("gap") == []
@@ -95,7 +95,7 @@ async def check_all(tabs: list[Tab], numbers: list[int]) -> None:
 
 @pytest.mark.parametrize("how", ["end", "close", "navigate", "crash"])
 async def test_a_leader_that_leaves_costs_no_tab_a_message(how, site, user, open_tab):
-    """Tabs leave one after the other, in mid-stream; the others miss and repeat nothing."""
+    """Tabs leave one after the other during the stream; the others miss and repeat nothing."""
     tabs = await shared_tabs(open_tab, site, [user], 3)
     async with steady(site, user) as numbers:
         for leaving in tabs[:2]:
@@ -132,7 +132,7 @@ async def test_a_cut_is_resumed_for_all_tabs(site, user, open_tab):
 
 
 async def test_each_tab_gets_its_own_topics(site, user, open_tab):
-    """Tabs of different topics share the stream; a tab gets what it asked for and no more."""
+    """Tabs with different topics share the stream; a tab gets its own topics only."""
     a, b, c = (f"{user}.{name}" for name in "abc")
     first, second = await open_tab(site.port), await open_tab(site.port)
     await first.start([a], shared=True)
@@ -153,7 +153,7 @@ async def test_each_tab_gets_its_own_topics(site, user, open_tab):
 
 
 async def test_a_tab_that_leaves_takes_its_topics_along(site, user, open_tab):
-    """The topic of a closed tab is unsubscribed at the server; the others stay."""
+    """The topic of a closed tab is unsubscribed at the server; the other topics stay."""
     a, b = f"{user}.a", f"{user}.b"
     first, second = await open_tab(site.port), await open_tab(site.port)
     await first.start([a], shared=True)
@@ -172,7 +172,7 @@ async def test_a_tab_that_leaves_takes_its_topics_along(site, user, open_tab):
 
 
 async def test_a_tab_that_comes_later_starts_from_then_on(site, user, open_tab):
-    """A second tab sees what is published after it is open, and nothing from before."""
+    """A second tab gets the messages that are published after it is open, and no earlier one."""
     [first] = await shared_tabs(open_tab, site, [user], 1)
     await site.publish("before", topic=user)
     await first.received(1)

@@ -13,12 +13,12 @@ async function page(t, script, url) {
   const code = `const { connect } = await import(${JSON.stringify(CLIENT)}); const url = ${JSON.stringify(url)};\n${script}`;
   const node = spawn(process.execPath, ["--experimental-websocket", "--no-warnings", "--input-type=module", "-e", code]);
   t.after(() => node.kill("SIGKILL"));
-  let said = "";
-  for (const out of [node.stdout, node.stderr]) out.on("data", (part) => (said += part));
+  let output = "";
+  for (const out of [node.stdout, node.stderr]) out.on("data", (part) => (output += part));
   const timer = setTimeout(() => node.kill("SIGKILL"), 10_000);
   const [status] = await once(node, "exit");
   clearTimeout(timer);
-  return { status, said, seconds: (performance.now() - began) / 1000 };
+  return { status, output, seconds: (performance.now() - began) / 1000 };
 }
 
 describe("closing leaves nothing", { concurrency: 4 }, () => {
@@ -27,19 +27,19 @@ for (const [when, script] of [
     live.addEventListener("status", ({ detail: { status } }) => status === "waiting" && setTimeout(() => live.close(), 50));`],
   ["as it begins to wait", `const live = connect(url);
     live.addEventListener("status", ({ detail: { status } }) => status === "waiting" && live.close());`],
-  ["while a token is asked for that never comes", `const live = connect(url, { token: () => new Promise(() => {}) });
+  ["while a token function never returns", `const live = connect(url, { token: () => new Promise(() => {}) });
     setTimeout(() => live.close(), 50);`],
 ]) {
   test(when, async (t) => {
     const { url } = await serve(t, (_, response) => response.writeHead(503, { "retry-after": "20" }).end());
-    const { status, said, seconds } = await page(t, script, url);
-    assert.deepEqual([status, said], [0, ""]);
+    const { status, output, seconds } = await page(t, script, url);
+    assert.deepEqual([status, output], [0, ""]);
     assert.ok(seconds < 4, `it ended after ${seconds} s`);
   });
 }
 });
 
-test("a token that never comes does not hold up what the network's return begins", async (t) => {
+test("a token that never comes does not delay the reconnect when the network is back", async (t) => {
   const { url } = await serve(t, (_, response) => stream(response, [hello(), "e~0~a"]));
   let asked = 0;
   const { live, open } = listen(t, url, { token: () => (asked++ ? "a" : new Promise(() => {})) });
@@ -48,7 +48,7 @@ test("a token that never comes does not hold up what the network's return begins
   await open();
 });
 
-test("being woken does not undo that the server says not to come back", async (t) => {
+test("a wake-up does not undo a final closing frame", async (t) => {
   const { url, requests } = await serve(t, (_, response) =>
     response.writeHead(200, { "content-type": "text/event-stream" }).end(
       [hello(), message(1), closing("replaced", false)].map((frame) => `data: ${JSON.stringify(frame)}\nid: e~1~a\n\n`).join(""),
@@ -86,7 +86,7 @@ test("no WebSocket is opened after close()", { skip: !globalThis.WebSocket }, as
   assert.deepEqual(taken, []);
 });
 
-test("what comes over a WebSocket after close(), while a handler is busy, harms nothing", { skip: !globalThis.WebSocket }, async (t) => {
+test("a frame that arrives over a WebSocket after close(), while a handler is busy, is ignored", { skip: !globalThis.WebSocket }, async (t) => {
   const { url, publish } = await holdfast(t);
   const running = page(t, `const live = connect(url, { topics: ["t"], transports: ["websocket"] });
     live.on("t", () => {
@@ -97,6 +97,6 @@ test("what comes over a WebSocket after close(), while a handler is busy, harms 
   await publish("t", 1);
   await new Promise((done) => setTimeout(done, 300));
   await publish("t", 2);
-  const { status, said } = await running;
-  assert.deepEqual([status, said], [0, ""]);
+  const { status, output } = await running;
+  assert.deepEqual([status, output], [0, ""]);
 });

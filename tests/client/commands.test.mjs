@@ -1,4 +1,4 @@
-// What is posted beside the stream: acknowledgements and topics, and answers that are none.
+// Commands: acknowledgements and topics that are posted beside the stream, and broken answers.
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -7,7 +7,7 @@ import { hello, listen, message, send, serve, stream, until } from "./support.mj
 const PAGE = "<html><body>Not here</body></html>";
 const big = "x".repeat(4000);
 
-describe("what is posted", { concurrency: 6 }, () => {
+describe("commands", { concurrency: 6 }, () => {
 for (const status of [403, 405]) {
   test(`a proxy's page with ${status} for each acknowledgement costs the window, not the stream`, async (t) => {
     const { url, requests } = await serve(t, ({ path }, response, count) => {
@@ -26,7 +26,7 @@ for (const [what, fail] of [
   ["answered with 502", (response) => response.writeHead(502).end(PAGE)],
   ["cut off", (response) => response.destroy()],
 ]) {
-  test(`an acknowledgement that is ${what} is repeated, for nothing more comes until it arrives`, async (t) => {
+  test(`an acknowledgement that is ${what} is repeated, because the window is full until it arrives`, async (t) => {
     let response;
     const { url, requests } = await serve(t, ({ path, body }, given, count) => {
       if (path === "stream") return (response = stream(given, [hello({ window: 4096 }), "e~0~a"], [message(big), "e~1~a"]));
@@ -40,7 +40,7 @@ for (const [what, fail] of [
   });
 }
 
-test("a page where the answer to a subscription should be is no answer", async (t) => {
+test("an HTML page is not the answer to a subscription", async (t) => {
   const { url } = await serve(t, ({ path, query }, response) => {
     if (path === "stream") stream(response, [hello({ topics: query.get("topics").split(",") }), "e~0~a"]);
     else response.writeHead(200, { "content-type": "text/html" }).end(PAGE);
@@ -50,7 +50,7 @@ test("a page where the answer to a subscription should be is no answer", async (
   assert.deepEqual(await live.subscribe("u"), { accepted: ["u"], rejected: [] });
 });
 
-test("a topic that is asked for again before the server has taken it away is accepted when the server has it", async (t) => {
+test("a topic that is subscribed again during its unsubscription is accepted when the server has it", async (t) => {
   const held = new Set(["t", "u"]);
   let taken;
   const { url } = await serve(t, ({ path, body }, response) => {
@@ -66,17 +66,17 @@ test("a topic that is asked for again before the server has taken it away is acc
   await open();
   const left = live.unsubscribe("u");
   await until(() => taken);
-  let said;
-  const joined = live.subscribe("u").then((answer) => (said = answer));
+  let answered;
+  const joined = live.subscribe("u").then((answer) => (answered = answer));
   await new Promise((done) => setTimeout(done, 50));
-  assert.equal(said, undefined, "the server is about to take it away");
+  assert.equal(answered, undefined, "the server is about to take it away");
   taken();
   await left;
   assert.deepEqual(await joined, { accepted: ["u"], rejected: [] });
   assert.deepEqual([...held], ["t", "u"]);
 });
 
-test("a handler that was taken out by another one is not called any more", async (t) => {
+test("a handler that another handler removes is not called any more", async (t) => {
   const { url } = await serve(t, (_, response) => stream(response, [hello(), "e~0~a"], [message(1), "e~1~a"]));
   const { live } = listen(t, url);
   const called = [];

@@ -48,7 +48,7 @@ for (const transport of TRANSPORTS) {
   });
 }
 
-test("from one transport to the next, the position goes along", async (t) => {
+test("the position is carried from one transport to the next", async (t) => {
   const { url, publish } = server;
   const first = listen(t, url);
   await first.open();

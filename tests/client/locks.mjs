@@ -21,9 +21,9 @@ export class LockManager {
     });
   }
 
-  /** As a tab that never lets go. */
+  /** Hold a lock for ever, like a frozen tab. */
   hold(name) {
-    this.#held.set(name, "nobody");
+    this.#held.set(name, "frozen");
   }
 
   #grant() {

@@ -1,4 +1,4 @@
-// What the tests of the browser client share: a scripted HTTP server, a real holdfast, waiting.
+// Shared by the tests of the browser client: a scripted HTTP server, a real holdfast, waiting.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,7 +10,7 @@ export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 export const CLIENT = new URL("../../src/holdfast/browser/client.js", import.meta.url).href;
 export const { connect, ...pure } = await import(CLIENT);
 
-/** Wait until `condition()` is true: what it answered. */
+/** Wait until `condition()` is true. Returns its value. */
 export async function until(condition, what = condition, seconds = 10) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end; ) {
     const value = await condition();
@@ -20,7 +20,7 @@ export async function until(condition, what = condition, seconds = 10) {
   throw new Error(`waited ${seconds} s for ${what}`);
 }
 
-/** An HTTP server for the length of a test; `answer(request, response, body)` writes what it likes. */
+/** An HTTP server for the length of a test; `answer(request, response, count)` writes the response. */
 export async function serve(t, answer) {
   const requests = [];
   const server = createServer(async (request, response) => {
@@ -63,7 +63,7 @@ export function send(response, ...frames) {
   for (const [frame, id] of frames) response.write(`data: ${JSON.stringify(frame)}\nid: ${id}\n\n`);
 }
 
-/** A client that notes what it says and gets, for the length of a test. */
+/** A client for the length of a test, with its events and the data of its messages. */
 export function listen(t, url, options) {
   const live = connect(url, { topics: ["t"], ...options });
   const events = [];

@@ -1,4 +1,4 @@
-// A tab: a thread with the client in it, and no more than that of a page.
+// A tab: a thread with a client, and without the rest of a page.
 
 import { parentPort, workerData } from "node:worker_threads";
 import { locksOf } from "./locks.mjs";
@@ -9,20 +9,20 @@ const { url, options, pattern = "*" } = workerData;
 const { slow, early, denied, ...given } = options;
 if (denied) navigator.locks.request = () => Promise.reject(new DOMException("denied", "SecurityError"));
 const live = connect(url, { topics: ["t"], shared: true, ...given });
-const tell = (kind, value) => parentPort.postMessage({ kind, value });
+const report = (kind, value) => parentPort.postMessage({ kind, value });
 live.on(pattern, (data) => {
-  tell("message", data);
+  report("message", data);
   return slow && new Promise((done) => setTimeout(done, slow * 1000));
 });
 // At the first moment at which the request cannot have it.
-if (early) setTimeout(async () => tell("answer", await live.subscribe(early)), 50);
+if (early) setTimeout(async () => report("answer", await live.subscribe(early)), 50);
 for (const type of ["status", "gap", "resumed", "rejected"]) {
-  live.addEventListener(type, ({ detail }) => tell(type, detail));
+  live.addEventListener(type, ({ detail }) => report(type, detail));
 }
 parentPort.on("message", async ({ call, names = [], block }) => {
-  // As a page does with a long computation, or when it is frozen.
+  // Block the thread, like a page with a long computation or a frozen one.
   if (block) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, block * 1000);
   if (!call) return;
-  tell("answer", await live[call](...names));
+  report("answer", await live[call](...names));
   if (call === "close") parentPort.unref();
 });

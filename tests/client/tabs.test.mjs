@@ -72,7 +72,7 @@ for (const transport of ["sse", "poll"]) {
   }
 }
 
-test("each tab has its own topics, and the stream has those of all", async (t) => {
+test("each tab has its own topics, and the stream has the topics of all tabs", async (t) => {
   const { url, publish } = server;
   const open = await browser(t, url);
   const [a, b] = [await open({ topics: ["a"] }), await open({ topics: ["b", "x.*"] })];
@@ -104,7 +104,7 @@ test("a tab that joins gets what is published from then on", async (t) => {
   assert.deepEqual(second.got, [3]);
 });
 
-test("a tab that begins at a position has all since then, once, whoever leads", async (t) => {
+test("a tab that begins at a position gets each later message once, under any leader", async (t) => {
   const { url, publish } = server;
   const open = await browser(t, url);
   const first = await open();
@@ -124,7 +124,7 @@ test("a tab that begins at a position has all since then, once, whoever leads", 
   assert.deepEqual(second.got, range(0, 601));
 });
 
-test("a cut stream costs no tab anything", async (t) => {
+test("a cut stream costs no tab a message", async (t) => {
   const { url, port, publish } = server;
   const { url: linked, cut } = await link(t, port);
   const open = await browser(t, linked);
@@ -158,10 +158,10 @@ test("a tab that is too busy to answer a new leader keeps its topics", async (t)
   assert.deepEqual([second.got, busy.got, busy.gap], [[2], [1], []]);
 });
 
-test("the next leader goes on from the tab that has heard least, and the others leave out what they had", async (t) => {
+test("the next leader continues from the tab that received least, and the others drop repeated frames", async (t) => {
   const { url, publish } = server;
   const open = await browser(t, url);
-  // A tab that heard less, as after a crash in the middle of a post: it only says so.
+  // A tab that received less, as after a crash during a post: only its report says so.
   const channel = new BroadcastChannel(`holdfast ${url}/ true`);
   t.after(() => channel.close());
   const frames = [];
@@ -186,7 +186,7 @@ test("the next leader goes on from the tab that has heard least, and the others 
   assert.deepEqual([second.gap, third.gap], [[], []]);
 });
 
-test("the first tab begins at its position, too", async (t) => {
+test("the first tab also begins at its position", async (t) => {
   const { url, publish } = server;
   const { id } = await (await fetch(`${url}/position?topics=t`)).json();
   await publish("t", 1, 2);
@@ -207,7 +207,7 @@ test("a tab that begins at a position catches up while more is published all the
   })();
   await until(() => first.got.length > 100, "messages", 20);
   const second = await open({ position: id });
-  // As data that looks like a first frame ends nothing, so does a replay that is never empty.
+  // Neither data that looks like a first frame nor a replay that is never empty ends it.
   await until(async () => (await connections(url)) === 1 && second.got.length > 500, "it to join", 30);
   let polls = 0;
   for (let n = 0; n < 20; n += 1) {
@@ -222,7 +222,7 @@ test("a tab that begins at a position catches up while more is published all the
   assert.deepEqual([polls, second.gap], [0, []]);
 });
 
-test("a tab that may not catch up is told so", async (t) => {
+test("a tab that may not catch up gets a gap", async (t) => {
   const { url, publish } = server;
   const { url: scripted } = await serve(t, async ({ path, headers }, response) => {
     if (path === "poll") return response.writeHead(403).end();
@@ -242,23 +242,23 @@ test("a tab that may not catch up is told so", async (t) => {
   assert.deepEqual(second.got, [1]);
 });
 
-test("a tab that missed who leads goes on with the next that is told", async (t) => {
+test("a tab that missed the start of a leader follows it from its next report", async (t) => {
   const { url, publish } = server;
   const open = await browser(t, url);
   const [first, second] = [await open(), await open()];
   const channel = new BroadcastChannel(`holdfast ${url}/ true`);
   t.after(() => channel.close());
-  // As if this tab alone had heard of another leader, and not of the one that there is.
+  // Make both tabs follow a leader that does not exist.
   channel.postMessage({ type: "term", term: "another tab", seq: 0, position: undefined });
   await publish("t", 1);
   await until(() => first.got.length === 1);
   await first.call("subscribe", "u");
   await publish("t", 2);
   await until(() => second.got.includes(2));
-  assert.ok(second.got.includes(1) || second.gap.length, "what it missed is told");
+  assert.ok(second.got.includes(1) || second.gap.length, "the missed message is reported as a gap");
 });
 
-test("shared, too, the topics are those of the position where none are named", async (t) => {
+test("a shared stream without topics has the topics of its position", async (t) => {
   const { url, publish } = server;
   const { id } = await (await fetch(`${url}/position?topics=t`)).json();
   await publish("t", 1);
@@ -268,7 +268,7 @@ test("shared, too, the topics are those of the position where none are named", a
   assert.deepEqual([only.got, only.gap], [[1, 2], []]);
 });
 
-test("the first tab hears all from its position on, also if it asks for a topic before the first frame", async (t) => {
+test("the first tab gets all messages from its position on, also if it subscribes before the first frame", async (t) => {
   let begin;
   let asked;
   const { url } = await serve(t, ({ path, body }, response) => {
@@ -287,7 +287,7 @@ test("the first tab hears all from its position on, also if it asks for a topic 
   assert.deepEqual([only.got, only.resumed], [["replayed"], [{ replay: 1 }]]);
 });
 
-test("after close(), nothing reaches a handler, though messages wait for one that is slow", async (t) => {
+test("after close(), no handler is called, although messages wait for a slow one", async (t) => {
   const { url, publish } = server;
   const open = await browser(t, url);
   const first = await open();
@@ -299,7 +299,7 @@ test("after close(), nothing reaches a handler, though messages wait for one tha
   assert.deepEqual(second.got, [0]);
 });
 
-test("where locks are refused, as with cookies blocked, a tab has its own stream", async (t) => {
+test("a tab has its own stream if locks are refused, as with blocked cookies", async (t) => {
   const { url, publish } = await holdfast(t);
   const open = await browser(t, url, { denied: true });
   const [a, b] = [await open(), await open({ topics: ["t", "u"] })];
@@ -312,7 +312,7 @@ test("where locks are refused, as with cookies blocked, a tab has its own stream
   await until(async () => (await connections(url)) === 0, "no connection");
 });
 
-test("a topic that was rejected is asked for again, by whichever tab", async (t) => {
+test("a rejected topic is requested again by any tab that subscribes to it", async (t) => {
   let allowed = false;
   const { url } = await serve(t, ({ path, body: { topics } = {} }, response) => {
     if (path === "stream") return stream(response, [hello(), "e~0~a"]);
@@ -325,7 +325,7 @@ test("a topic that was rejected is asked for again, by whichever tab", async (t)
   for (const tab of [second, first]) assert.deepEqual((await tab.call("subscribe", "u")).accepted, ["u"]);
 });
 
-test("a topic that a tab leaves and wants again at once is accepted when the server has it", async (t) => {
+test("a topic that is unsubscribed and at once subscribed is accepted when the server has it", async (t) => {
   const done = [];
   const { url } = await serve(t, async ({ path, body: { topics } = {} }, response) => {
     if (path === "stream") return stream(response, [hello(), "e~0~a"]);
@@ -340,7 +340,7 @@ test("a topic that a tab leaves and wants again at once is accepted when the ser
     tab.worker.postMessage({ call: "unsubscribe", names: [topic] });
     tab.worker.postMessage({ call: "subscribe", names: [topic] });
     await until(() => tab.answer.filter(({ accepted }) => accepted?.[0] === topic).length === 2);
-    // Where both come at once there is nothing to ask; else the last that the server heard is this.
+    // If both commands meet, nothing is sent; otherwise the last command is the subscription.
     assert.equal(done.splice(0).at(-1), `subscribe ${topic}`);
   }
 });

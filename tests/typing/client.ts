@@ -1,4 +1,4 @@
-// Never run: what TypeScript sees of the browser client. tests/test_client_types.py has it checked.
+// Never run: uses of the browser client for TypeScript. tests/test_client_types.py checks them.
 
 import { connect, type Events } from "../../src/holdfast/browser/client.js";
 
@@ -32,7 +32,7 @@ const off = live.on("orders", (data, message) => {
 same<ReturnType<typeof off>, void>(true);
 live.on("orders", async (data) => void (await fetch(`/orders/${data.id}`)));
 live.on("prices.eu", (data) => same<typeof data, number>(true));
-// Of a pattern, the topic decides, and is seen in the message alone.
+// The data of a pattern may have any type, because only the message names the topic.
 live.on("prices.*", (data, message) => [data, message.topic.length]);
 live.on("*", (data, message) => [data, message.topic.length]);
 // @ts-expect-error an order has no price
@@ -59,7 +59,7 @@ live.addEventListener("recovered", ({ detail }) => same<typeof detail, null>(tru
 const onGap = ({ detail }: CustomEvent<Events["gap"]>): void => same<typeof detail.cause, string>(true);
 live.addEventListener("gap", onGap, { once: true });
 live.removeEventListener("gap", onGap);
-// @ts-expect-error a listener of gaps hears of nothing else
+// @ts-expect-error a listener of gaps is not one of statuses
 live.removeEventListener("status", onGap);
 
 async function commands(): Promise<void> {
@@ -81,7 +81,7 @@ connect(new URL("https://example.test/live")).on("orders", (data) => data);
 connect("/live", { token: () => "a token" });
 connect("/live", { topics: new Set(["orders"]) });
 connect("/live", { topics: ["orders"] as const });
-// @ts-expect-error one string would be as many topics as it has letters
+// @ts-expect-error each letter of a string would be a topic
 connect("/live", { topics: "orders" });
 // @ts-expect-error there is no such transport
 connect("/live", { transports: ["carrier pigeon"] });

@@ -1,4 +1,4 @@
-// holdfast: built from source/connect.ts.
+// holdfast: built from source/connect.ts; see docs/client.md.
 /** The public types of the browser client; docs/client.md explains them. Times are in seconds. */
 type Transport = "sse" | "websocket" | "poll";
 type Status = "connecting" | "open" | "waiting" | "closed";
@@ -19,15 +19,15 @@ interface Options {
     token?: () => string | Promise<string>;
     /** The transports to try, in this order. Default: all three. */
     transports?: readonly Transport[];
-    /** Where to begin: an event id that the application rendered into the page. */
+    /** The event id to begin at, rendered into the page by the application. */
     position?: string;
     /** Keep the position across a reload, in sessionStorage, under this name. */
     persist?: string;
     /** Share one stream between all tabs. Tabs with different strings do not share. */
     shared?: boolean | string;
-    /** How long a transport may take to deliver its first frame. Default: 5. */
+    /** The time in which a transport must deliver its first frame. Default: 5. */
     firstFrameTimeout?: number;
-    /** How long a long poll waits at most. Default: 25, which is also the server's limit. */
+    /** The longest wait of a long poll. Default: 25, which is also the server's limit. */
     pollWait?: number;
     /** The `credentials` of fetch: "include" sends cookies to a foreign origin. */
     credentials?: RequestCredentials;
@@ -57,7 +57,7 @@ interface Events {
     rejected: {
         topics: string[];
     };
-    /** Published messages cannot reach the server at present. Nothing is lost by that alone. */
+    /** Published messages cannot reach the server at present. This alone loses no message. */
     degraded: null;
     /** Published messages reach the server again. */
     recovered: null;

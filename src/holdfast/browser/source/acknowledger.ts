@@ -4,7 +4,7 @@ import type { Requests } from "./requests.js";
 const DELAY = 250; // milliseconds
 const RETRY_DELAY = 2000;
 
-/** Whether a stream asks for a window: not where its acknowledgements do not arrive. */
+/** Decides if a stream asks for a window: only where its acknowledgements arrive. */
 export class AcknowledgementSupport {
   enabled = true;
   #refusals = 0; // in a row

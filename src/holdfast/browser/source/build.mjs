@@ -33,4 +33,7 @@ for (const entry of ["client", "tabs"]) {
 }
 
 const types = await rollup({ input: join(here, "connect.ts"), plugins: [dts()] });
-await types.write({ file: join(output, "client.d.ts"), banner: "// holdfast: built from source/connect.ts." });
+await types.write({
+  file: join(output, "client.d.ts"),
+  banner: "// holdfast: built from source/connect.ts; see docs/client.md.",
+});

@@ -30,7 +30,7 @@ export class Connection {
     this.#control.abort(new Failure(reason, action));
   }
 
-  /** Fail the connection unless the deadline is changed within so many seconds; 0: never. */
+  /** Fail the connection unless the deadline is changed in time. 0 sets no deadline. */
   setDeadline(seconds: number, reason: string, action?: Action): void {
     this.clearDeadline();
     if (!seconds) return;

@@ -15,7 +15,9 @@ export class Credentials {
   /** Get a token unless there is one. Ends without one if the signal is aborted first. */
   async load(signal: AbortSignal): Promise<void> {
     if (!this.#getToken || this.bearer !== undefined || signal.aborted) return;
-    const aborted = new Promise<undefined>((done) => signal.addEventListener("abort", () => done(undefined)));
+    const aborted = new Promise<undefined>((done) => {
+      signal.addEventListener("abort", () => done(undefined));
+    });
     this.bearer = await Promise.race([this.#getToken(), aborted]);
   }
 

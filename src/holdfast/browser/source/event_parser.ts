@@ -18,8 +18,11 @@ export class EventParser {
     this.#rest = lines.pop()!;
     const events = [];
     for (const line of lines) {
-      if (line) this.#readField(line);
-      else if (this.#data.length) events.push({ data: this.#data.splice(0).join("\n"), id: this.#id });
+      if (line) {
+        this.#readField(line);
+      } else if (this.#data.length) {
+        events.push({ data: this.#data.splice(0).join("\n"), id: this.#id });
+      }
     }
     return events;
   }

@@ -1,5 +1,5 @@
 /**
- * What the client does after a connection has ended:
+ * The next step of the client after a connection has ended:
  * "retry" waits and then connects again, "reconnect" connects at once, "fall_back" tries the next
  * transport, "renew" gets new credentials, and "stop" closes the client.
  */

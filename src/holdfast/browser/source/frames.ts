@@ -2,7 +2,7 @@
 
 import type { Events } from "./types.js";
 
-/** What the server says about a connection: the data of its first frame. */
+/** The data of the first frame: the description of a connection by the server. */
 export interface ConnectionInfo {
   connectionId: string;
   session: "fresh" | "resumed" | "gap";

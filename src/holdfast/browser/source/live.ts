@@ -82,14 +82,14 @@ export class LiveClient extends LiveEventTarget implements Live<any> {
 
   #listenToPage(): void {
     const { signal } = this.#closing;
+    const page: Window = globalThis as never;
     const { document } = globalThis;
     // Node has neither a document nor events of its own.
-    const listen = (target: EventTarget | undefined, type: string, listener: (event: any) => void): void =>
-      target?.addEventListener?.(type, listener, { signal });
-    listen(globalThis as unknown as EventTarget, "online", () => this.stream.wake(true));
+    page.addEventListener?.("online", () => this.stream.wake(true), { signal });
     // A page from the back/forward cache has lost its connections.
-    listen(globalThis as unknown as EventTarget, "pageshow", ({ persisted }) => this.stream.wake(persisted));
-    listen(document, "visibilitychange", () => document.hidden || this.stream.wake());
+    page.addEventListener?.("pageshow", (event) => this.stream.wake(event.persisted), { signal });
+    const onVisibility = (): unknown => document.hidden || this.stream.wake();
+    document?.addEventListener("visibilitychange", onVisibility, { signal });
   }
 
   /** Start after the constructor has returned, so that the page hears the first event. */
@@ -169,7 +169,8 @@ export class LiveClient extends LiveEventTarget implements Live<any> {
 
   #emitGap(gap: Events["gap"]): void {
     // A gap without topics may be in any of them.
-    if (!gap.topics?.length || gap.topics.some((topic) => this.#wants(topic))) this.#emit("gap", gap);
+    const { topics = [] } = gap;
+    if (!topics.length || topics.some((topic) => this.#wants(topic))) this.#emit("gap", gap);
   }
 
   /** Dispatch an event. Returns false if a listener prevented it. */

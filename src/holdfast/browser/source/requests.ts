@@ -7,6 +7,12 @@ const COMMAND_TIMEOUT = 10;
 
 type Query = Record<string, string | number | boolean>;
 
+interface OpenOptions {
+  signal: AbortSignal;
+  position: string | undefined;
+  query: Query;
+}
+
 /** The answer to a command; without a status if none arrived. */
 export interface CommandAnswer {
   status?: number;
@@ -36,7 +42,7 @@ export class Requests {
   async open(
     path: string,
     contentType: string,
-    { signal, position, query }: { signal: AbortSignal; position: string | undefined; query: Query },
+    { signal, position, query }: OpenOptions,
   ): Promise<Response> {
     const headers: Record<string, string> = { accept: contentType };
     if (position) headers["last-event-id"] = position;
@@ -65,7 +71,11 @@ export class Requests {
     }
   }
 
-  #fetch(url: string | URL, init: RequestInit, headers: Record<string, string> = {}): Promise<Response> {
+  #fetch(
+    url: string | URL,
+    init: RequestInit,
+    headers: Record<string, string> = {},
+  ): Promise<Response> {
     const { bearer } = this.credentials;
     if (bearer) headers.authorization = `Bearer ${bearer}`;
     const { credentials } = this.options;

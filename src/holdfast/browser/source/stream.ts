@@ -15,7 +15,7 @@ import type { StreamState, TransportFunction } from "./transports/transport.js";
 import { websocket } from "./transports/websocket.js";
 import type { Events, Transport } from "./types.js";
 
-/** A connection is given up after so many heartbeat intervals without a frame. */
+/** The number of heartbeat intervals without a frame after which a connection has failed. */
 const SILENT_HEARTBEATS = 2.5;
 
 const TRANSPORTS: Record<Transport, TransportFunction> = { sse, websocket, poll: longPoll };
@@ -30,7 +30,7 @@ export interface StreamListener {
   onFrame(frame: Frame): unknown;
 }
 
-/** What a client asks of its stream, whether that is its own or shared between tabs. */
+/** The stream of a client: its own, or one that is shared between tabs. */
 export interface LiveStream {
   run(): void;
   /** Bring the server up to date. Topics in `again` are requested even if they were rejected. */
@@ -102,7 +102,11 @@ export class Stream implements LiveStream, StreamState {
     this.closed = true;
     this.wake(true);
     const transport = this.#connection?.transport;
-    this.listener.onStatus({ status: "closed", ...(transport && { transport }), ...(reason && { reason }) });
+    this.listener.onStatus({
+      status: "closed",
+      ...(transport && { transport }),
+      ...(reason && { reason }),
+    });
   }
 
   /** Follow a connection to its end. Returns why it ended. */
@@ -122,7 +126,7 @@ export class Stream implements LiveStream, StreamState {
     if (error instanceof Failure) return error;
     if (signal.reason) return signal.reason;
     const { name, message } = (error ?? {}) as Partial<Error>;
-    // fetch throws a TypeError if nobody answers: that says nothing about the transport.
+    // fetch throws a TypeError if no server answers, so the transport may still work.
     const isUnfit = requested && !info && name !== "TypeError" && name !== "Error";
     return new Failure(message ?? "ended", isUnfit ? "fall_back" : "retry");
   }

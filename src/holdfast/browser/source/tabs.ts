@@ -1,4 +1,4 @@
-/** What client.js loads for the option `shared`; see docs/client.md. */
+/** The entry of tabs.js, which client.js loads for the option `shared`; see docs/client.md. */
 
 import { now } from "./clock.js";
 import type { Frame } from "./frames.js";
@@ -11,7 +11,7 @@ import { Members } from "./tabs/members.js";
 import { RecentFrames } from "./tabs/recent_frames.js";
 import type { Events } from "./types.js";
 
-/** How long a new leader waits for the reports of the other tabs, in seconds. */
+/** A new leader waits this long for the reports of the other tabs, in seconds. */
 const REPORT_TIMEOUT = 1;
 const REPORT_CHECK_INTERVAL = 20; // milliseconds
 
@@ -33,9 +33,10 @@ export class Tabs implements LiveStream {
   #seq = 0;
   #position: string | undefined;
   #status: Events["status"] | undefined;
-  #lastStatus: string | undefined; // as JSON
+  /** The last status that the client of this tab received, as JSON. */
+  #lastStatus: string | undefined;
   #sharedDecisions: StreamReport["decisions"];
-  /** The decisions that the client of this tab knows. */
+  /** The decisions that the client of this tab has received. */
   #decisions = new Map<string, boolean>();
   #recent = new RecentFrames();
   /** Frames are handled one after the other. */
@@ -43,7 +44,7 @@ export class Tabs implements LiveStream {
   #base: string;
   #options: ResolvedOptions;
   #listener: StreamListener;
-  /** Where the page wants to begin; undefined once the stream of this tab began there. */
+  /** The position of the page; undefined once the stream of this tab began there. */
   #start: string | undefined;
   #name: string;
   #tab: string;

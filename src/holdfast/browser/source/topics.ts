@@ -1,6 +1,7 @@
 /** Names of topics and patterns, by the rules of the server (docs/protocol.md, section 1). */
 
-const TOPIC_OR_PATTERN = /^(?!\$)(?=.{1,200}$)(([^.,*\p{C}\p{Z}]+|\*)\.){0,7}([^.,*\p{C}\p{Z}]+|\*\*?)$/u;
+const TOPIC_OR_PATTERN =
+  /^(?!\$)(?=.{1,200}$)(([^.,*\p{C}\p{Z}]+|\*)\.){0,7}([^.,*\p{C}\p{Z}]+|\*\*?)$/u;
 
 export function checkTopic(name: string): void {
   if (!TOPIC_OR_PATTERN.test(name)) throw new TypeError(`not a topic: ${name}`);

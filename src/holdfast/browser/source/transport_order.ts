@@ -2,7 +2,7 @@ import { now } from "./clock.js";
 import { load, save } from "./storage.js";
 import type { Transport } from "./types.js";
 
-/** How long the transport that worked is tried first, in seconds. */
+/** The transport that worked is tried first for this time, in seconds. */
 export const PREFERENCE_AGE = 600;
 
 /**

@@ -21,15 +21,15 @@ export interface Options {
   token?: () => string | Promise<string>;
   /** The transports to try, in this order. Default: all three. */
   transports?: readonly Transport[];
-  /** Where to begin: an event id that the application rendered into the page. */
+  /** The event id to begin at, rendered into the page by the application. */
   position?: string;
   /** Keep the position across a reload, in sessionStorage, under this name. */
   persist?: string;
   /** Share one stream between all tabs. Tabs with different strings do not share. */
   shared?: boolean | string;
-  /** How long a transport may take to deliver its first frame. Default: 5. */
+  /** The time in which a transport must deliver its first frame. Default: 5. */
   firstFrameTimeout?: number;
-  /** How long a long poll waits at most. Default: 25, which is also the server's limit. */
+  /** The longest wait of a long poll. Default: 25, which is also the server's limit. */
   pollWait?: number;
   /** The `credentials` of fetch: "include" sends cookies to a foreign origin. */
   credentials?: RequestCredentials;
@@ -51,7 +51,7 @@ export interface Events {
   resumed: { replay: number };
   /** Topics that the user may not read, or may no longer read. */
   rejected: { topics: string[] };
-  /** Published messages cannot reach the server at present. Nothing is lost by that alone. */
+  /** Published messages cannot reach the server at present. This alone loses no message. */
   degraded: null;
   /** Published messages reach the server again. */
   recovered: null;

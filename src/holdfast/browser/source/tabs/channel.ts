@@ -1,7 +1,7 @@
 import type { Frame } from "../frames.js";
 import type { Events } from "../types.js";
 
-/** What a tab tells the leader about itself. */
+/** The state of a tab, posted for the leader. */
 export interface TabReport {
   type: "report";
   tab: string;

@@ -1,5 +1,9 @@
 /** Run `work` while holding a lock. Ends quietly if locks are refused or `signal` is aborted. */
-export async function withLock(name: string, signal: AbortSignal, work: () => unknown): Promise<void> {
+export async function withLock(
+  name: string,
+  signal: AbortSignal,
+  work: () => unknown,
+): Promise<void> {
   try {
     await navigator.locks.request(name, { signal }, work);
   } catch {

@@ -9,7 +9,10 @@ import type { Received, StreamState } from "./transport.js";
  * Asks again and again. To the page these answers are one connection: the first frame of a further
  * answer becomes a `poll_answer`, unless it says something new about the session.
  */
-export async function* longPoll(stream: StreamState, connection: Connection): AsyncGenerator<Received> {
+export async function* longPoll(
+  stream: StreamState,
+  connection: Connection,
+): AsyncGenerator<Received> {
   // The first answer comes at once, because it shows whether polling works.
   let wait = 0;
   for (const end = now() + PREFERENCE_AGE; now() < end; ) {
@@ -26,7 +29,8 @@ export async function* longPoll(stream: StreamState, connection: Connection): As
       }
       const heartbeatInterval = frame.data.heartbeatInterval ?? stream.options.pollWait;
       wait = Math.min(stream.options.pollWait, heartbeatInterval);
-      const type = connection.info && isSameSession(frame.data, stream) ? "poll_answer" : frame.type;
+      const isFurther = connection.info && isSameSession(frame.data, stream);
+      const type = isFurther ? "poll_answer" : frame.type;
       yield [{ ...frame, type, data: { ...frame.data, heartbeatInterval } }, 0];
     }
   }

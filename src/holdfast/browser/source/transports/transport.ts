@@ -18,7 +18,10 @@ export interface StreamState {
 export type Received = [frame: Frame, bytes: number];
 
 /** Opens a connection and yields its frames. Throws a Failure where the reason is known. */
-export type TransportFunction = (stream: StreamState, connection: Connection) => AsyncGenerator<Received>;
+export type TransportFunction = (
+  stream: StreamState,
+  connection: Connection,
+) => AsyncGenerator<Received>;
 
 const encoder = new TextEncoder();
 

@@ -6,7 +6,10 @@ import { byteLength, type Received, type StreamState } from "./transport.js";
 /** The code that a browser reports for every handshake that failed. */
 const ABNORMAL_CLOSURE = 1006;
 
-export async function* websocket(stream: StreamState, connection: Connection): AsyncGenerator<Received> {
+export async function* websocket(
+  stream: StreamState,
+  connection: Connection,
+): AsyncGenerator<Received> {
   const { position } = stream;
   // The server begins a fresh session on each socket, and the resumed one after a resume message.
   // Frames before that belong to the fresh session, which this client does not use.
@@ -37,7 +40,7 @@ function openSocket(requests: Requests): WebSocket {
   return new WebSocket(url, bearer ? ["holdfast", `bearer.${encodeURIComponent(bearer)}`] : []);
 }
 
-/** A reader of the messages of a socket. It fails when the socket closes or `signal` is aborted. */
+/** A reader of the messages of a socket, which fails when it closes or `signal` is aborted. */
 function readMessages(
   socket: WebSocket,
   signal: AbortSignal,
