@@ -7,22 +7,34 @@ const LONGEST_TIMEOUT = 2e9;
 
 /** One attempt to connect, and the connection that it becomes with the first frame. */
 export class Connection {
-  /** The data of the first frame, frozen; undefined before it arrived. */
-  info: Readonly<ConnectionInfo> | undefined;
   /** Sends a message to the server; set by the WebSocket transport only. */
   send: ((message: object) => void) | undefined;
-  /** The pause before the next attempt that the server asked for, in seconds. */
+  /** The pause before the next attempt that the server asked for, in seconds; set by SSE only. */
   retryAfter = 0;
   /** True once the credentials were there, so that a request was made. */
   requested = false;
   ended = false;
+  #info: Readonly<ConnectionInfo> | undefined;
   #control = new AbortController();
   #deadline: ReturnType<typeof setTimeout> | undefined;
 
   constructor(readonly transport: Transport) {}
 
+  /**
+   * The data of the first frame, frozen; undefined before that. Members of the server never
+   * become members of this object: one named `ended` would end the acknowledgements.
+   */
+  get info(): Readonly<ConnectionInfo> | undefined {
+    return this.#info;
+  }
+
   get signal(): AbortSignal {
     return this.#control.signal;
+  }
+
+  /** The first frame has arrived. */
+  begin(info: ConnectionInfo): void {
+    this.#info = Object.freeze(info);
   }
 
   /** End the connection. The first failure counts. */

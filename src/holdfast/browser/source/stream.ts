@@ -44,7 +44,7 @@ export interface LiveStream {
 /** Connects again and again, with one position over all connections and transports. */
 export class Stream implements LiveStream, StreamState {
   readonly requests: Requests;
-  closed = false;
+  #closed = false;
   #credentials: Credentials;
   #order: TransportOrder;
   #subscriptions: Subscriptions;
@@ -78,12 +78,12 @@ export class Stream implements LiveStream, StreamState {
 
   async run(): Promise<void> {
     const stopWatching = watchForSleep(() => this.wake(true));
-    while (!this.closed) {
+    while (!this.#closed) {
       const connection = new Connection(this.#order.next());
       this.#connection = connection;
       const failure = await this.#follow(connection);
       const delay = this.#prepareNext(connection, failure);
-      if (delay && !this.closed) await this.#pause(delay, connection.transport, failure.message);
+      if (delay && !this.#closed) await this.#pause(delay, connection.transport, failure.message);
     }
     stopWatching();
   }
@@ -98,8 +98,8 @@ export class Stream implements LiveStream, StreamState {
   }
 
   close(reason?: string): void {
-    if (this.closed) return;
-    this.closed = true;
+    if (this.#closed) return;
+    this.#closed = true;
     this.wake(true);
     const transport = this.#connection?.transport;
     this.listener.onStatus({
@@ -147,7 +147,7 @@ export class Stream implements LiveStream, StreamState {
       for await (const [frame, bytes] of TRANSPORTS[transport](this, connection)) {
         connection.clearDeadline(); // handlers may take longer
         await this.#handle(connection, frame);
-        if (this.closed) return;
+        if (this.#closed) return;
         if (isAcknowledged(connection, frame)) acknowledger.handled(bytes);
         const silence = SILENT_HEARTBEATS * (connection.info?.heartbeatInterval ?? 0);
         connection.setDeadline(silence, "silence");
@@ -165,7 +165,7 @@ export class Stream implements LiveStream, StreamState {
     }
     if (frame.type === "unsubscribed") this.#subscriptions.withdraw(frame.data.topics);
     await this.listener.onFrame(frame);
-    if (this.closed) return;
+    if (this.#closed) return;
     if (frame.id) this.position = frame.id;
     if (frame.type === "closing") {
       const { reason, reconnect } = frame.data;
@@ -179,7 +179,7 @@ export class Stream implements LiveStream, StreamState {
   }
 
   #open(connection: Connection, info: ConnectionInfo): void {
-    connection.info = Object.freeze(info);
+    connection.begin(info);
     this.#failures = 0;
     this.#order.accept(connection.transport);
     this.#subscriptions.begin(connection, info);
