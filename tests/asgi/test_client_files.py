@@ -152,7 +152,7 @@ async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
 @pytest.mark.parametrize("offered", ["", "graphql-ws", "bearer.x", "mqtt, bearer.x"])
 async def test_other_subprotocols_change_nothing(broadcaster: Broadcaster, offered: str) -> None:
     """The server reads a token and chooses a subprotocol only if `holdfast` is offered."""
-    app = LiveApp(broadcaster, authenticate=anonymous, drain_at_signal=False)
+    app = LiveApp(broadcaster, authenticate=anonymous)
     headers = {"Sec-WebSocket-Protocol": offered} if offered else {}
     async with Socket(app, headers=headers) as socket:
         accepted: dict[str, Any] = await socket.receive()
