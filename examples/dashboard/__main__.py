@@ -10,7 +10,7 @@ import uvicorn
 
 from examples.dashboard.app import create_app
 from examples.dashboard.settings import USER, Settings
-from holdfast.sockets import listening_socket
+from holdfast import listening_socket
 
 
 def main() -> int:

@@ -18,9 +18,7 @@ from examples.dashboard.link import StoppableLinks
 from examples.dashboard.login import ALGORITHM, COOKIE, ROLE, Login
 from examples.dashboard.settings import Settings
 from examples.dashboard.sources import add_sources
-from holdfast import Broadcaster
-from holdfast.asgi import LiveApp
-from holdfast.auth import require_role
+from holdfast import Broadcaster, LiveApp, require_role
 from holdfast.auth.jwt import JWTAuthenticator
 
 # 100 ticks cover 25 seconds, so that an absence of 30 seconds shows a reported gap. The default

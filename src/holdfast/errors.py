@@ -111,7 +111,7 @@ class StreamFailed(HoldfastError):
     """A stream of `holdfast.client` failed, and another attempt would not change the outcome.
 
     Attributes:
-        code: The stable word of the server (docs/protocol.md, sections 2.1 and 9), or one of the
+        code: The stable word of the server (docs/protocol.md, section 14), or one of the
             client: `http_error`, `no_content`, `redirect`, and the codes of InvalidStream.
         detail: The explanation, which is the text of the error, too.
         status: The HTTP status, or None if the error is about a frame.

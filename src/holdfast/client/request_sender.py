@@ -40,7 +40,7 @@ class ServerReply:
     Attributes:
         status: The HTTP status.
         body: The JSON object, or `{}` if the body is not a JSON object.
-        code: The error code of the protocol (docs/protocol.md, section 2.1), or None. A proxy's
+        code: The error code of the protocol (docs/protocol.md, section 14), or None. A proxy's
             error page has none.
         detail: The explanation beside `code`, or "".
     """
