@@ -44,7 +44,7 @@ FAN_OUTS = {
         count=30,
     ),
     "lockstep": FanOut(
-        about="1,000 connections, each message when everybody has the one before: no batching",
+        about="1,000 connections, each message after all clients have the one before: no batching",
         connections=1000,
         count=20,
         window=0,

@@ -86,13 +86,13 @@ def _inside(*parts: str) -> Callable[[LiveBatch], Iterator[Row]]:
 SCENARIOS = {
     **{name: _fan_out(scenario) for name, scenario in fanout.FAN_OUTS.items()},
     "opening": Scenario(
-        "what one more idle connection costs the server, in CPU and in resident memory",
+        "the cost of one more idle connection for the server, in CPU and in resident memory",
         _opening,
         lambda rows: tables.versus(rows, "raw_{}", tables.OPENING),
     ),
     "resuming": Scenario(
-        "holdfast over SSE: to resume with 100 missed messages, beside opening a connection anew "
-        "and being sent the same 100 messages at once; CPU ms per connection",
+        "holdfast over SSE: a resume with 100 missed messages, beside a new connection that gets "
+        "the same 100 messages live; CPU ms per connection",
         _resuming,
         tables.figures(
             {
@@ -105,7 +105,7 @@ SCENARIOS = {
     ),
     "storm": Scenario(
         "holdfast over SSE: clients that all resume at once, with 100 missed messages each, and "
-        "what 100 others notice that are sent 20 messages per second",
+        "the delays of 100 others that get 20 messages per second",
         _storm,
         tables.figures(
             {
@@ -120,7 +120,7 @@ SCENARIOS = {
     ),
     "topics": Scenario(
         "holdfast in one process: 10,000 connections with 10 topics each; messages go to 10 "
-        "topics, each with 100 subscribers, however many topics there are",
+        "topics, each with 100 subscribers, at each number of topics",
         _inside("topics"),
         tables.growth,
     ),
