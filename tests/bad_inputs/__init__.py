@@ -1,5 +1,5 @@
-"""Every kind of hostile input at every entry point, and the one rule that holds for all of them.
+"""Every kind of hostile input at every entry point, and the rule that holds for all of them.
 
-No unhandled exception, the documented answer, nothing raw in a log, memory bounded, nobody else
-disturbed. `inputs` has the values, `entries` the doors.
+No exception is unhandled, the answer is the documented one, no raw input is logged, memory is
+bounded, and no other client is disturbed. `inputs` has the values, `entries` the entry points.
 """

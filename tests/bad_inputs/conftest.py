@@ -1,4 +1,4 @@
-"""Time is virtual, and nothing that a client or publisher does may get into a log."""
+"""The clock is virtual, and input of a client or publisher must not reach a log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Fails if anything was logged: an unhandled exception, or what a client sent."""
+    """Fail if a record was logged: an unhandled exception, or input of a client."""
     caplog.set_level(logging.DEBUG, logger="holdfast")
     yield
     said = [record for record in caplog.get_records("call") if record.name != "asyncio"]
@@ -32,12 +32,12 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture
 async def broadcaster() -> AsyncIterator[Broadcaster]:
-    """A running broadcaster, by the virtual clock."""
+    """Start a broadcaster on the virtual clock."""
     async with Broadcaster(clock=wall_clock) as made:
         yield made
 
 
 @pytest.fixture
 def app(broadcaster: Broadcaster) -> LiveApp:
-    """All endpoints, and a test may say all it has."""
+    """Return all endpoints with raised limits, so that a test can send all its inputs."""
     return live(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))

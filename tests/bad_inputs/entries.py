@@ -1,4 +1,4 @@
-"""The doors through which an event id, a token or topics come in, each opened in the same way."""
+"""The entry points of an event id, a token or topics, all used in the same way."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 def raw(text: str) -> bytes:
-    """UTF-8, also of what has none."""
+    """Return UTF-8, also for a text that has none."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def in_header(text: str) -> str:
-    """As the in-process driver takes the bytes of a header."""
+    """Return a text whose header bytes in the in-process driver are `raw(text)`."""
     return raw(text).decode("latin-1")
 
 
 def in_query(text: str) -> bytes:
-    """Percent-encoded."""
+    """Return the text percent-encoded."""
     return quote_from_bytes(raw(text), safe="").encode()
 
 
 @dataclass(frozen=True)
-class Door:
-    """A way in: which transport and path, and where the value goes."""
+class EntryPoint:
+    """An entry point: transport, path, and the place of the value."""
 
     transport: str
     path: str
@@ -54,9 +54,9 @@ class Door:
         return self.place.startswith("query")
 
 
-def _doors(header: str, field: str) -> list[Door]:
+def _entry_points(header: str, field: str) -> list[EntryPoint]:
     return [
-        Door(transport, path, place)
+        EntryPoint(transport, path, place)
         for transport, path in (
             ("http", "/stream"), ("http", "/reconnect"), ("http", "/poll"),
             ("websocket", "/websocket"),
@@ -65,15 +65,15 @@ def _doors(header: str, field: str) -> list[Door]:
     ]  # fmt: skip
 
 
-EVENT_ID_DOORS = [
-    *_doors("last-event-id", "last_event_id"),
-    Door("websocket", "/websocket", "message resume"),
+EVENT_ID_ENTRY_POINTS = [
+    *_entry_points("last-event-id", "last_event_id"),
+    EntryPoint("websocket", "/websocket", "message resume"),
 ]
-TOKEN_DOORS = _doors("x-reconnect-token", "reconnect_token")
+TOKEN_ENTRY_POINTS = _entry_points("x-reconnect-token", "reconnect_token")
 
 
 class Poll(Http):
-    """Polls, one after the other, as one stream of frames."""
+    """A series of polls, read as one stream of frames."""
 
     def __init__(self, app: App, path: str, **options: Any) -> None:
         super().__init__(app, path, **options)
@@ -82,7 +82,7 @@ class Poll(Http):
         self._id = ""
 
     async def frame(self) -> Any:
-        """The next frame of this answer, or of those of the next polls but their first."""
+        """Return the next frame of this answer or of later polls, without their first frames."""
         while not self._frames:
             if not self._id:
                 body = b""
@@ -105,41 +105,41 @@ class Poll(Http):
 
 
 async def fetch_poll(app: App, headers: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The frames of one poll of a session."""
+    """Return the frames of one poll of a session."""
     async with Http(app, "/poll", headers=headers) as call:
         return list((await call.whole()).json()["frames"])
 
 
 def maker_of(path: str) -> type[Http | Socket]:
-    """What opens a connection at this path."""
+    """Return the class that opens a connection at this path."""
     return Socket if path == "/websocket" else Poll if path == "/poll" else Http
 
 
 @dataclass
 class Client:
-    """What came in: the first frame that counts, and the frames that follow."""
+    """An opened connection: its relevant first frame, and the frames behind it."""
 
     call: Http | Socket
     first: dict[str, Any]
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data of the first frame."""
+        """Return the data of the first frame."""
         return dict(self.first["data"])
 
     async def frame(self) -> Any:
-        """The next frame."""
+        """Return the next frame."""
         return await self.call.frame()
 
     async def id(self) -> str:
-        """The id of the last frame that was read from a stream, of the first from others."""
+        """Return the id of the last frame of a stream, or of the first frame elsewhere."""
         if isinstance(self.call, Http) and not isinstance(self.call, Poll):
             return self.call.decoder.last_event_id
         return str(self.first["id"])
 
 
 def request_of(
-    door: Door,
+    entry_point: EntryPoint,
     app: App,
     text: str,
     *,
@@ -147,36 +147,38 @@ def request_of(
     user: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> Http | Socket:
-    """The request that brings ``text`` in."""
+    """Return the request that carries `text`."""
     query = f"topics={topics}".encode() if topics else b""
     sent = [*headers, *([] if user is None else [("x-user", user)])]
-    kind, _, name = door.place.partition(" ")
+    kind, _, name = entry_point.place.partition(" ")
     if kind == "header":
         sent.append((name, in_header(text)))
     elif kind == "query":
         query += b"&" + name.encode() + b"=" + in_query(text)
-    make = maker_of(door.path)
-    return make(app, door.path, headers=sent, query_string=query)
+    make = maker_of(entry_point.path)
+    return make(app, entry_point.path, headers=sent, query_string=query)
 
 
-def is_too_long(door: Door, text: str) -> bool:
-    """Whether the query, or the message, would be over its documented limit."""
-    if door.place == "message resume":
+def is_too_long(entry_point: EntryPoint, text: str) -> bool:
+    """Return whether the query or the message exceeds its documented limit."""
+    if entry_point.place == "message resume":
         return len(as_json({"type": "resume", "id": text})) > InboundLimits().max_bytes
-    return door.by_query and len(in_query(text)) + 40 > MAX_QUERY_BYTES
+    return entry_point.by_query and len(in_query(text)) + 40 > MAX_QUERY_BYTES
 
 
 @asynccontextmanager
-async def enter(door: Door, app: App, text: str, **options: Any) -> AsyncIterator[Client]:
-    """Come in with ``text``; the block begins when the first frame is there."""
-    async with request_of(door, app, text, **options) as call:
+async def enter(
+    entry_point: EntryPoint, app: App, text: str, **options: Any
+) -> AsyncIterator[Client]:
+    """Present `text`. The block begins with the first frame."""
+    async with request_of(entry_point, app, text, **options) as call:
         if isinstance(call, Http):
             status = await call.start()
             assert status == 200, f"{status}: a browser's EventSource would give up for good"
         else:
             await call.accepted()
         first = await call.frame()
-        if door.place == "message resume":
+        if entry_point.place == "message resume":
             assert isinstance(call, Socket)
             call.send({"type": "resume", "id": text})
             first = await call.frame()
@@ -184,15 +186,15 @@ async def enter(door: Door, app: App, text: str, **options: Any) -> AsyncIterato
         yield Client(call, first)
 
 
-async def refusal(door: Door, app: App, text: str, **options: Any) -> tuple[str, int]:
-    """The code of the error that answers ``text``; status or close code, 0 if it goes on."""
-    async with request_of(door, app, text, **options) as call:
+async def refusal(entry_point: EntryPoint, app: App, text: str, **options: Any) -> tuple[str, int]:
+    """Return the error code of the answer, and its status or close code (0: still connected)."""
+    async with request_of(entry_point, app, text, **options) as call:
         if isinstance(call, Http):
             answer = await call.whole()
             return answer.json()["error"]["code"], answer.status
         await call.accepted()
         frame = await call.frame()
-        if door.place == "message resume":  # is answered, and the connection goes on
+        if entry_point.place == "message resume":  # answered, and the connection continues
             call.send({"type": "resume", "id": text})
             frame = await call.frame()
             call.send({"type": "ping"})
@@ -203,7 +205,7 @@ async def refusal(door: Door, app: App, text: str, **options: Any) -> tuple[str,
 
 
 class Bystander:
-    """Somebody else's connection, which must notice nothing of all this."""
+    """Another client, which must notice nothing."""
 
     def __init__(self, broadcaster: Broadcaster, client: Client) -> None:
         self._broadcaster = broadcaster
@@ -211,7 +213,7 @@ class Bystander:
         self._number = 0
 
     async def undisturbed(self) -> None:
-        """It gets what is published, next, and on the connection that it had."""
+        """Check that the client gets the next published message on its connection."""
         self._number += 1
         await self._broadcaster.publish("bystander", self._number)
         frame = await self._client.frame()
@@ -220,15 +222,15 @@ class Bystander:
 
 @asynccontextmanager
 async def bystander(app: App, broadcaster: Broadcaster) -> AsyncIterator[Bystander]:
-    """Connect somebody else."""
-    door = Door("websocket", "/websocket", "nothing")
-    async with enter(door, app, "", topics="bystander", user="bystander") as client:
+    """Connect another client."""
+    entry_point = EntryPoint("websocket", "/websocket", "nothing")
+    async with enter(entry_point, app, "", topics="bystander", user="bystander") as client:
         yield Bystander(broadcaster, client)
 
 
 @asynccontextmanager
 async def reader(broadcaster: Broadcaster) -> AsyncIterator[Reader]:
-    """A reader of everything that ann may see; after the block it has been told nothing."""
+    """Connect a reader of all that Ann may see, who has to receive nothing during the block."""
     topics = ["t", "**"]
     async with broadcaster.connect(user="ann", topics=topics) as outbox:
         made = Reader(outbox)
@@ -236,4 +238,4 @@ async def reader(broadcaster: Broadcaster) -> AsyncIterator[Reader]:
         yield made
         await settle()
         await broadcaster.publish("t", "the next")
-        assert await made.take(1) == ["the next"], "nothing came before"
+        assert await made.take(1) == ["the next"], "another message came before"

@@ -1,4 +1,4 @@
-"""What nobody should send: the values that all entry points are tried with."""
+"""The hostile values that are tried at all entry points."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.core.builders import NASTY
 
 MEGABYTE = 1024 * 1024
 MARK = "hostile-7f3a"
-"""Stands in what is sent, and must stand in no log and no answer."""
+"""Part of hostile input that must appear in no log and no answer."""
 
 
 class Thing:
-    """An object that has no JSON form, nor any other."""
+    """An object without a JSON form."""
 
     def __repr__(self) -> str:
         return "THING"
@@ -24,21 +24,21 @@ class Thing:
 THING = Thing()
 
 DIGITS = ["\u0667", "७", "\uff17", "\U0001d7d5", "¹", "Ⅶ", "七"]
-"""Sevens, or nearly, that are no `7`."""
+"""Variants of `7` that are not valid."""
 
 NUMBERS = [
     "-1", "+5", "1_000", " 5", "5 ", "0x10", "0b1", "0o7", "1e3", "1.0", "05", "00", "-0", "५",
     "٥", "9" * 19, "9" * 20, str(2**63), str(2**64), str(-(2**63)), "9" * 5_000, "", "NaN",
     "inf", "5\n", "5\r", "5\0", "\ufeff5", "%35", "&#53;", "5;", "5,", "١٢",
 ]  # fmt: skip
-"""Where the number of a cursor belongs. `int()` takes many of them."""
+"""Values in the place of a cursor's number; `int()` accepts many of them."""
 
 CURSORS = [
     *NUMBERS, "1.2", "1.2.3", "1.2.3.4.5", ".1.2.3", "1.2.3.", "1..2.3", "7.7.7.7", "1,2,3,4",
     "1.2.3.-4", "1. 2.3.4", *(f"{digit}.1.1.1" for digit in DIGITS),
     *(f"1{digit}" for digit in DIGITS), f"0.1.2.{2**63}",
 ]  # fmt: skip
-"""Where a cursor belongs."""
+"""Values in the place of a cursor."""
 
 TEXTS = [
     *(text for text in NASTY if text),
@@ -48,11 +48,11 @@ TEXTS = [
     "%C3%28", "a\rb", "a\nb", "a\0b", "\x7f\x80\xff", "\x85", "\ud83d", "\ude00\ud83d", "🙂",
     "~", "~~~", "A" * 12 + "~0~", "~0~" + "A" * 22, "A" * 22, "." * 128, "~" * 128,
 ]  # fmt: skip
-"""Anything else that can be said in place of an event id or a token; none is empty."""
+"""Other values in the place of an event id or a token; none is empty."""
 
 
 def mangled(id: str) -> list[str]:
-    """A real event id with one thing wrong: none of these was issued."""
+    """Return variants of a real event id with one defect. None of them was issued."""
     epoch, cursor, token = id.split("~")
     swapped = token.swapcase()
     changed = [
@@ -72,12 +72,12 @@ def mangled(id: str) -> list[str]:
 
 
 def well_formed(text: str) -> bool:
-    """Whether `text` is an event id by the grammar, whoever issued it."""
+    """Return whether `text` is an event id by the grammar, issued or not."""
     return EventId.parse(text) is not None
 
 
 def mangled_tokens(token: str) -> list[str]:
-    """A real token with one thing wrong."""
+    """Return variants of a real token with one defect."""
     return [
         token[1:], token[:-1], token + "A", "A" + token, token + "=", token + "==", token + " ",
         " " + token, token + "\n", token.swapcase(), token.upper(), token.lower(), token[::-1],
@@ -94,10 +94,10 @@ NO_TOPICS = [
     "x" * 10_240, "a." * 5_120 + "a", "*a", "a*", "a.*b", "***", "**.a", "a.**.b", "*.**.*",
     "*" * 1_000, "*." * 8 + "*", "*." * 5_000 + "*", "$user", "$", "$SYS", "$user.x", "$*", "$**",
 ]  # fmt: skip
-"""Names that are neither topic nor pattern, whichever way they come."""
+"""Names that are neither topic nor pattern at any entry point."""
 
 SURROGATES = ["\ud800", "a\udfff", "\ud83d", "\ude00\ud83d"]
-"""Texts without a UTF-8 form: JSON can say them, and Python code."""
+"""Texts without a UTF-8 form, which JSON and Python code can contain."""
 
 ODD_TOPICS = [
     "A", "a", "é", "e\u0301", "É", "K", "\u212a", "straße", "strasse", "İ", "\u0131", "ﬁ", "fi",
@@ -106,7 +106,7 @@ ODD_TOPICS = [
     "é" * 100, "a.b.c.d.e.f.g.h", "日本", "🙂", "__proto__", "null", "0", "-1", "<b>",
     "/etc/passwd",
 ]  # fmt: skip
-"""Names that mean something elsewhere, and are plain topics here, each another one."""
+"""Names with a meaning in other systems; here each is a plain topic of its own."""
 
 WRONG_TYPES: list[Any] = [
     None, True, False, 0, -1, 5, 1.5, 1e308, 2**64, {}, {"a": 1}, [None], [1], [True], [["a"]],
@@ -116,14 +116,14 @@ WRONG_TYPES: list[Any] = [
 
 
 def cycle() -> Any:
-    """An object that holds itself."""
+    """Return an object that contains itself."""
     value: list[Any] = []
     value.append({"self": value})
     return value
 
 
 def nested(depth: int) -> Any:
-    """Lists in lists."""
+    """Return nested lists."""
     value: list[Any] = []
     for _ in range(depth):
         value = [value]
@@ -138,7 +138,7 @@ GOOD_PAYLOADS: list[Any] = [
     {"data": 1, "id": "x", "type": "closing", "topic": "$user"}, {"\r\nid": "\r\n"}, [[]] * 50,
     nested(200), "x" * 65_536, "é" * 40_000, {str(n): n for n in range(1000)},
 ]  # fmt: skip
-"""What JSON can say, and a stream must carry unchanged."""
+"""JSON values that a stream must carry unchanged."""
 
 BAD_PAYLOADS: list[Any] = [
     math.nan, math.inf, -math.inf, [math.nan], {"a": {"b": math.inf}}, {math.nan: 1}, b"", b"x",
@@ -146,10 +146,10 @@ BAD_PAYLOADS: list[Any] = [
     {(1, 2): 3}, {b"k": 1}, {None: THING}, "\ud800", ["\udfff"], {"\udc00": 1}, cycle(),
     nested(100_000), 10**5000, {"a": 10**5000}, memoryview(b"x"), type, NotImplemented,
 ]  # fmt: skip
-"""What has no JSON form."""
+"""Values without a JSON form."""
 
 HUGE = 10**400
-"""An integer that no float can hold: `math.isfinite` raises for it."""
+"""An integer beyond every float: `math.isfinite` raises for it."""
 
 BAD_TTLS: list[Any] = [
     0, 0.0, -0.0, -1, -1e-9, math.nan, math.inf, -math.inf, "5", "", b"5", True, False, [], {},
@@ -175,7 +175,7 @@ NOT_JSON = [
     "\ufeff{}", "/**/{}", '{"type": "ping" /* */}', MARK, "[" * 60_000, '{"type":' * 8_000,
     '[{"type":' * 6_000, '{"type": "ping", "x": ' + "9" * 5_000 + "}", "\ud800", "\ud800{}",
 ]  # fmt: skip
-"""Texts that are no JSON (RFC 8259), or that Python's decoder gives up on."""
+"""Texts that are not JSON (RFC 8259), or that Python's decoder refuses."""
 
 NOT_TYPED = [
     "null", "true", "false", "0", "-0", "1e999", "5", '"ping"', '""', "[]", "[[]]", '["ping"]',
@@ -183,16 +183,16 @@ NOT_TYPED = [
     '{"type": true}', '{"type": 0}', '{"type": 1e999}', '{"type": []}', '{"type": ["ping"]}',
     '{"type": {}}', '{"type": {"type": "ping"}}', '{"type": "ping", "type": 5}',
 ]  # fmt: skip
-"""JSON that is no object with a string `type`."""
+"""JSON that is not an object with a string `type`."""
 
 NO_TYPES = [
     "", " ", "PING", "Ping", "ping ", " ping", "ping\0", "p\u0456ng", "\ud800", "🙂", "x" * 60_000,
     "connection_established", "message", "closing", "gap", "heartbeat", "pong", "error",
     "__class__", "publish", "test", "hello", MARK, f"{MARK}\r\n",
 ]  # fmt: skip
-"""Types of message that there are not."""
+"""Types of message that do not exist."""
 
 
 def as_json(value: Any) -> str:
-    """JSON in ASCII: a lone surrogate becomes an escape, as hostile clients write it."""
+    """Return ASCII JSON: a lone surrogate becomes an escape, as hostile clients write it."""
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""The memory broker: what it is given is bounded, and nothing that is read is ever executed."""
+"""The memory broker bounds everything that it stores, and executes no input."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EXECUTES = {
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_nothing_is_ever_unpickled(source: Path) -> None:
-    """No module of the library imports what turns bytes into code, or calls eval or exec."""
+def test_library_never_unpickles_or_evaluates_input(source: Path) -> None:
+    """No module of the library imports code that unpickles or compiles, or calls eval or exec."""
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             assert not {alias.name.partition(".")[0] for alias in node.names} & EXECUTES
@@ -32,8 +32,9 @@ def test_nothing_is_ever_unpickled(source: Path) -> None:
             assert node.func.id not in {"eval", "exec", "compile", "__import__"}
 
 
-async def test_flood_of_topics_and_keys() -> None:
-    """A publisher that makes up topics, keys and users for ever stays within the bounds."""
+@pytest.mark.slow
+async def test_flood_of_topics_and_keys_stays_within_bounds() -> None:
+    """A publisher that invents topics, keys and users for ever stays within the bounds."""
     keep = Retention(limit=10, total_bytes=200_000, max_logs=100)
     broker = MemoryBroker(retention=keep, clock=wall_clock)
     async with Broadcaster(broker=broker, clock=wall_clock) as broadcaster:
@@ -46,7 +47,7 @@ async def test_flood_of_topics_and_keys() -> None:
                     f"t{n}.x", "x" * 100, key=key, to_user=user, idempotency_key=f"i{n % 50}-{n}"
                 )
 
-        await publish(range(11_000))  # as many idempotency keys as are remembered, too
+        await publish(range(11_000))  # idempotency keys also reach their limit
         gc.collect()
         tracemalloc.start()
         try:
@@ -56,5 +57,5 @@ async def test_flood_of_topics_and_keys() -> None:
             grown = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
-    # Traced are only the newcomers, which take the place of what was there before.
+    # Only the newcomers are traced; they replace the entries that were there before.
     assert grown < 3_000_000

@@ -1,4 +1,4 @@
-"""Configuration that cannot work fails at start, and the error names the setting and the form."""
+"""A configuration that cannot work fails at start; the error names the setting and its form."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OPTIONS = sorted(Options.__dataclass_fields__.keys() - {"drain_at_signal"})
 
 
 def taken(name: str, values: list[Any], make: Callable[[Any], object]) -> list[Any]:
-    """Those of the values with which something is made; all others are refused by name."""
+    """Return the values that `make` accepts; every other value is refused by name."""
     found = []
     for value in values:
         try:
@@ -49,8 +49,8 @@ def taken(name: str, values: list[Any], make: Callable[[Any], object]) -> list[A
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options_of_the_broadcaster(name: str) -> None:
-    """Every nonsense in every option is a ConfigurationError that names it."""
+def test_invalid_broadcaster_option_is_refused_by_name(name: str) -> None:
+    """Every invalid value of every option is a ConfigurationError that names the option."""
     assert not taken(name, OUT_OF_RANGE, lambda options: Broadcaster(**options))
     assert set(taken(name, [HUGE], lambda options: Broadcaster(**options))) <= {HUGE}
 
@@ -69,8 +69,8 @@ def test_switch_of_the_broadcaster() -> None:
         ("max_logs", [-1, 1.5, "5"]),
     ],
 )  # fmt: skip
-def test_retention(name: str, values: list[Any]) -> None:
-    """The same for the bounds of a memory broker that one makes oneself, as the guide shows."""
+def test_invalid_retention_is_refused_by_name(name: str, values: list[Any]) -> None:
+    """The bounds of a memory broker of one's own are checked, as the guide shows."""
     assert not taken(name, values, lambda o: MemoryBroker(retention=Retention(**o)))
 
 
@@ -81,8 +81,8 @@ def test_retention(name: str, values: list[Any]) -> None:
         ("per_user", [-1, 1.5, "5"]), ("total", [-1, 1.5, "5"]),
     ],
 )  # fmt: skip
-def test_token_limits(name: str, values: list[Any]) -> None:
-    """And for its tokens: with a life of NaN seconds nothing could ever be resumed."""
+def test_invalid_token_limit_is_refused_by_name(name: str, values: list[Any]) -> None:
+    """The limits of tokens are checked: with a lifetime of NaN, no session could be resumed."""
     assert not taken(name, values, lambda o: MemoryBroker(tokens=TokenLimits(**o)))
 
 
@@ -93,8 +93,8 @@ def test_token_limits(name: str, values: list[Any]) -> None:
         ("burst", [0, -1, math.nan, "5"]),
     ],
 )  # fmt: skip
-def test_inbound_limits(name: str, values: list[Any]) -> None:
-    """Limits under which every client, or none, would be closed as abusive."""
+def test_invalid_inbound_limit_is_refused_by_name(name: str, values: list[Any]) -> None:
+    """Limits that would close every client, or none, as abusive are refused."""
 
     def make(options: Any) -> LiveApp:
         limits = InboundLimits(**options)
@@ -104,8 +104,8 @@ def test_inbound_limits(name: str, values: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, -math.inf, "5", True], ids=repr)
-def test_leeway_under_which_no_token_would_expire(value: Any) -> None:
-    """A leeway that is no number of seconds would let an expired token in, for ever."""
+def test_leeway_that_disables_expiry_is_refused(value: Any) -> None:
+    """A leeway that is not a number of seconds would accept an expired token for ever."""
     with pytest.raises(ConfigurationError, match="leeway"):
         JWTAuthenticator(KEY, leeway=value)
 
@@ -116,8 +116,8 @@ def test_leeway_under_which_no_token_would_expire(value: Any) -> None:
      "password" * 8, "example" * 8, "0" * 64, "ab" * 32, " " * 64, "\0" * 64, "secret-" + KEY],
     ids=lambda key: repr(key)[:20],
 )  # fmt: skip
-def test_secrets_that_are_none(key: Any) -> None:
-    """Missing, short, a placeholder, of another type: refused at start, and not shown."""
+def test_unusable_secret_is_refused_and_not_shown(key: Any) -> None:
+    """A missing, short, placeholder or mistyped secret is refused at start, and not shown."""
     with pytest.raises(ConfigurationError) as caught:
         JWTAuthenticator(key)
     assert not isinstance(key, str) or len(key) < 12 or key not in str(caught.value)
@@ -130,8 +130,8 @@ def test_secrets_that_are_none(key: Any) -> None:
         ("allowed_origins", ["https://page.test", "*", ""]),
     ],
 )
-def test_arguments_of_the_app(name: str, values: list[Any]) -> None:
-    """A path or a list of origins that could never match."""
+def test_unusable_app_argument_is_refused(name: str, values: list[Any]) -> None:
+    """A path or an origin that could never match is refused."""
     for value in values:
         options: dict[str, Any] = {name: value}
         with pytest.raises(ConfigurationError, match=name):
@@ -142,8 +142,8 @@ def test_arguments_of_the_app(name: str, values: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", MILLISECONDS)
-def test_numbers_in_the_environment(name: str) -> None:
-    """Any text but decimal digits fails by the name of the variable, with the accepted form."""
+def test_invalid_number_in_the_environment_is_refused(name: str) -> None:
+    """Any text except decimal digits fails with the name of the variable and its form."""
     for text in {*NUMBERS, *TEXTS} - {"05", "00", "9" * 19}:
         with pytest.raises(ConfigurationError) as caught:
             Settings.from_env({name: text})
@@ -153,8 +153,8 @@ def test_numbers_in_the_environment(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_switches_in_the_environment(name: str) -> None:
-    """Any text but the documented words fails by name."""
+def test_invalid_switch_in_the_environment_is_refused(name: str) -> None:
+    """Any text except the documented words fails with the name of the variable."""
     for text in {*NUMBERS, *TEXTS, " true", "true ", "\uff34RUE", "t", "enabled", "ON\n"} - {
         "true"
     }:
@@ -168,8 +168,8 @@ def test_switches_in_the_environment(name: str) -> None:
     "name", ["REAL_TIME_", "REAL_TIME_ENABLE", "REAL_TIME_enabled", "REAL_TIME_ENABLED ",
              "REAL_TIME_HEARTBEAT_INTERVAL_MS", "REAL_TIME_\u00e9", "REAL_TIME_ENABLED\n"]
 )  # fmt: skip
-def test_unknown_variables_with_our_prefix(name: str) -> None:
-    """A misspelt variable fails, whatever it holds, and its value is not shown."""
+def test_unknown_variable_with_the_prefix_is_refused(name: str) -> None:
+    """A misspelt variable fails with any value, and the value is not shown."""
     for text in ("", "true", MARK):
         with pytest.raises(ConfigurationError) as caught:
             Settings.from_env({name: text})
@@ -178,7 +178,7 @@ def test_unknown_variables_with_our_prefix(name: str) -> None:
 
 
 def test_process_with_a_wrong_variable_does_not_start() -> None:
-    """In a real process, the first line of the way in ends it, with one line that says why."""
+    """In a real process, the first line of the entry point ends it with a one-line reason."""
     done = subprocess.run(
         [sys.executable, "-c", "from holdfast.settings import Settings; Settings.from_env()"],
         env={"REAL_TIME_HEARTBEAT_INTERVAL": "30s", "PYTHONPATH": ":".join(sys.path)},

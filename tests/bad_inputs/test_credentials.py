@@ -1,4 +1,4 @@
-"""Credentials that are wrong, in every way, at every door: one answer, and no word in a log."""
+"""Wrong credentials of every kind at every entry point: one answer, and no log line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENDPOINTS = [
 
 
 def signed(header: dict[str, Any], claims: Any, key: bytes = KEY.encode()) -> str:
-    """A token with any header and any claims, rightly signed."""
+    """Return a token with any header and any claims, correctly signed."""
     parts = [
         base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in (header, claims)
     ]
@@ -43,13 +43,13 @@ def signed(header: dict[str, Any], claims: Any, key: bytes = KEY.encode()) -> st
 
 
 def bad_credentials() -> Iterator[tuple[str, str]]:
-    """Everything that is wrong with a JWT, and its name."""
+    """All kinds of wrong JWTs by name."""
     good = {"sub": "ann", "exp": LATER, "aud": "live", "iss": "us"}
     usual = {"alg": "HS256", "typ": "JWT"}
     for name in ALGORITHMS:
         yield f"alg {name!r}", signed({"alg": name}, good)
         yield f"alg {name!r}, unsigned", signed({"alg": name}, good).rpartition(".")[0] + "."
-    for name in ("HS384", "HS512"):  # rightly signed, by an algorithm that is not on the list
+    for name in ("HS384", "HS512"):  # correctly signed, by an algorithm outside the list
         yield f"signed with {name}", jwt.encode(good, KEY, algorithm=name)
     for extra in ({"kid": "../../etc/passwd"}, {"jku": "http://evil.test"}, {"crit": ["x"]}):
         yield f"{extra}, other key", signed({**usual, **extra}, good, b"x" * 64)
@@ -80,13 +80,13 @@ def bad_credentials() -> Iterator[tuple[str, str]]:
 
 
 def guarded(broadcaster: Broadcaster) -> LiveApp:
-    """All endpoints behind a JWT."""
+    """Return all endpoints behind a JWT."""
     check = JWTAuthenticator(KEY, audience="live", issuer="us", query="jwt", cookie="jwt")
     return LiveApp(broadcaster, authenticate=check)
 
 
-async def test_bad_credentials_are_one_answer_at_every_door(broadcaster: Broadcaster) -> None:
-    """By header, cookie or query, at every endpoint: the same 401, and nothing is logged of it."""
+async def test_wrong_credentials_get_one_answer_everywhere(broadcaster: Broadcaster) -> None:
+    """A wrong JWT in header, cookie or query gets the same 401 everywhere, and no log line."""
     app = guarded(broadcaster)
     answers = set()
     for name, token in bad_credentials():
@@ -111,8 +111,8 @@ async def test_bad_credentials_are_one_answer_at_every_door(broadcaster: Broadca
 
 
 @pytest.mark.parametrize("kind", ["stream", "socket"])
-async def test_token_that_expires_in_mid_stream(kind: str) -> None:
-    """The stream ends when the JWT does, and says not to come back by itself."""
+async def test_stream_ends_when_its_jwt_expires(kind: str) -> None:
+    """The stream ends together with the JWT, and tells the client not to reconnect by itself."""
     began, loop = time.time(), asyncio.get_running_loop()
     async with Broadcaster(clock=lambda: began + loop.time()) as broadcaster:
         app = guarded(broadcaster)

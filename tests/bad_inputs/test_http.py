@@ -1,4 +1,4 @@
-"""HTTP: methods, headers, paths, bodies, and clients that leave early."""
+"""HTTP methods, headers, paths and bodies, and clients that disconnect early."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ FOREIGN_ORIGINS = [
 
 
 @pytest.mark.parametrize("path", [*STREAMS, "/poll", "/health", *REPORTS, *POSTS])
-async def test_other_methods(app: LiveApp, broadcaster: Broadcaster, path: str) -> None:
-    """405 with what is allowed, no echo of the method, and nothing is opened."""
+async def test_wrong_method_is_refused(app: LiveApp, broadcaster: Broadcaster, path: str) -> None:
+    """A wrong method is 405 with the allowed ones; the method is not echoed, nothing is opened."""
     async with bystander(app, broadcaster) as other:
         for method in [*METHODS, "GET"] if path in POSTS else METHODS:
             if method == "POST" and path in POSTS:
@@ -64,8 +64,10 @@ async def test_other_methods(app: LiveApp, broadcaster: Broadcaster, path: str) 
 
 
 @pytest.mark.parametrize("path", STREAMS)
-async def test_who_takes_no_event_stream(app: LiveApp, broadcaster: Broadcaster, path: str) -> None:
-    """406 before anything is opened, for GET and HEAD."""
+async def test_unacceptable_media_type_is_refused(
+    app: LiveApp, broadcaster: Broadcaster, path: str
+) -> None:
+    """A refused media type is 406 before anything is opened, for GET and HEAD."""
     for accept in NO_STREAM:
         for method in ("GET", "HEAD"):
             headers = {"accept": accept}
@@ -74,8 +76,8 @@ async def test_who_takes_no_event_stream(app: LiveApp, broadcaster: Broadcaster,
     assert broadcaster.statistics().opened == 0
 
 
-async def test_hostile_headers_change_nothing(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Whatever stands in headers that are not for us, the stream begins as ever."""
+async def test_hostile_headers_have_no_effect(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """Unrelated headers of any content do not affect the stream."""
     for text in TEXTS[:60]:
         value = text.encode("utf-8", "surrogatepass").decode("latin-1")
         headers = [
@@ -88,8 +90,8 @@ async def test_hostile_headers_change_nothing(app: LiveApp, broadcaster: Broadca
             assert (await call.frame())["data"]["session"] == "fresh"
 
 
-async def test_foreign_origins(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """A page of another origin gets one error frame and 4403, however it writes its origin."""
+async def test_foreign_origin_is_refused(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """A page of another origin gets one error frame and 4403, in any spelling of the origin."""
     async with bystander(app, broadcaster) as other:
         for origin in FOREIGN_ORIGINS:
             async with Socket(app, headers={"Origin": origin}) as socket:
@@ -102,8 +104,8 @@ async def test_foreign_origins(app: LiveApp, broadcaster: Broadcaster) -> None:
     assert broadcaster.statistics().opened == 1
 
 
-async def test_paths_that_are_none(app: LiveApp) -> None:
-    """Anything that is not exactly an endpoint is 404, over HTTP and as a handshake."""
+async def test_unknown_path_is_not_found(app: LiveApp) -> None:
+    """Any path except an endpoint is 404, over HTTP and as a handshake."""
     for path in [
         "/stream/../health", "/./stream", "//stream", "/stream%00", "/stream\0", "/STREAM",
         "/stream;x", "/str\u00e9am", f"/{MARK}", "/" + "x" * 100_000, "/\r\nx", "stream", "*",
@@ -126,8 +128,10 @@ async def test_paths_that_are_none(app: LiveApp) -> None:
 
 
 @pytest.mark.parametrize("path", POSTS)
-async def test_bodies_that_are_no_json(app: LiveApp, broadcaster: Broadcaster, path: str) -> None:
-    """What a WebSocket message may not be, a body may not be either: 400 `not_json`."""
+async def test_body_that_is_not_json_is_refused(
+    app: LiveApp, broadcaster: Broadcaster, path: str
+) -> None:
+    """A body that could not be a WebSocket message is 400 `not_json`."""
     bodies = [text.encode("utf-8", "surrogatepass") for text in NOT_JSON if text.strip("\ufeff{}")]
     bodies += [b"\xff", b"\xc3\x28", b'{"a":"\xff"}', b"\x80{}", b'"text"', b"null", b"5", b"[]"]
     refused = {}
@@ -144,8 +148,8 @@ async def test_bodies_that_are_no_json(app: LiveApp, broadcaster: Broadcaster, p
 
 
 @pytest.mark.parametrize("path", POSTS)
-async def test_bodies_that_never_end(app: LiveApp, path: str) -> None:
-    """One byte now and then is given up after 10 s; bytes for ever after 64 KiB of them."""
+async def test_endless_body_is_refused(app: LiveApp, path: str) -> None:
+    """A body of one byte now and then ends after 10 s, an endless body after 64 KiB."""
     loop = asyncio.get_running_loop()
     for piece, pause, status in ((b" ", 0.9, 408), (b"", 0.9, 408), (b" " * 4096, 0.0, 413)):
         call, began = Http(app, path, method="POST"), loop.time()
@@ -167,13 +171,13 @@ async def test_bodies_that_never_end(app: LiveApp, path: str) -> None:
             feeding = asyncio.ensure_future(feed())
             assert (await call.whole()).status == status
             feeding.cancel()
-        assert sum(given) < 4 * http_module.MAX_BODY_BYTES, "it was given up as soon as it was over"
+        assert sum(given) < 4 * http_module.MAX_BODY_BYTES, "the body was read far beyond its limit"
         assert loop.time() - began <= http_module.BODY_TIMEOUT + 0.1
 
 
 @pytest.mark.parametrize("path", [*STREAMS, "/health", *REPORTS])
-async def test_body_where_none_is_expected(app: LiveApp, path: str) -> None:
-    """A GET with a body, even one that never ends, is answered like any other."""
+async def test_unexpected_body_is_ignored(app: LiveApp, path: str) -> None:
+    """A GET with a body, even an endless one, is answered like any other."""
     call = Http(app, f"{path}?topics=t", headers={"x-user": "ann"})
     call.to_app.get_nowait()
     for _ in range(100):
@@ -182,13 +186,13 @@ async def test_body_where_none_is_expected(app: LiveApp, path: str) -> None:
         assert await call.start() == 200
 
 
-# -- clients that leave early ----------------------------------------------------------------------
+# -- clients that disconnect early -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turns", range(12))
 @pytest.mark.parametrize("path", [*STREAMS, *POSTS, "/connection-stats", "/websocket"])
-async def test_client_that_leaves_before_the_response(path: str, turns: int) -> None:
-    """Gone while the hooks are asked, or at any step after: no error, and nothing is left."""
+async def test_client_that_disconnects_early_leaves_nothing_behind(path: str, turns: int) -> None:
+    """A client that disconnects during a hook, or at any later step, leaves nothing behind."""
     broker = LateBroker()
 
     async def authenticate(request: Request) -> User:
@@ -208,12 +212,14 @@ async def test_client_that_leaves_before_the_response(path: str, turns: int) -> 
             await asyncio.wait_for(call.ended(), 60.0)
         await settle()
         assert broadcaster.statistics().connections == 0
-        assert broker.log.tokens.registry.expire(9e9) <= 1, "the session, if any, was given back"
+        assert broker.log.tokens.registry.expire(9e9) <= 1, "the session is still attached"
         assert len(broker.log.tokens.registry) == 0
 
 
-async def test_handshake_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
-    """When a task has died, a socket is told so as a stream is: come back, code 4005."""
+async def test_handshake_after_a_failure_is_closed_with_4005(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a background task died, a WebSocket is closed with 4005: reconnect."""
     broker = LateBroker()
     async with Broadcaster(broker=broker) as broadcaster:
         app = LiveApp(broadcaster, authenticate=lambda r: User(id=None))

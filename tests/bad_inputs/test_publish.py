@@ -1,4 +1,4 @@
-"""A publisher's mistake raises where it is made, before anything is queued; no reader sees it."""
+"""A publisher's mistake raises at its call, before a message is queued; no reader sees it."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-async def test_what_has_no_json_form(broadcaster: Broadcaster) -> None:
-    """It raises InvalidPayload at once, alone or deep inside; the error does not show it."""
+async def test_unencodable_payload_raises_at_once(broadcaster: Broadcaster) -> None:
+    """InvalidPayload is raised at once, at any depth; the error does not show the value."""
     async with reader(broadcaster):
         for data in [*BAD_PAYLOADS, *OBJECTS]:
             for whole in (data, [data], {"a": {"b": [1, data]}}):
@@ -68,15 +68,17 @@ async def test_what_has_no_json_form(broadcaster: Broadcaster) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), OPTIONS, ids=lambda value: repr(value)[:30])
-async def test_wrong_options(broadcaster: Broadcaster, name: str, value: Any) -> None:
-    """Each raises PublishError that names it, whichever way one publishes."""
+async def test_invalid_publish_option_raises_at_once(
+    broadcaster: Broadcaster, name: str, value: Any
+) -> None:
+    """Each mistake raises a PublishError that names it, at every publishing call."""
     if value is None and name != "priority":
-        pytest.fail("None is no mistake there")
+        pytest.fail("None is valid there")
     options: dict[str, Any] = {name: value}
     async with reader(broadcaster):
         with pytest.raises(PublishError, match=name) as caught:
             await broadcaster.publish("t", 1, **options)
-        assert len(str(caught.value)) < 500, "an error is for people"
+        assert len(str(caught.value)) < 500, "the error is too long to read"
         if name != "to_user":
             with pytest.raises(PublishError, match=name):
                 await broadcaster.publish_to_user("ann", 1, **options)
@@ -93,15 +95,15 @@ async def test_wrong_options(broadcaster: Broadcaster, name: str, value: Any) ->
      ("interval", float("inf")), ("interval", "5"), ("interval", True), ("interval", None)],
     ids=lambda value: repr(value)[:20],
 )  # fmt: skip
-def test_periodic_source_that_could_never_publish(name: str, value: Any) -> None:
-    """What would fail at every call fails when the source is made, with one of our errors."""
+def test_unpublishable_periodic_source_raises_at_once(name: str, value: Any) -> None:
+    """A source that would fail at every call fails when it is made, with an error of holdfast."""
     options: dict[str, Any] = {"interval": 1.0, name: value}
     with pytest.raises(ValueError, match=name):  # ConfigurationError and PublishError are
         Broadcaster().periodic("t", lambda: 1, **options)
 
 
-async def test_good_payloads_arrive_on_the_wire(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Whatever JSON can say is one `data` line and one `id` line, and decodes to what it was."""
+async def test_valid_payload_arrives_unchanged(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """Any JSON value is one `data` line and one `id` line, and decodes to the same value."""
     async with Http(app, "/stream?topics=t") as call:
         await call.start()
         await call.frame()
@@ -122,7 +124,7 @@ async def test_good_payloads_arrive_on_the_wire(app: LiveApp, broadcaster: Broad
 
 
 async def test_wire_has_no_raw_control_characters(broadcaster: Broadcaster) -> None:
-    """CR, LF, NUL and the rest of C0 never get into a field, from data, key or topic."""
+    """CR, LF, NUL and the rest of C0 never reach a field, from data, key or topic."""
     async with broadcaster.connect(topics=["t"]) as connection:
         await connection.next_frames()
         connection.mark_sent()
@@ -133,8 +135,8 @@ async def test_wire_has_no_raw_control_characters(broadcaster: Broadcaster) -> N
             json.loads(frame.body)
 
 
-async def test_empty_key_is_a_key(broadcaster: Broadcaster) -> None:
-    """An empty key supersedes like any other, and keys that look alike do not."""
+async def test_empty_key_supersedes(broadcaster: Broadcaster) -> None:
+    """An empty key supersedes like any other, and similar keys do not."""
     async with broadcaster.connect(topics=["t"]) as connection:
         made = Reader(connection)
         await made.hello()
@@ -147,8 +149,8 @@ async def test_empty_key_is_a_key(broadcaster: Broadcaster) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, MEGABYTE - 200, MEGABYTE, 8 * MEGABYTE])
-async def test_sizes(broadcaster: Broadcaster, size: int) -> None:
-    """Up to the limit it arrives whole; beyond, MessageTooLarge, and nobody hears of it."""
+async def test_message_size_limit_is_exact(broadcaster: Broadcaster, size: int) -> None:
+    """A message of the limit arrives; a larger one is MessageTooLarge and reaches no reader."""
     async with reader(broadcaster) as made:
         if size < MEGABYTE:
             await broadcaster.publish("t", "x" * size)
@@ -160,8 +162,8 @@ async def test_sizes(broadcaster: Broadcaster, size: int) -> None:
             assert len(str(caught.value)) < 200
 
 
-async def test_what_changes_after_publish_is_of_no_consequence() -> None:
-    """The data is encoded before anything waits: also while the broker has it under way."""
+async def test_later_change_of_a_payload_has_no_effect() -> None:
+    """The data is encoded before any wait, also while the broker is publishing."""
     broker = LateBroker()
     async with (
         Broadcaster(broker=broker) as broadcaster,

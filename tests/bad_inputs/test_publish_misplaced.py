@@ -1,4 +1,4 @@
-"""Publishing at the wrong time or from the wrong place: before, after, threads, loops, hooks."""
+"""Publishing before start, after stop, from threads, other loops and hooks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from tests.bad_inputs.entries import reader
 from tests.bad_inputs.inputs import MEGABYTE
 from tests.support.asgi import Http
 
+pytestmark = pytest.mark.real_time
+
 REAL = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For tests with threads: a virtual clock would not wait for them."""
+"""Use a real loop, because a virtual clock would not wait for threads."""
 
 
-async def test_before_start_and_after_close() -> None:
-    """Every call that needs a running Broadcaster says so, and what is wrong with it otherwise."""
+async def test_call_outside_the_lifetime_raises() -> None:
+    """Every call that needs a running Broadcaster raises the error that names its mistake."""
     broadcaster = Broadcaster()
     for _ in range(2):
         for call in (
@@ -48,8 +50,8 @@ async def test_before_start_and_after_close() -> None:
 
 
 @REAL
-async def test_from_threads(broadcaster: Broadcaster) -> None:
-    """From a thread: every mistake raises there, in that thread; the good ones get through."""
+async def test_mistake_in_a_thread_raises_there(broadcaster: Broadcaster) -> None:
+    """Every mistake raises in its own thread; correct publishes from threads succeed."""
     raised: list[type[BaseException] | int] = []
 
     def work() -> None:
@@ -73,8 +75,8 @@ async def test_from_threads(broadcaster: Broadcaster) -> None:
 
 
 @REAL
-async def test_from_another_loop(broadcaster: Broadcaster) -> None:
-    """Another event loop is told to use a thread-safe way, for whatever it calls."""
+async def test_call_from_another_loop_raises(broadcaster: Broadcaster) -> None:
+    """Every call from another event loop names the thread-safe way."""
     raised: list[BaseException] = []
 
     async def foreign() -> None:
@@ -97,8 +99,8 @@ async def test_from_another_loop(broadcaster: Broadcaster) -> None:
         assert len(raised) == 4
 
 
-async def test_from_inside_a_callback() -> None:
-    """In hooks, publishing works where one may wait, and blocking is refused, not a deadlock."""
+async def test_publish_in_a_hook_never_deadlocks() -> None:
+    """In hooks, awaiting publish works, and blocking publish is refused instead of a deadlock."""
     made: list[Broadcaster] = []
     refused: list[WrongThread] = []
 

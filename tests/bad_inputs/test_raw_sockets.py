@@ -1,4 +1,4 @@
-"""Hostile bytes on raw sockets of a real server: documented answers, and a clean log after all."""
+"""Hostile bytes on raw sockets of a real server: documented answers, and a clean log."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 
     from tests.support import ServerKind
 
+pytestmark = pytest.mark.real_time
+
 PATIENCE = 5.0
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """A real loop: there are sockets."""
+    """Use a real loop, because there are sockets."""
     return "asyncio"
 
 
 @pytest.fixture(scope="module", params=["uvicorn"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """One server for all of these; whoever comes last finds it as healthy as the first."""
+    """Start one server for all tests here; the last test finds it as healthy as the first."""
     kind: ServerKind = request.param
-    # Its access log would hold every URL: what is looked at here is what the library logs.
+    # The access log would contain every URL; this test checks the log of the library.
     with ServerProcess(kind, "tests.apps.live:app", args=["--no-access-log"]) as made:
         yield made
         said = made.output()
-        # uvicorn tells of a text frame that is no UTF-8, with a traceback of its own alone.
+        # uvicorn logs a text frame that is not UTF-8 with a traceback of its own code only.
         rest = re.sub(r"ERROR: +Invalid UTF-8 .*\n(?!INFO)(?:.*\n)*?UnicodeDecodeError.*", "", said)
         known = ("INFO:", "WARNING:  Invalid HTTP request received.")
         assert not [line for line in rest.splitlines() if line and not line.startswith(known)]
@@ -48,7 +50,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
 
 
 async def healthy(server: ServerProcess) -> None:
-    """Somebody else gets a stream and a message at once, and nobody is left over."""
+    """Check that another client gets a stream and a message at once, and no connection is left."""
     async with open_stream(server.port, "/stream?topics=healthy") as stream:
         await stream.event()
         messages = [{"topic": "healthy", "data": 1}]
@@ -57,7 +59,7 @@ async def healthy(server: ServerProcess) -> None:
 
 
 async def say(server: ServerProcess, *pieces: bytes, reset: bool = False) -> bytes:
-    """Write raw bytes, and read until the server ends it or says no more for a moment."""
+    """Write raw bytes, and read until the server closes or is silent for a moment."""
     reader, writer = await asyncio.open_connection(HOST, server.port)
     said = b""
     try:
@@ -77,12 +79,12 @@ async def say(server: ServerProcess, *pieces: bytes, reset: bool = False) -> byt
 
 
 def head(line: bytes, *headers: bytes) -> bytes:
-    """A request's head."""
+    """Return the head of a request."""
     return b"\r\n".join([line, b"Host: x", *headers, b"", b""])
 
 
-async def test_ids_and_tokens(server: ServerProcess) -> None:
-    """By header or query, whatever a server lets through is 200 and a declared gap, or is 400."""
+async def test_hostile_id_gets_a_gap_or_400(server: ServerProcess) -> None:
+    """Any header or query that a server accepts is 200 with a reported gap, or 400."""
     async with open_stream(server.port) as stream:
         at = (await stream.event()).last_event_id
     statuses: dict[int, int] = {}
@@ -105,13 +107,15 @@ async def test_ids_and_tokens(server: ServerProcess) -> None:
                     assert b'"session":"gap"' in frame or b'"session":"fresh"' in frame, ascii(text)
         finally:
             writer.close()
-    assert set(statuses) <= {200, 400}, "400 is the server's own: it knows no such header"
+    assert set(statuses) <= {200, 400}, (
+        "only the server itself may answer 400, for an invalid header"
+    )
     assert statuses[200] > 60, statuses
     await healthy(server)
 
 
-async def test_requests_that_are_none(server: ServerProcess) -> None:
-    """Broken request lines, smuggled lengths, endless heads: the server's 4xx, and it goes on."""
+async def test_malformed_request_gets_4xx(server: ServerProcess) -> None:
+    """Broken request lines, smuggled lengths and endless heads get the server's 4xx."""
     for raw in [
         b"\0" * 1000, b"\r\n" * 500, os.urandom(4096), b"GET\r\n\r\n", b"GET /stream\r\n\r\n",
         head(b"GET /stream HTTP/9.9"), head(b"GET /stre\0am HTTP/1.1"), head(b"GET * HTTP/1.1"),
@@ -130,8 +134,8 @@ async def test_requests_that_are_none(server: ServerProcess) -> None:
     await healthy(server)
 
 
-async def test_bodies(server: ServerProcess) -> None:
-    """Bodies that are no JSON, too long, cut off, or in the middle of which the client leaves."""
+async def test_hostile_body_gets_its_documented_answer(server: ServerProcess) -> None:
+    """Bodies that are not JSON, too long, cut off or abandoned get their documented answer."""
     for path in (b"/subscribe", b"/ack", b"/test-connection"):
         line = b"POST " + path + b" HTTP/1.1"
         for text in [*NOT_JSON[:36], MARK]:
@@ -148,7 +152,7 @@ async def test_bodies(server: ServerProcess) -> None:
 
 
 async def request_raw(server: ServerProcess, line: bytes, body: bytes) -> bytes:
-    """One request with a body, and the whole response."""
+    """Send one request with a body. Returns the whole response."""
     reader, writer = await asyncio.open_connection(HOST, server.port)
     try:
         length = b"Content-Length: " + str(len(body)).encode()
@@ -159,8 +163,8 @@ async def request_raw(server: ServerProcess, line: bytes, body: bytes) -> bytes:
         writer.close()
 
 
-async def test_messages(server: ServerProcess) -> None:
-    """Everything that is no message of ours is answered on a real WebSocket, which goes on."""
+async def test_invalid_websocket_message_is_answered(server: ServerProcess) -> None:
+    """Every invalid message on a real WebSocket is answered, and the connection continues."""
     texts = [t for t in [*NOT_JSON, *NOT_TYPED, *TEXTS] if t.isprintable() and len(t) < 60_000]
     for first in range(0, len(texts), 100):  # within the burst that one client may send
         async with open_socket(server.port) as socket:
@@ -176,7 +180,7 @@ async def test_messages(server: ServerProcess) -> None:
 
 
 def frame(opcode: int, payload: bytes = b"", *, first: int = 0x80, mask: bool = True) -> bytes:
-    """A WebSocket frame as it should not be written (RFC 6455, section 5.2)."""
+    """Return a malformed WebSocket frame (RFC 6455, section 5.2)."""
     size = len(payload)
     bit = 0x80 if mask else 0
     if size < 126:
@@ -188,8 +192,9 @@ def frame(opcode: int, payload: bytes = b"", *, first: int = 0x80, mask: bool = 
     return bytes([first | opcode]) + length + (b"\0\0\0\0" if mask else b"") + payload
 
 
-async def test_frames_that_are_none(server: ServerProcess) -> None:
-    """Broken frames, bad UTF-8, endless fragments, floods of pings end their own socket alone."""
+@pytest.mark.slow
+async def test_malformed_frame_ends_only_its_socket(server: ServerProcess) -> None:
+    """Broken frames, bad UTF-8, endless fragments and ping floods end only their own socket."""
     upgrade = head(
         b"GET /websocket?topics=t HTTP/1.1", b"Upgrade: websocket", b"Connection: Upgrade",
         b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + base64.b64encode(bytes(16)),
@@ -211,8 +216,8 @@ async def test_frames_that_are_none(server: ServerProcess) -> None:
     await healthy(server)
 
 
-async def test_nothing_is_left_over(server: ServerProcess) -> None:
-    """After all of that there is no connection, no task and no open file of it."""
+async def test_no_resource_is_left(server: ServerProcess) -> None:
+    """After all other tests, no connection, task or open file of theirs is left."""
     left = {"connections": -1}
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while left["connections"] and asyncio.get_running_loop().time() < deadline:

@@ -1,4 +1,4 @@
-"""Tokens that open nothing: one answer for all, nothing used up, constant memory."""
+"""Invalid tokens: one answer for all, no token used up, constant memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast import AuditEvent, Broadcaster, MemoryBroker, TokenLimits
 from holdfast.asgi import LiveApp
 from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token, TokenRegistry
 from holdfast.runtime.connection import Connection
-from tests.bad_inputs.entries import TOKEN_DOORS, Door, enter, is_too_long, refusal
+from tests.bad_inputs.entries import TOKEN_ENTRY_POINTS, EntryPoint, enter, is_too_long, refusal
 from tests.bad_inputs.inputs import MEGABYTE, TEXTS, mangled_tokens
 from tests.support.asgi import Http, by_name, fetch
 from tests.support.inside import node_of
@@ -24,13 +24,13 @@ from tests.support.virtual import settle, wall_clock
 if TYPE_CHECKING:
     from types import FrameType
 
-every_door = pytest.mark.parametrize("door", TOKEN_DOORS, ids=str)
+every_door = pytest.mark.parametrize("entry_point", TOKEN_ENTRY_POINTS, ids=str)
 GUESSES = 20_000
 LIFETIME, GRACE = 86_400.0, 60.0
 
 
 async def begin(app: LiveApp, user: str | None = "ann", **headers: str) -> tuple[str, str]:
-    """Event id and token of a session whose connection has gone."""
+    """Return event id and token of a session whose connection has ended."""
     sent = headers if user is None else {"x-user": user, **headers}
     async with Http(app, "/stream?topics=t", headers=sent) as call:
         assert await call.start() == 200
@@ -39,7 +39,7 @@ async def begin(app: LiveApp, user: str | None = "ann", **headers: str) -> tuple
 
 
 async def useless(app: LiveApp, broadcaster: Broadcaster) -> dict[str, str]:
-    """Tokens that open nothing for ann, each for another reason."""
+    """Return tokens that are invalid for Ann, each for another reason."""
     at, two_ago = await begin(app)
     _, spent = await begin(app, **{"last-event-id": at})
     await begin(app, **{"x-reconnect-token": spent})
@@ -56,30 +56,32 @@ async def useless(app: LiveApp, broadcaster: Broadcaster) -> dict[str, str]:
 
 
 def outside(client: Any) -> Any:
-    """All that a client can see, without what is random or the time."""
+    """Return everything a client can see, without random values and the time."""
     frame = {**client.first, "data": {**client.data}}
     sizes = {name: len(str(frame["data"].pop(name))) for name in ("connectionId", "reconnectToken")}
     assert frame["data"].pop("resumableUntil") > frame.pop("timestamp")
     headers = dict(getattr(client.call, "headers", {}))
     headers.pop("x-reconnect-token", None)
-    headers.pop("content-length", None)  # of a poll: as long as the time is in digits
+    headers.pop("content-length", None)  # the length of a poll depends on the digits of the time
     return {k: v for k, v in frame.items() if k != "id"}, sizes, headers, frame["data"].keys()
 
 
 @every_door
-async def test_all_refusals_look_alike(app: LiveApp, broadcaster: Broadcaster, door: Door) -> None:
-    """Unknown, somebody else's, spent, old, after a logout, malformed: one and the same answer."""
+async def test_all_token_refusals_are_equal(
+    app: LiveApp, broadcaster: Broadcaster, entry_point: EntryPoint
+) -> None:
+    """Unknown, foreign, spent, old, logged-out and malformed tokens get the same answer."""
     answers = {}
     for why, token in (await useless(app, broadcaster)).items():
-        async with enter(door, app, token, user="ann") as client:
+        async with enter(entry_point, app, token, user="ann") as client:
             answers[why] = outside(client)
     assert answers["never issued"][0]["data"]["gap"] == {"cause": "unknown", "count": None}
     assert list(answers.values()) == [answers["never issued"]] * len(answers)
 
 
 @every_door
-async def test_expired_looks_like_unknown(door: Door) -> None:
-    """A token whose life is over, and one whose grace is, are answered like one never issued."""
+async def test_expired_token_is_answered_like_an_unknown_one(entry_point: EntryPoint) -> None:
+    """A token after its lifetime or its grace is answered like one that was never issued."""
     async with Broadcaster(clock=wall_clock) as broadcaster:
         app = LiveApp(broadcaster, authenticate=by_name)
         for pause in (GRACE, LIFETIME):
@@ -89,29 +91,31 @@ async def test_expired_looks_like_unknown(door: Door) -> None:
             await asyncio.sleep(pause)
             answers = []
             for presented in (token, "A" * 22):
-                async with enter(door, app, presented, user="ann") as client:
+                async with enter(entry_point, app, presented, user="ann") as client:
                     answers.append(outside(client))
             assert answers[0] == answers[1]
 
 
 @every_door
-async def test_what_is_nearly_a_token_uses_up_nothing(door: Door) -> None:
-    """Truncated, padded, in another case, doubled, a megabyte long; the real one still works."""
-    broker = MemoryBroker(tokens=TokenLimits(per_user=1000))  # each try leaves a session of ann's
+async def test_near_miss_of_a_token_uses_up_nothing(entry_point: EntryPoint) -> None:
+    """Truncated, padded, recased, doubled and huge tokens fail; the real one still works."""
+    broker = MemoryBroker(tokens=TokenLimits(per_user=1000))  # each attempt leaves a session of Ann
     async with Broadcaster(broker=broker) as broadcaster:
         app = LiveApp(broadcaster, authenticate=by_name)
-        await try_what_is_nearly_a_token(door, app, broadcaster)
+        await try_what_is_nearly_a_token(entry_point, app, broadcaster)
 
 
-async def try_what_is_nearly_a_token(door: Door, app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Try all that is nearly a token, with the rights of its owner, and then the token."""
+async def try_what_is_nearly_a_token(
+    entry_point: EntryPoint, app: LiveApp, broadcaster: Broadcaster
+) -> None:
+    """Present every near-miss of a token with its owner's rights, and then the token."""
     at, token = await begin(app)
     await broadcaster.publish("t", "missed")
     for text in [*TEXTS, *mangled_tokens(token)]:
-        if is_too_long(door, text):
-            assert (await refusal(door, app, text))[0] == "invalid_query"
+        if is_too_long(entry_point, text):
+            assert (await refusal(entry_point, app, text))[0] == "invalid_query"
             continue
-        async with enter(door, app, text, user="ann") as client:
+        async with enter(entry_point, app, text, user="ann") as client:
             assert client.data["gap"] == {"cause": "unknown", "count": None}, ascii(text[:60])
             assert "replay" not in client.data
     async with Http(app, "/stream", headers={"x-user": "ann", "last-event-id": at}) as call:
@@ -120,11 +124,11 @@ async def try_what_is_nearly_a_token(door: Door, app: LiveApp, broadcaster: Broa
         assert (await call.frame())["data"] == "missed"
 
 
-@pytest.mark.parametrize("door", [*TOKEN_DOORS[:4]], ids=str)
-async def test_who_does_not_get_a_stream_uses_up_nothing(app: LiveApp, door: Door) -> None:
-    """HEAD, OPTIONS, prefetches, other methods and every refusal leave the token as it was."""
+@pytest.mark.parametrize("entry_point", [*TOKEN_ENTRY_POINTS[:4]], ids=str)
+async def test_refused_request_uses_up_no_token(app: LiveApp, entry_point: EntryPoint) -> None:
+    """HEAD, OPTIONS, prefetches, other methods and every refusal leave the token unused."""
     at, token = await begin(app)
-    kind, _, name = door.place.partition(" ")
+    kind, _, name = entry_point.place.partition(" ")
     for method, path, more, status in [
         ("HEAD", "", {}, 200), ("OPTIONS", "", {}, 405), ("POST", "", {}, 405),
         ("PUT", "", {}, 405), ("TRACE", "", {}, 405), ("get", "", {}, 405),
@@ -142,7 +146,7 @@ async def test_who_does_not_get_a_stream_uses_up_nothing(app: LiveApp, door: Doo
             headers[name] = token
         else:
             query += f"&{name}={token}"
-        answer = await fetch(app, method, f"{door.path}{path}?{query}", headers=headers)
+        answer = await fetch(app, method, f"{entry_point.path}{path}?{query}", headers=headers)
         assert answer.status == status, (method, headers)
         assert "x-reconnect-token" not in answer.headers
     async with Http(app, "/stream", headers={"x-user": "ann", "last-event-id": at}) as call:
@@ -150,14 +154,14 @@ async def test_who_does_not_get_a_stream_uses_up_nothing(app: LiveApp, door: Doo
         assert (await call.frame())["data"]["session"] == "resumed"
 
 
-async def test_tokens_are_in_no_audit_and_no_repr() -> None:
-    """What is presented, good or bad, is told to nobody."""
+async def test_no_audit_event_or_repr_contains_a_token() -> None:
+    """No answer and no log contains a presented token, valid or not."""
     events: list[AuditEvent] = []
     async with Broadcaster(audit=events.append) as broadcaster:
         app = LiveApp(broadcaster, authenticate=by_name)
         tokens = list((await useless(app, broadcaster)).values())
         for token in list(tokens):
-            async with enter(TOKEN_DOORS[0], app, token, user="ann") as client:
+            async with enter(TOKEN_ENTRY_POINTS[0], app, token, user="ann") as client:
                 tokens.append(client.data["reconnectToken"])
     said = repr(events)
     assert "'token refused'" in said or "TOKEN_REFUSED" in said
@@ -168,7 +172,7 @@ async def test_tokens_are_in_no_audit_and_no_repr() -> None:
 
 
 def registry_with(tokens: dict[str, Token]) -> TokenRegistry:
-    """Sessions of ann and bob, one token used up."""
+    """Create sessions of Ann and Bob, with one token used up."""
     registry = TokenRegistry()
     for number, (user, token) in enumerate(tokens.items()):
         registry.issue(token, Session(user.partition(" ")[0]), 0.0, None)  # type: ignore[arg-type]
@@ -180,8 +184,8 @@ def registry_with(tokens: dict[str, Token]) -> TokenRegistry:
     return registry
 
 
-def test_refusing_takes_the_same_steps() -> None:
-    """Between a guess, somebody else's token and a spent one, no step differs: no clock tells."""
+def test_all_token_refusals_take_the_same_steps() -> None:
+    """A guess, a foreign token and a spent one take the same steps, so timing reveals nothing."""
     own = {"ann": Token("a" * 22), "bob": Token("b" * 22), "ann spent": Token("c" * 22)}
     counted: dict[RedeemStatus, Counter[str]] = {}
     for token in ("x" * 22, "b" * 22, "c" * 22):
@@ -191,7 +195,7 @@ def test_refusing_takes_the_same_steps() -> None:
             if event in ("call", "c_call"):
                 steps[getattr(arg, "__name__", None) or frame.f_code.co_name] += 1
 
-        gc.disable()  # a collection calls whoever wants to know of it, as Hypothesis does
+        gc.disable()  # a garbage collection calls its registered callbacks, as Hypothesis has some
         sys.setprofile(count)
         try:
             answer = registry.redeem(token, "ann", ConnectionId("new"), bytes(16), 1000.0)  # type: ignore[arg-type]
@@ -207,8 +211,8 @@ def test_refusing_takes_the_same_steps() -> None:
     )
 
 
-def test_no_secret_is_kept_that_could_be_compared() -> None:
-    """Only hashes are looked up, so how long a comparison takes says nothing about a token."""
+def test_only_hashes_of_tokens_are_kept() -> None:
+    """Only hashes are looked up, so the time of a comparison reveals nothing about a token."""
     own = {"ann": Token("a" * 22), "bob": Token("b" * 22)}
     registry = registry_with(own)
     secrets: list[Any] = [*own.values(), *(token.encode() for token in own.values())]
@@ -220,14 +224,15 @@ def test_no_secret_is_kept_that_could_be_compared() -> None:
         seen.add(id(thing))
         assert thing not in secrets
         held += [each for each in gc.get_referents(thing) if not callable(each)]
-    assert len(seen) > 10, "the walk found the sessions"
+    assert len(seen) > 10, "the walk did not reach the sessions"
 
 
 # -- memory ----------------------------------------------------------------------------------------
 
 
-async def test_flood_of_guesses_on_the_store() -> None:
-    """20,000 tokens that were never issued, of every length: not one more entry, no memory."""
+@pytest.mark.slow
+async def test_guessed_tokens_cost_the_store_no_memory() -> None:
+    """20,000 tokens that were never issued, of every length, add no entry and no memory."""
     broker = MemoryBroker()
     for user in ("ann", None):
         await broker.tokens.issue(Session(user), None)  # type: ignore[arg-type]
@@ -246,9 +251,10 @@ async def test_flood_of_guesses_on_the_store() -> None:
     assert grown < 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["ann", None])
-async def test_flood_of_guesses_through_the_door(user: str | None) -> None:
-    """Who guesses gets sessions within the limits, others' stay, and no connection is left."""
+async def test_guessed_tokens_at_the_endpoint_stay_within_limits(user: str | None) -> None:
+    """A guessing client gets sessions within the limits; other sessions and connections stay."""
     broker = MemoryBroker(tokens=TokenLimits(per_user=20, total=50))
     async with Broadcaster(broker=broker, clock=wall_clock) as broadcaster:
         app = LiveApp(broadcaster, authenticate=by_name)
@@ -265,21 +271,21 @@ async def test_flood_of_guesses_through_the_door(user: str | None) -> None:
             isinstance(each, Connection) and each._context is node_of(broadcaster).context
             for each in gc.get_objects()
         )
-        assert alive < 50, f"{alive} connections that have gone are kept"
+        assert alive < 50, f"{alive} closed connections are kept"
         async with Http(app, "/stream", headers={"x-user": "bob", "last-event-id": at}) as call:
             await call.start()
             assert (await call.frame())["data"]["session"] == "resumed"
 
 
-async def test_megabytes_are_not_kept(app: LiveApp) -> None:
-    """A token of any length that a server lets through is refused at the price of reading it."""
+async def test_huge_token_is_not_stored(app: LiveApp) -> None:
+    """A token of any length that a server accepts is refused for the price of reading it."""
     text = "A" * (4 * MEGABYTE)
-    async with enter(TOKEN_DOORS[0], app, "warm"):
+    async with enter(TOKEN_ENTRY_POINTS[0], app, "warm"):
         pass
     tracemalloc.start()
     try:
         for _ in range(3):
-            async with enter(TOKEN_DOORS[0], app, text) as client:
+            async with enter(TOKEN_ENTRY_POINTS[0], app, text) as client:
                 assert client.data["session"] == "gap"
                 del client
         await settle()

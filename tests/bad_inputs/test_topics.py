@@ -1,4 +1,4 @@
-"""Names that are no topic, and names that only look odd, at every place where a topic is named."""
+"""Invalid names, and names that only look odd, at every place that takes a topic."""
 
 from __future__ import annotations
 
@@ -12,44 +12,50 @@ import pytest
 from holdfast import Broadcaster, InvalidTopic, Refused
 from holdfast.asgi import LiveApp
 from holdfast.core.topics import TopicIndex, check_expression, matches
-from tests.bad_inputs.entries import Door, bystander, enter, maker_of, refusal
+from tests.bad_inputs.entries import EntryPoint, bystander, enter, maker_of, refusal
 from tests.bad_inputs.inputs import MEGABYTE, NO_TOPICS, ODD_TOPICS, SURROGATES, WRONG_TYPES
 from tests.support.asgi import Http, Socket, by_name, fetch
 
 if TYPE_CHECKING:
     from tests.bad_inputs.entries import Client
 
-STREAM, RECONNECT = Door("http", "/stream", "none"), Door("http", "/reconnect", "none")
-POLL, SOCKET = Door("http", "/poll", "none"), Door("websocket", "/websocket", "none")
-every_handshake = pytest.mark.parametrize("door", [STREAM, RECONNECT, POLL, SOCKET], ids=str)
+STREAM, RECONNECT = EntryPoint("http", "/stream", "none"), EntryPoint("http", "/reconnect", "none")
+POLL, SOCKET = EntryPoint("http", "/poll", "none"), EntryPoint("websocket", "/websocket", "none")
+every_handshake = pytest.mark.parametrize("entry_point", [STREAM, RECONNECT, POLL, SOCKET], ids=str)
 POSTS = ["/subscribe", "/unsubscribe"]
 
 
 async def hello(app: LiveApp, path: str = "/stream") -> dict[str, Any]:
-    """What a fresh session says."""
+    """Return the first frame of a fresh session."""
     async with Http(app, path) as call:
         await call.start()
         return dict((await call.frame())["data"])
 
 
 @every_handshake
-async def test_no_topic_in_a_query(app: LiveApp, broadcaster: Broadcaster, door: Door) -> None:
-    """Alone or beside good ones, by either name, it is refused with one code, and opens nothing."""
-    wanted = ("invalid_topic", 400 if door.transport == "http" else 4400)
+async def test_invalid_topic_in_a_query_is_refused(
+    app: LiveApp, broadcaster: Broadcaster, entry_point: EntryPoint
+) -> None:
+    """An invalid name, alone or beside valid ones, is refused with one code, and opens nothing."""
+    wanted = ("invalid_topic", 400 if entry_point.transport == "http" else 4400)
     async with bystander(app, broadcaster) as other:
         opened = broadcaster.statistics().opened
         for name in NO_TOPICS:
             text = quote(name)
             for topics in (text, f"good,{text}", f"{text}&metrics=good"):
-                assert await refusal(door, app, "", topics=topics) == wanted, ascii(name[:40])
-            assert (await refusal(door, app, "", topics=f"&metrics={text}")) == wanted
+                assert await refusal(entry_point, app, "", topics=topics) == wanted, ascii(
+                    name[:40]
+                )
+            assert (await refusal(entry_point, app, "", topics=f"&metrics={text}")) == wanted
         await other.undisturbed()
         assert broadcaster.statistics().opened == opened
 
 
 @pytest.mark.parametrize("path", POSTS)
-async def test_no_topic_in_a_post(app: LiveApp, broadcaster: Broadcaster, path: str) -> None:
-    """It is refused, and the topics stay as they were, the good ones named with it too."""
+async def test_invalid_topic_in_a_post_is_refused(
+    app: LiveApp, broadcaster: Broadcaster, path: str
+) -> None:
+    """An invalid subscribe is refused as a whole; the topics stay as they were."""
     async with enter(STREAM, app, "") as client:
         id = client.data["connectionId"]
         for name in ["", ",", "a,b", *NO_TOPICS, *SURROGATES]:
@@ -65,15 +71,17 @@ async def test_no_topic_in_a_post(app: LiveApp, broadcaster: Broadcaster, path: 
 
 
 async def still_as_it_was(client: Client, broadcaster: Broadcaster) -> None:
-    """The client has its one topic, and no other."""
+    """Check that the client has its one topic, and no other."""
     for topic in ("good", "a", "t"):
         await broadcaster.publish(topic, topic)
     assert (await client.frame())["data"] == "t"
 
 
 @pytest.mark.parametrize("kind", ["subscribe", "unsubscribe"])
-async def test_no_topic_in_a_message(app: LiveApp, broadcaster: Broadcaster, kind: str) -> None:
-    """One error frame for each, nothing changed, and the connection goes on."""
+async def test_invalid_topic_in_a_message_is_refused(
+    app: LiveApp, broadcaster: Broadcaster, kind: str
+) -> None:
+    """Each invalid subscribe gets one error frame and has no effect; the connection continues."""
     async with enter(SOCKET, app, "") as client:
         assert isinstance(client.call, Socket)
         for name in ["", ",", "a,b", *NO_TOPICS, *SURROGATES]:
@@ -89,8 +97,10 @@ async def test_no_topic_in_a_message(app: LiveApp, broadcaster: Broadcaster, kin
 
 
 @pytest.mark.parametrize("topics", WRONG_TYPES, ids=repr)
-async def test_no_names_at_all(app: LiveApp, broadcaster: Broadcaster, topics: Any) -> None:
-    """Another type in the place of the list, or in it, is an invalid message, over either way."""
+async def test_wrong_type_of_topics_is_refused(
+    app: LiveApp, broadcaster: Broadcaster, topics: Any
+) -> None:
+    """Another type than a list of names is an invalid message, by message and by POST."""
     async with enter(SOCKET, app, "") as client:
         assert isinstance(client.call, Socket)
         for kind in ("subscribe", "unsubscribe"):
@@ -106,8 +116,8 @@ async def test_no_names_at_all(app: LiveApp, broadcaster: Broadcaster, topics: A
         await still_as_it_was(client, broadcaster)
 
 
-async def test_no_topic_in_a_call(broadcaster: Broadcaster) -> None:
-    """In Python code it raises, and nothing is opened, queued or scheduled."""
+async def test_invalid_topic_in_a_call_raises(broadcaster: Broadcaster) -> None:
+    """In Python code an invalid name raises, and nothing is opened, queued or scheduled."""
     wrong: list[Any] = ["", ",", "a,b", *NO_TOPICS, *SURROGATES, *WRONG_TYPES[:12], b"a", object]
     async with broadcaster.connect(topics=["t"]) as outbox:
         for name in wrong:
@@ -134,8 +144,8 @@ async def test_no_topic_in_a_call(broadcaster: Broadcaster) -> None:
     assert (statistics.opened, statistics.published, statistics.position) == (1, 0, 0)
 
 
-async def test_a_text_is_no_list_of_topics(broadcaster: Broadcaster) -> None:
-    """One name in the place of a list of names is an error, and not a list of its letters."""
+async def test_string_in_place_of_topics_raises(broadcaster: Broadcaster) -> None:
+    """A single name in the place of a list is an error, not a list of its letters."""
     names: Any = "orders"
     async with broadcaster.connect(topics=["t"]) as outbox:
         with pytest.raises(TypeError):
@@ -152,10 +162,8 @@ async def test_a_text_is_no_list_of_topics(broadcaster: Broadcaster) -> None:
 # -- names that look odd ---------------------------------------------------------------------------
 
 
-async def test_odd_names_are_names_and_no_two_are_one(
-    app: LiveApp, broadcaster: Broadcaster
-) -> None:
-    """Byte by byte: no case, no normalisation, no key syntax of a store means a thing."""
+async def test_odd_names_are_distinct_topics(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """Names are compared byte by byte: no case, normalisation or key syntax has a meaning."""
     for name in ODD_TOPICS:
         async with enter(STREAM, app, "", topics=quote(name)) as client:
             assert client.data["topics"] == [name]
@@ -168,17 +176,17 @@ async def test_odd_names_are_names_and_no_two_are_one(
 
 
 @every_handshake
-async def test_query_is_read_as_utf_8_escaped_or_not(app: LiveApp, door: Door) -> None:
+async def test_query_is_read_as_utf_8_escaped_or_not(app: LiveApp, entry_point: EntryPoint) -> None:
     """The same bytes name the same topic, percent-encoded or raw (WHATWG URL, section 5.1)."""
-    make = maker_of(door.path)
+    make = maker_of(entry_point.path)
     for query in (b"topics=%C3%A9", "topics=é".encode()):
-        async with make(app, door.path, query_string=query) as call:
+        async with make(app, entry_point.path, query_string=query) as call:
             await (call.start() if isinstance(call, Http) else call.accepted())
             assert (await call.frame())["data"]["topics"] == ["é"], query
 
 
-async def test_redis_keys_are_no_way_to_another_topic(broadcaster: Broadcaster) -> None:
-    """What would be a separator, a hash tag or a pattern in a store's key stays inside the name."""
+async def test_key_syntax_of_a_store_reaches_no_other_topic(broadcaster: Broadcaster) -> None:
+    """A separator, hash tag or pattern of a store's key syntax is only part of the name."""
     names = ["a:b", "a", "b", "{a}", "a{b}", "a:{b}", "holdfast:a", "a\\:b", "[a]", "a?", "a:b:c"]
     for name in names:
         async with broadcaster.connect(topics=[name], user="ann") as outbox:
@@ -194,24 +202,30 @@ async def test_redis_keys_are_no_way_to_another_topic(broadcaster: Broadcaster) 
 
 
 @every_handshake
-async def test_too_many_in_a_query(app: LiveApp, door: Door) -> None:
-    """More names than allowed, or than a query may hold, are refused; repeated ones are one."""
-    status = 400 if door.transport == "http" else 4400
+async def test_too_many_topics_in_a_query_are_refused(
+    app: LiveApp, entry_point: EntryPoint
+) -> None:
+    """Too many names, or too long a query, are refused; repeated names count once."""
+    status = 400 if entry_point.transport == "http" else 4400
     for names, code in (
         ([f"t{n}" for n in range(201)], "too_many_topics"),
         ([f"{n:x}" for n in range(13_000)], "too_many_topics"),
         ([f"topic{n}" for n in range(100_000)], "invalid_query"),
         (["x" * 10_240] * 10, "invalid_query"),
     ):
-        assert await refusal(door, app, "", topics=",".join(names)) == (code, status)
+        assert await refusal(entry_point, app, "", topics=",".join(names)) == (code, status)
     fields = "&".join(f"topics={n}" for n in range(100_000))
-    assert await refusal(door, app, "", topics=fields) == ("invalid_query", status)
-    async with enter(door, app, "", topics=",".join(["t"] * 20_000) + "," * 20_000) as client:
+    assert await refusal(entry_point, app, "", topics=fields) == ("invalid_query", status)
+    async with enter(
+        entry_point, app, "", topics=",".join(["t"] * 20_000) + "," * 20_000
+    ) as client:
         assert client.data["topics"] == ["t"]
 
 
-async def test_too_many_over_a_connection(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """At once or one by one, by message or by POST, there are never more than allowed."""
+async def test_topics_of_a_connection_never_exceed_the_limit(
+    app: LiveApp, broadcaster: Broadcaster
+) -> None:
+    """By one request or by many, by message or by POST, a client never exceeds the limit."""
     async with enter(SOCKET, app, "") as client:
         assert isinstance(client.call, Socket)
         id = client.data["connectionId"]
@@ -238,12 +252,12 @@ async def test_too_many_over_a_connection(app: LiveApp, broadcaster: Broadcaster
     assert caught.value.reason.word == "too_many_topics"
 
 
-async def test_patterns_need_their_own_right(broadcaster: Broadcaster) -> None:
-    """Without it a pattern is listed as rejected at every door, and covers nothing."""
+async def test_pattern_needs_its_own_permission(broadcaster: Broadcaster) -> None:
+    """Without the permission, a pattern is rejected at every entry point, and covers nothing."""
     app = LiveApp(broadcaster, authenticate=by_name)
     patterns = ["*", "**", "t.*", "t.**", "*.t", "*.*.*.*.*.*.*.**"]
-    for door in (STREAM, RECONNECT, SOCKET):
-        async with enter(door, app, "", topics=",".join([*patterns, "t"])) as client:
+    for entry_point in (STREAM, RECONNECT, SOCKET):
+        async with enter(entry_point, app, "", topics=",".join([*patterns, "t"])) as client:
             assert client.data["topics"] == ["t"]
             assert client.data["rejected"] == sorted(patterns)
             body = {"connectionId": client.data["connectionId"], "topics": patterns}
@@ -258,7 +272,7 @@ async def test_patterns_need_their_own_right(broadcaster: Broadcaster) -> None:
 async def test_forbidden_and_unknown_topics_are_answered_alike(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
-    """Whether a topic exists is not told, neither of one that may be seen nor of another."""
+    """Answers do not reveal whether a topic exists, permitted or not."""
     await broadcaster.publish("secret.one", 1)
     await broadcaster.publish("open.one", 1)
     answers = []
@@ -271,7 +285,7 @@ async def test_forbidden_and_unknown_topics_are_answered_alike(
 
 
 def test_worst_patterns_match_in_bounded_steps() -> None:
-    """Patterns that would blow up a backtracking matcher are refused, or cost 8 comparisons."""
+    """Patterns that would explode a backtracking matcher are refused, or cost 8 comparisons."""
     for evil in ("**.**.**.**.a", "*" * 100, "a*a*a*a*b", "(a+)+$", "*.**.*.**", "**.*"):
         if "*" in evil:
             with pytest.raises(InvalidTopic):
@@ -280,7 +294,9 @@ def test_worst_patterns_match_in_bounded_steps() -> None:
     for _ in range(1000):
         assert not matches(".".join("*" * 7) + ".b", ".".join("a" * 8))
         assert matches("**", ".".join("a" * 8))
-    assert time.perf_counter() - began < 2.0  # microseconds each; exponential would take for ever
+    assert (
+        time.perf_counter() - began < 2.0
+    )  # microseconds each; an exponential matcher would not end
     index: TopicIndex[int] = TopicIndex()
     for n in range(2**8):
         bits = ["*" if n >> bit & 1 else "a" for bit in range(8)]
@@ -288,8 +304,8 @@ def test_worst_patterns_match_in_bounded_steps() -> None:
     assert len(index.match(".".join("a" * 8))) == 2**8
 
 
-async def test_megabyte_of_a_name(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """A name of any length is refused by its length, and shown by its first letters only."""
+async def test_huge_name_is_refused_by_its_length(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """A name of any length is refused by its length, and only its first letters are shown."""
     for char in ("x", "é", "\0", "\u202e", ".", "*", "\ud800"):
         with pytest.raises(InvalidTopic) as caught:
             await broadcaster.publish(char * MEGABYTE, 1)

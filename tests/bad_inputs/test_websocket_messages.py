@@ -1,4 +1,4 @@
-"""What a client may say on a WebSocket that it should not: one error frame, and life goes on."""
+"""Invalid messages on a WebSocket: one error frame each, and the connection continues."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LIMIT = InboundLimits().max_bytes
 
 
 class Room:
-    """One client on a socket, and somebody else on another."""
+    """A client under test on one WebSocket, and another client on a second one."""
 
     def __init__(self, socket: Socket, other: Bystander, first: dict[str, Any]) -> None:
         self.socket = socket
@@ -44,7 +44,7 @@ class Room:
         self.first = first
 
     async def refused(self, message: Any, code: str) -> dict[str, Any]:
-        """The message is answered with exactly one error frame of this code, and nothing else."""
+        """Check that the message gets exactly one error frame, with this code."""
         self.socket.send(message)
         self.socket.send({"type": "ping"})
         frame, pong = await self.socket.frame(), await self.socket.frame()
@@ -56,7 +56,7 @@ class Room:
         return dict(frame)
 
     async def passed_over(self, message: Any) -> None:
-        """The message has no answer and no effect."""
+        """Check that the message has no answer and no effect."""
         self.socket.send(message)
         self.socket.send({"type": "ping"})
         frame = await self.socket.frame()
@@ -65,7 +65,7 @@ class Room:
 
 @asynccontextmanager
 async def enter(app: Any, broadcaster: Broadcaster) -> AsyncIterator[Room]:
-    """Connect; at the end both connections are as alive as they were."""
+    """Connect both clients; at the end both are as alive as before."""
     before = broadcaster.statistics().connections
     async with bystander(app, broadcaster) as other, Socket(app, "/websocket?topics=t") as socket:
         await socket.accepted()
@@ -79,25 +79,25 @@ async def enter(app: Any, broadcaster: Broadcaster) -> AsyncIterator[Room]:
 
 @pytest.fixture
 async def room(app: LiveApp, broadcaster: Broadcaster) -> AsyncIterator[Room]:
-    """A client and a bystander, alive before and after."""
+    """Connect a client and a bystander, and check both afterwards."""
     async with enter(app, broadcaster) as made:
         yield made
 
 
-async def test_what_is_no_json(room: Room) -> None:
-    """Neither RFC 8259 nor this decoder takes it: `not_json`."""
+async def test_message_that_is_not_json_is_refused(room: Room) -> None:
+    """A text that RFC 8259 or this decoder refuses is `not_json`."""
     for text in NOT_JSON:
         await room.refused(text, "not_json")
 
 
-async def test_what_has_no_type(room: Room) -> None:
-    """A scalar, an array, an object without a string `type`: `no_type`."""
+async def test_message_without_a_type_is_refused(room: Room) -> None:
+    """A scalar, an array, or an object without a string `type` is `no_type`."""
     for text in NOT_TYPED:
         await room.refused(text, "no_type")
 
 
-async def test_types_that_there_are_not(room: Room) -> None:
-    """The server's own types, other cases, other scripts: `unknown_type`, and no echo."""
+async def test_unknown_message_type_is_refused(room: Room) -> None:
+    """A server's type, or one in other case or script, is `unknown_type`, without an echo."""
     for kind in NO_TYPES:
         await room.refused({"type": kind}, "unknown_type")
         if len(kind) < 1000:
@@ -109,14 +109,14 @@ async def test_types_that_there_are_not(room: Room) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b'{"type":"ping"}', b"\xff\xfe", b"\0" * MEGABYTE, bytes(range(256))]
 )
-async def test_binary(room: Room, content: bytes) -> None:
-    """A binary message is `not_text`, whatever it holds and however long it is."""
+async def test_binary_message_is_refused(room: Room, content: bytes) -> None:
+    """A binary message of any content and length is `not_text`."""
     await room.refused(content, "not_text")
 
 
 @pytest.mark.parametrize("char", ["x", "é", "\u2028", "🙂", "\0", "\ud800"], ids=ascii)
-async def test_size(room: Room, char: str) -> None:
-    """A message of the limit in bytes is taken, of one byte more it is `too_large`."""
+async def test_inbound_message_size_limit_is_exact(room: Room, char: str) -> None:
+    """A message of the limit in bytes is accepted; one more byte is `too_large`."""
     size = len(char.encode("utf-8", "surrogatepass"))
     empty = '{"type":"ack","id":""}'
     count, rest = divmod(LIMIT - len(empty), size)
@@ -129,7 +129,7 @@ async def test_size(room: Room, char: str) -> None:
 
 
 async def test_extra_members_are_ignored(room: Room) -> None:
-    """Whatever else stands in a message, deeply nested, huge or without UTF-8 form, is not read."""
+    """Additional members, deeply nested, huge or without UTF-8 form, are not read."""
     extras: list[Any] = [
         nested(900), [[]] * 1000, "\ud800", 10**4000, -1e308, {str(n): n for n in range(1000)},
         {"\ud800": None}, None, MARK * 100, {"__proto__": {}, "constructor": {}},
@@ -144,16 +144,18 @@ async def test_extra_members_are_ignored(room: Room) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ack", "resume"])
-async def test_ids_of_another_type(room: Room, kind: str) -> None:
-    """A missing `id`, or one that is no text, is an invalid message; a resume is too late then."""
+async def test_id_of_another_type_is_refused(room: Room, kind: str) -> None:
+    """A missing or non-text `id` is an invalid message; a valid resume is too late then."""
     await room.refused({"type": kind}, "invalid_message")
     code = "invalid_message" if kind == "ack" else "too_late"
     for value in [*WRONG_TYPES, [], ["x"], {"id": "x"}]:
         await room.refused({"type": kind, "id": value}, code)
 
 
-async def test_acks_of_what_was_never_issued_here(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """From the future, of another connection, repeated, nonsense: no answer, no effect."""
+async def test_foreign_acknowledgement_has_no_effect(
+    app: LiveApp, broadcaster: Broadcaster
+) -> None:
+    """Acknowledgements from the future, of another connection, or repeated have no effect."""
     async with Socket(app, "/websocket?topics=t") as neighbour:
         await neighbour.accepted()
         theirs = (await neighbour.frame())["id"]
@@ -168,7 +170,7 @@ async def test_acks_of_what_was_never_issued_here(app: LiveApp, broadcaster: Bro
             for text in [
                 theirs, ids[1], *elsewhere, *mangled(ids[3]), *TEXTS[:60],
                 *(f"{epoch}~{each}~{token}" for each in [*ahead, *CURSORS]), "",
-                ids[0], room.first["id"],  # last, or an acknowledgement would hide what they did
+                ids[0], room.first["id"],  # last: an acknowledgement would hide their effect
             ]:  # fmt: skip
                 if len(as_json(text)) < 60_000:
                     await room.passed_over({"type": "ack", "id": text})
@@ -176,14 +178,14 @@ async def test_acks_of_what_was_never_issued_here(app: LiveApp, broadcaster: Bro
         await socket.accepted()
         data = (await socket.frame())["data"]
         assert data["session"] == "resumed"
-        assert data["replay"] == 3, "two after the ack, and the one at the end"
+        assert data["replay"] == 3, "expected two messages after the ack, and the last one"
 
 
 # -- floods ----------------------------------------------------------------------------------------
 
 
 def strict(broadcaster: Broadcaster, **limits: Any) -> LiveApp:
-    """All endpoints, with the limits that clients meet by default."""
+    """Return all endpoints with the default limits."""
     inbound = InboundLimits(**limits)
     return LiveApp(broadcaster, authenticate=by_name, inbound=inbound)
 
@@ -194,10 +196,10 @@ def strict(broadcaster: Broadcaster, **limits: Any) -> LiveApp:
      '{"type":"subscribe","topics":["u"]}', '{"type":"subscribe","topics":["a b"]}', "x" * 70_000],
     ids=lambda message: repr(message)[:30],
 )  # fmt: skip
-async def test_flood_ends_its_sender_and_nobody_else(
+async def test_flood_ends_only_its_own_connection(
     broadcaster: Broadcaster, message: str | bytes
 ) -> None:
-    """Good or bad, too many messages end the connection with 4429; the neighbour stays."""
+    """Too many messages, valid or not, end the connection with 4429; the bystander stays."""
     app = strict(broadcaster)
     async with bystander(app, broadcaster) as other, Socket(app) as socket:
         await socket.accepted()
@@ -210,7 +212,7 @@ async def test_flood_ends_its_sender_and_nobody_else(
 
 
 async def test_documented_rate_is_served(broadcaster: Broadcaster) -> None:
-    """200 at once and then 50 a second, whatever they are, as protocol.md, section 10, allows."""
+    """200 messages at once and then 50 per second are allowed (docs/protocol.md, section 10)."""
     async with Socket(strict(broadcaster)) as socket:
         await socket.accepted()
         await socket.frame()
@@ -227,8 +229,8 @@ async def test_documented_rate_is_served(broadcaster: Broadcaster) -> None:
         assert (await socket.frame())["type"] == "pong"
 
 
-async def test_burst_of_pings_that_are_read(broadcaster: Broadcaster) -> None:
-    """A client that reads its answers may ask 200 times at once: it leaves none unread."""
+async def test_burst_of_answered_pings_is_served(broadcaster: Broadcaster) -> None:
+    """A client may send 200 requests at once if it reads the answers."""
     async with Socket(strict(broadcaster)) as socket:
         await socket.accepted()
         await socket.frame()
@@ -239,8 +241,10 @@ async def test_burst_of_pings_that_are_read(broadcaster: Broadcaster) -> None:
 
 
 @pytest.mark.parametrize("which", ["the first frame's", "another connection's", "the future's"])
-async def test_flood_of_acks_that_move_nothing(broadcaster: Broadcaster, which: str) -> None:
-    """Only acknowledgements that move on are free (protocol.md, section 12): others add up."""
+async def test_flood_of_acknowledgements_without_progress_is_closed(
+    broadcaster: Broadcaster, which: str
+) -> None:
+    """Only acknowledgements that advance are free (docs/protocol.md, section 12)."""
     app = strict(broadcaster)
     async with bystander(app, broadcaster) as other, Socket(app, "/websocket?ack=true") as socket:
         await socket.accepted()
@@ -255,8 +259,8 @@ async def test_flood_of_acks_that_move_nothing(broadcaster: Broadcaster, which: 
         await other.undisturbed()
 
 
-async def test_wishes_to_acknowledge_that_are_none(app: LiveApp) -> None:
-    """Any value but `true` is no wish: no window, and no error."""
+async def test_invalid_ack_option_requests_no_window(app: LiveApp) -> None:
+    """Any value except `true` requests no window, and is not an error."""
     for value in ["", "TRUE", "True", "1", "yes", "true ", "%00", "é", "false", MARK, "true,true"]:
         query = f"topics=t&ack={value}".encode()
         async with (
@@ -269,8 +273,10 @@ async def test_wishes_to_acknowledge_that_are_none(app: LiveApp) -> None:
                 assert "window" not in (await client.frame())["data"], value
 
 
-async def test_no_first_message(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Who never says anything is served, and asked to come back after the idle time."""
+async def test_silent_client_is_served_and_closed_after_the_idle_time(
+    app: LiveApp, broadcaster: Broadcaster
+) -> None:
+    """A client that never sends anything is served, and closed after the idle time."""
     async with Socket(app, "/websocket?topics=t") as socket:
         await socket.accepted()
         await socket.frame()

@@ -1,1 +1,1 @@
-"""What a delivery costs, beside hand-written servers and other libraries; README.md says how."""
+"""The cost of a delivery, beside hand-written servers and other libraries (see README.md)."""

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measure, and print the tables of docs/performance.md."""
+"""Measure, and print the tables of docs/performance.md: `python -m tests.benchmarks`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.benchmarks import tables
 from tests.benchmarks.contestants import FAMILIES
 from tests.benchmarks.readings import machine
-from tests.benchmarks.scenarios import SCENARIOS, LiveBatch
+from tests.benchmarks.scenarios import SCENARIOS, Options
 from tests.benchmarks.session import Place
 
 QUICK = ("holdfast", "raw", "bare")
@@ -27,7 +27,7 @@ def say(text: str = "") -> None:
 
 
 def installed(names: list[str]) -> list[str]:
-    """Those whose packages are here; the others are named on standard error."""
+    """Return the contestants whose packages are installed; name the others on standard error."""
     found = []
     for name in names:
         try:
@@ -40,7 +40,7 @@ def installed(names: list[str]) -> list[str]:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--scenarios", help=f"some of: {', '.join(SCENARIOS)}")
     parser.add_argument("--contestants", help="names, sse or ws; default: all that are installed")
@@ -70,8 +70,8 @@ def main() -> None:
     """Run the scenarios one after another."""
     args = arguments()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor per connection
-    run = LiveBatch(
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one descriptor per connection
+    run = Options(
         contestants=installed(args.contestants),
         rounds=args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
         place=Place.of_machine(polite=args.polite),

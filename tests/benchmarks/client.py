@@ -1,15 +1,16 @@
-"""The load client: one process, one epoll loop, many connections; it parses samples only.
+"""The load client: one process, one epoll loop, many connections, parsed samples.
 
-Started by session.py with a JSON object as its argument; commands come over an inherited socket,
-one JSON object per line, and each has one answer:
+session.py starts it with a JSON object as its argument. Commands come over an inherited socket, one
+JSON object per line, and each has one answer:
+
 
     connect  open `connections`, `at_once` at a time, each until it has its `until`:
              "open" (the handshake is answered), "id" (the first event id, which is kept), or a
-             number of messages; with `resume`, each presents one of the event ids that were kept,
-             and the first few are sampled from their first byte
+             number of messages; with `resume`, each presents one of the kept event ids, and the
+             first few are sampled from their first byte
     sample   keep everything that `samples` of the connections receive
-    expect   answer when `total` deliveries have come, or after `timeout` seconds
-    check    what the samples show: whether `count` messages from `first` on came, in order, once
+    expect   answer after `total` deliveries, or after `timeout` seconds
+    check    whether the samples have `count` messages from `first` on, once and in order
     close    close all connections
 """
 
@@ -42,7 +43,7 @@ SAMPLED_RESUMES = 10
 
 
 class Connection:
-    """A socket; `head` gathers what comes until it is open, `reads` what is sampled."""
+    """A socket. `head` collects its bytes until it is open, `reads` the sampled ones."""
 
     __slots__ = ("answered", "chunked", "head", "reads", "simple", "socket")
 
@@ -55,7 +56,7 @@ class Connection:
 
 
 class Client:
-    """All of it; `run` returns when the channel is closed."""
+    """The whole client. `run` returns when the channel is closed."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.contestant = importlib.import_module(
@@ -104,7 +105,7 @@ class Client:
         self.epoll.register(made, select.EPOLLIN)
 
     def on_head(self, fd: int, connection: Connection, data: bytes) -> None:
-        """More of a connection that is being opened."""
+        """Take more bytes of a connection that is being opened."""
         head = connection.head
         head += data
         if not connection.answered:
@@ -170,7 +171,7 @@ class Client:
                 self.answer()
 
     def sample(self, samples: int) -> None:
-        """The last of each stretch, so that the very last connection is among them."""
+        """Sample the last connection of each stretch, and so the very last one."""
         every = max(1, len(self.connections) // samples)
         for connection in list(self.connections.values())[every - 1 :: every][:samples]:
             connection.reads, connection.simple = [], False
@@ -201,8 +202,8 @@ class Client:
         view, connections = memoryview(buffer), self.connections
         commands, channel = b"", self.channel.fileno()
         while True:
-            # While deliveries are awaited it polls without sleeping, so that the server never pays
-            # for waking it, as it would not with a client on another machine.
+            # The client polls without sleeping while deliveries are awaited, so that the server
+            # never pays for waking it, as it would not with a client on another machine.
             busy = self.target is not None and not self.polite
             for fd, _ in self.epoll.poll(0 if busy else 0.2, 4096):
                 if fd == channel:
@@ -249,7 +250,7 @@ class Client:
 
 
 def main() -> None:
-    """Run until session.py lets go of the channel."""
+    """Run until session.py closes the channel."""
     spec = json.loads(sys.argv[1])
     if spec["cpu"] is not None:
         os.sched_setaffinity(0, {spec["cpu"]})

@@ -1,8 +1,8 @@
-"""What a fan-out does, counted: the same on every machine, where times are not.
+"""Counts of the work of a fan-out, which are equal on every machine where times are not.
 
-Counted is what one delivery adds: the same messages go to two fleets of different size, and the
-difference is divided by the deliveries between them. What a message costs once, whoever gets it,
-is thereby left out.
+The counts are those of one more delivery: the same messages go to two fleets of different size, and
+the difference is divided by the additional deliveries. The cost of a message regardless of its
+receivers is excluded.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ SIZE = 100
 TICKS = 10
 WARM_UP = 3
 AT_ONCE = ("peak", "kept")
-"""What is there at one time, and so belongs to the deliveries of one tick."""
+"""The messages of one tick, and their deliveries."""
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """Counts what it is asked to run: each step of a task is one, each callback of a future."""
+    """An event loop that counts each step of a task and each callback of a future."""
 
     steps = 0
 
     def call_soon(
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Any = None
     ) -> asyncio.Handle:
-        """The same, counted."""
+        """Count and run the callback."""
         self.steps += 1
         return super().call_soon(callback, *args, context=context)
 
@@ -55,13 +55,13 @@ class CountingLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: Any = None,
     ) -> asyncio.TimerHandle:
-        """Counted, too: a timer for each delivery would be a cost of its own."""
+        """Count timers, too: a timer per delivery would be a cost of its own."""
         self.steps += 1
         return super().call_at(when, callback, *args, context=context)
 
 
 def run(work: Coroutine[Any, Any, Counts]) -> Counts:
-    """Run it in a loop that counts, without a collection of garbage at a moment of its own."""
+    """Run it in a counting loop, without a garbage collection at a random time."""
     gc.collect()
     gc.disable()
     try:
@@ -73,7 +73,7 @@ def run(work: Coroutine[Any, Any, Counts]) -> Counts:
 
 @contextmanager
 def counted(counts: Counts) -> Iterator[None]:
-    """Calls of functions (Python's and C's), steps of the loop."""
+    """Count calls of functions (Python's and C's) and steps of the loop."""
     loop: Any = asyncio.get_running_loop()
     calls = 0
 
@@ -93,9 +93,9 @@ def counted(counts: Counts) -> Iterator[None]:
 
 @contextmanager
 def stepped(counts: Counts) -> Iterator[None]:
-    """Instructions of Python's virtual machine: a loop that calls nothing shows in them alone.
+    """Count instructions of Python's virtual machine, which also include a loop without calls.
 
-    How many they are depends on the version of Python.
+    The number depends on the version of Python.
     """
     instructions = 0
 
@@ -115,9 +115,9 @@ def stepped(counts: Counts) -> Iterator[None]:
 
 @contextmanager
 def traced(counts: Counts) -> Iterator[None]:
-    """Bytes: how much more memory was in use at the most, and how much stays.
+    """Measure bytes: how much more memory was in use at most, and how much remains.
 
-    `fan_out` starts to trace before it warms up, so that what replaces something is seen to.
+    `fan_out` starts to trace before the warm-up, so that replaced objects are accounted for.
     """
     before, _ = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
@@ -132,7 +132,7 @@ def traced(counts: Counts) -> Iterator[None]:
 async def publish(
     broadcaster: Broadcaster, fleet: Fleet, *, ticks: int, chunk: int, audience: int
 ) -> None:
-    """`chunk` messages to `hot` in each of so many ticks, and everybody has them."""
+    """Publish `chunk` messages to `hot` in each of `ticks` ticks, until all are delivered."""
     for tick in range(ticks):
         for number in range(chunk):
             await broadcaster.publish("hot", make_message(100 + tick * chunk + number, SIZE))
@@ -142,7 +142,7 @@ async def publish(
 async def fan_out(
     transport: Transport, topics: Sequence[Sequence[str]], audience: int, chunk: int, meter: Meter
 ) -> Counts:
-    """What it costs to send ten ticks' messages to `hot`, which `audience` of the fleet have."""
+    """Measure ten ticks of messages to `hot`, which `audience` of the fleet subscribe to."""
     counts: Counts = {}
     broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
     async with broadcaster, Fleet(broadcaster, transport) as fleet:
@@ -160,7 +160,7 @@ async def fan_out(
 def per_delivery(
     transport: Transport, chunk: int, meter: Meter, *, between: tuple[int, int] = (20, 120)
 ) -> Counts:
-    """What a delivery adds, between fleets of these two sizes."""
+    """Return the cost of one more delivery, between fleets of these two sizes."""
     few, many = (run(fan_out(transport, [["hot"]] * size, size, chunk, meter)) for size in between)
     deliveries = (between[1] - between[0]) * TICKS * chunk
     return {
@@ -170,7 +170,7 @@ def per_delivery(
 
 
 async def opening(connections: int) -> Counts:
-    """Calls and steps that it takes to open so many event streams, from the request on."""
+    """Count calls and steps of opening `connections` event streams, from the request on."""
     counts: Counts = {}
     broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
     app = LiveApp(broadcaster, authenticate=anonymous)
@@ -182,13 +182,13 @@ async def opening(connections: int) -> Counts:
 
 
 def per_opening(*, between: tuple[int, int] = (20, 120)) -> Counts:
-    """What one more opening adds."""
+    """Return the cost of one more opening."""
     few, many = (run(opening(size)) for size in between)
     return {name: (many[name] - few[name]) / (between[1] - between[0]) for name in many}
 
 
 async def replay(missed: int) -> Counts:
-    """Calls that it takes to resume with so many missed messages."""
+    """Count the calls of a resume with `missed` messages."""
     counts: Counts = {}
     broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
     async with broadcaster, Fleet(broadcaster) as fleet:
@@ -202,7 +202,7 @@ async def replay(missed: int) -> Counts:
 
 
 async def kept_by_resumed(transport: Transport, missed: int, connections: int = 50) -> Counts:
-    """Bytes that a connection holds that has resumed with so many messages, and now is idle."""
+    """Measure the bytes of an idle connection that has resumed with `missed` messages."""
     counts: Counts = {}
     broadcaster = Broadcaster(heartbeat_interval=None, send_timeout=None, idle_timeout=None)
     async with broadcaster, Fleet(broadcaster, transport) as fleet:

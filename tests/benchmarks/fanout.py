@@ -1,4 +1,4 @@
-"""Fan-out: every contestant has its connections open, and publishes a slice in its turn."""
+"""Fan-out: all contestants keep their connections open, and publish slices in turn."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FanOut:
-    """`count` messages to `connections` in each round.
+    """A family of cells: `count` messages to `connections` in each round.
 
-    `chunk`, `window` and `rate` are described in serve.py. A slow contestant gets its `SHARE` of
-    the messages. Ratios are to `base` with the name of the family. `only`: the first parts of
-    the names of those that take part.
+    serve.py describes `chunk`, `window` and `rate`. A slow contestant gets its `SHARE` of the
+    messages. Ratios are to `base` with the name of the family. `only` has the first parts of the
+    names of its contestants.
     """
 
     about: str
@@ -94,7 +94,7 @@ class Contestant:
             raise
 
     def turn(self) -> Row:
-        """Publish a slice; what it cost."""
+        """Publish a slice. Returns its cost."""
         scenario = self._scenario
         before = pace()
         row = self.session.publish(
@@ -108,7 +108,7 @@ class Contestant:
 
 
 def run(scenario: FanOut, names: Sequence[str], rounds: int, place: Place) -> Iterator[Row]:
-    """A row for each contestant and round; one that fails is out, with a row that says why."""
+    """Return a row per contestant and round. A contestant that fails leaves, with an error row."""
     if scenario.only:
         names = [name for name in names if name.startswith(scenario.only)]
     ready: dict[str, Contestant] = {}
@@ -119,7 +119,7 @@ def run(scenario: FanOut, names: Sequence[str], rounds: int, place: Place) -> It
             except Failed as error:
                 yield {"contestant": name, "error": str(error)}
         for number in range(rounds):
-            # The order is turned about in every other round, so that nobody always follows the
+            # Every other round has the reverse order, so that no contestant always follows the
             # same one.
             for name in list(ready) if number % 2 == 0 else list(reversed(ready)):
                 try:

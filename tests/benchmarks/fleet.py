@@ -1,4 +1,4 @@
-"""Connections in this process, served by the real transports into a `send` that only counts."""
+"""Connections in this process: real transports, and a `send` that only counts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ PATIENCE = 60.0
 
 
 class Fleet:
-    """Opens connections of a broadcaster, for the length of an ``async with`` block.
+    """Opens connections of a broadcaster, during an `async with` block.
 
-    `sends` counts what the transports handed to the server, `received` the messages in it.
+    `sends` counts the events that the transports passed to the server, `received` the messages in
+    them.
     """
 
     def __init__(self, broadcaster: Broadcaster, transport: Literal["sse", "websocket"] = "sse"):
@@ -54,12 +55,12 @@ class Fleet:
     async def open(
         self, topics: Sequence[Sequence[str]], *, last_event_id: str | None = None
     ) -> None:
-        """A connection for each element, with its topics; they are live when this returns."""
+        """Open a connection per element, with its topics. Returns when all are live."""
         each = 2 if self._serve == self._event_stream else 1  # the start of the response is one
         await self._run([self._serve(names, last_event_id) for names in topics], each)
 
     async def request(self, app: LiveApp, connections: int) -> None:
-        """So many event streams of an application; they are live when this returns."""
+        """Open `connections` event streams of an application. Returns when all are live."""
         requests = [app(dict(REQUEST), self._receive, self._send_body) for _ in range(connections)]
         await self._run(requests, 2)
 
@@ -75,7 +76,7 @@ class Fleet:
                 await asyncio.sleep(0)
 
     async def until(self, received: int) -> None:
-        """Return when so many messages have come in all."""
+        """Return when `received` messages have arrived in total."""
         async with asyncio.timeout(PATIENCE):
             while self.received < received:  # noqa: ASYNC110 - adds no wake-up of its own
                 await asyncio.sleep(0)

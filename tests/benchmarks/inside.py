@@ -1,6 +1,7 @@
-"""How cost grows, inside one process: real transports, and a `send` that only counts.
+"""The growth of cost inside one process: real transports, and a `send` that only counts.
 
-Run by `python -m tests.benchmarks` in a process of its own; prints one JSON object per line.
+`python -m tests.benchmarks` runs it in a process of its own. Each line of the output is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ if TYPE_CHECKING:
 CONNECTIONS, QUICK_CONNECTIONS = 10_000, 2000
 TOPICS_EACH = 10
 HOT = 10
-"""Topics that are published to; each has `AUDIENCE` subscribers, however many topics there are."""
+"""The published topics. Each has `AUDIENCE` subscribers, with any number of topics."""
 AUDIENCE = 100
 SIZE = 100
 PASSES = 2
-"""Through all cases, so that a slow moment of the machine is not the share of one case."""
+"""Passes through all cases, so that a slow moment of the machine affects more than one case."""
 
 
 async def microseconds(
     connections: Sequence[Sequence[str]], topics: Sequence[str], audience: int, rounds: int
 ) -> list[float]:
-    """CPU per delivery while each of `topics`, which has `audience` subscribers, gets a message.
+    """Return the CPU per delivery while `topics`, with `audience` subscribers each, get messages.
 
-    A figure for each round; each message in a tick of its own.
+    The result has one figure per round. Each message has a tick of its own.
     """
     found = list[float]()
     broadcaster = Broadcaster(max_topics=2000, heartbeat_interval=None)
     async with broadcaster, Fleet(broadcaster) as fleet:
         await fleet.open(connections)
         gc.collect()
-        gc.freeze()  # what is there for good is not to be looked at in each round
+        gc.freeze()  # keep permanent objects out of each round's collection
         for _ in range(rounds + 1):
             start = time.process_time()
             for number, topic in enumerate(topics):
@@ -54,7 +55,7 @@ async def microseconds(
 
 
 def background(connections: int, topics: int, patterns: bool) -> list[list[str]]:
-    """The topics of each connection: one in ten is subscribed to a hot one, too."""
+    """Return the topics of each connection. One in ten also subscribes to a hot topic."""
     found = []
     for number in range(connections):
         own = [
@@ -83,7 +84,7 @@ async def of_topics(sizes: Sequence[int], rounds: int, quick: bool) -> Any:
 
 
 async def of_connections(sizes: Sequence[int], rounds: int, _: bool) -> Any:
-    """One topic, and so many connections."""
+    """One topic, and a growing number of connections."""
     for size in sizes:
         messages = max(2, 20_000 // size)
         yield (
@@ -93,7 +94,7 @@ async def of_connections(sizes: Sequence[int], rounds: int, _: bool) -> Any:
 
 
 async def of_subscriptions(sizes: Sequence[int], rounds: int, _: bool) -> Any:
-    """100 connections with so many topics each; messages to the last of them."""
+    """100 connections with a growing number of topics each; messages to the last of them."""
     for size in sizes:
         topics = [f"t{number}" for number in range(size)]
         yield (
@@ -138,7 +139,7 @@ def rows(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """In uvloop, as servers run it."""
+    """Run in uvloop, as servers do."""
     import uvloop
 
     uvloop.run(measure(**json.loads(sys.argv[1])))

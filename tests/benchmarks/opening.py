@@ -1,4 +1,4 @@
-"""Opening and resuming: what it costs to begin, or to come back, and what others notice of it."""
+"""The cost of opening and of resuming, and its effect on other clients."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 BEFORE = 100
-"""Connections that are there before anything is measured."""
+"""Connections that are open before the measurement."""
 SETTLE = 0.5
-"""Seconds for what is left to do after connections have been opened."""
+"""Seconds for the work that remains after connections were opened."""
 MISSED = 100
 WATCHED_RATE = 20.0
 
@@ -28,7 +28,7 @@ WATCHED_RATE = 20.0
 def run_opening(
     names: Sequence[str], rounds: int, place: Place, *, connections: int
 ) -> Iterator[Row]:
-    """CPU and memory of so many idle connections more, on a fresh server each time."""
+    """Measure CPU and memory of more idle connections, on a fresh server each time."""
     for number in range(rounds):
         for name in names:
             try:
@@ -52,7 +52,7 @@ def _open(name: str, connections: int, place: Place) -> Row:
 
 
 def run_resuming(rounds: int, place: Place, *, connections: int) -> Iterator[Row]:
-    """A resume with 100 missed messages, beside a fresh start and the same 100 messages live."""
+    """Measure a resume of 100 missed messages, a fresh start, and the same 100 messages live."""
     for number in range(rounds):
         with Session("holdfast_sse", place) as session:
             session.connect(BEFORE)
@@ -86,7 +86,7 @@ def run_resuming(rounds: int, place: Place, *, connections: int) -> Iterator[Row
 
 
 def run_storm(place: Place, *, connections: int, watchers: int = 100) -> Iterator[Row]:
-    """So many clients resume at once, while others are sent 20 messages per second."""
+    """Measure `connections` that resume at once, while others get 20 messages per second."""
     with Session("holdfast_sse", replace(place, polite=True)) as session:
         crowd = session.add_client()
         session.connect(connections, until="id", client=crowd)

@@ -1,4 +1,4 @@
-"""What Linux tells of a process and of the machine: CPU time, memory, system calls."""
+"""Readings of Linux about a process and the machine: CPU time, memory, system calls."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a process has used since it began: seconds of CPU, and reads and writes.
+    """The usage of a process since its start: seconds of CPU, and reads and writes.
 
-    `reads` and `writes` are the system calls of those families (not those that wait).
+    `reads` and `writes` are the system calls of those families (except those that wait).
     """
 
     cpu: float
@@ -28,7 +28,7 @@ class Reading:
 
     @classmethod
     def of(cls, pid: int) -> Reading:
-        """Of this process, now, all its threads together."""
+        """Return the current usage of this process, all threads together."""
         folder = Path(f"/proc/{pid}")
         nanoseconds = sum(
             int((thread / "schedstat").read_text().split()[0])
@@ -42,22 +42,22 @@ class Reading:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory of a process that is in RAM."""
+    """Return the resident memory of the process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def machine_busy() -> float:
-    """CPU seconds that all processes of the machine have used since boot."""
+    """Return the CPU seconds of all processes of the machine since boot."""
     ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     return sum(int(ticks[k]) for k in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
 
 
 def pace() -> float:
-    """CPU milliseconds of a fixed piece of work: how fast this CPU is right now.
+    """Return the CPU milliseconds of a fixed piece of work: the current speed of this CPU.
 
-    A virtual CPU whose core is shared runs at half speed for seconds, and its CPU time then
-    counts double.
+    A virtual CPU whose core is shared runs at half speed for seconds, and its CPU time then counts
+    double.
     """
     start = time.thread_time()
     counts: dict[int, int] = {}
@@ -67,7 +67,7 @@ def pace() -> float:
 
 
 def machine() -> str:
-    """The machine and the versions, in a line or two."""
+    """Return the machine and the versions, in a line or two."""
     model = next(
         (
             line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""All scenarios by name: what each one measures, for how long, and as which table it is shown."""
+"""All scenarios by name: the measurement of each, its duration, and its table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveBatch:
-    """What the command line says. `quick`: a first impression, in a fraction of the time."""
+class Options:
+    """The options of the command line. `quick`: a first impression in a fraction of the time."""
 
     contestants: Sequence[str]
     rounds: int
@@ -27,26 +27,26 @@ class LiveBatch:
 
     @property
     def few(self) -> int:
-        """Rounds of what takes long and varies little."""
+        """Rounds of measurements that take long and vary little."""
         return max(1, min(3, self.rounds))
 
     @property
     def has_holdfast(self) -> bool:
-        """Whether what no other contestant can do is to be measured."""
+        """True: also measure the operations that only holdfast has."""
         return any(name.startswith("holdfast") for name in self.contestants)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A line about it, the rows of a run, and their table."""
+    """A line about the scenario, the rows of a run, and their table."""
 
     about: str
-    rows: Callable[[LiveBatch], Iterator[Row]]
+    rows: Callable[[Options], Iterator[Row]]
     table: Callable[[Sequence[Row]], str]
 
 
 def _fan_out(scenario: fanout.FanOut) -> Scenario:
-    def rows(run: LiveBatch) -> Iterator[Row]:
+    def rows(run: Options) -> Iterator[Row]:
         count = scenario.count if not run.quick else scenario.count * 3 // 10
         less = replace(scenario, count=max(scenario.chunk, count))
         rounds = run.few if scenario.rate else run.rounds
@@ -59,24 +59,24 @@ def _fan_out(scenario: fanout.FanOut) -> Scenario:
     return Scenario(scenario.about, rows, table)
 
 
-def _opening(run: LiveBatch) -> Iterator[Row]:
+def _opening(run: Options) -> Iterator[Row]:
     connections = 300 if run.quick else 1000
     return opening.run_opening(run.contestants, run.few, run.place, connections=connections)
 
 
-def _resuming(run: LiveBatch) -> Iterator[Row]:
+def _resuming(run: Options) -> Iterator[Row]:
     if run.has_holdfast:
         connections = 100 if run.quick else 200
         yield from opening.run_resuming(run.few, run.place, connections=connections)
 
 
-def _storm(run: LiveBatch) -> Iterator[Row]:
+def _storm(run: Options) -> Iterator[Row]:
     if run.has_holdfast:
         yield from opening.run_storm(run.place, connections=1000 if run.quick else 10_000)
 
 
-def _inside(*parts: str) -> Callable[[LiveBatch], Iterator[Row]]:
-    def rows(run: LiveBatch) -> Iterator[Row]:
+def _inside(*parts: str) -> Callable[[Options], Iterator[Row]]:
+    def rows(run: Options) -> Iterator[Row]:
         if run.has_holdfast:
             yield from inside.rows({"parts": parts, "rounds": run.few, "quick": run.quick})
 

@@ -1,7 +1,7 @@
-"""A server process: one contestant, and a control channel over which it is told to publish.
+"""A server process: one contestant, and a control channel for its commands.
 
-Started by session.py with a JSON object as its argument. The channel is a socket that it inherits,
-so the contestant needs no route for the benchmark; when the other end of it closes, it exits.
+session.py starts it with a JSON object as its argument. The process inherits the channel, a socket,
+so the contestant needs no route for the benchmark, and exits when the other end closes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.benchmarks.wire import SIZE, make_message
 
 
 class Received:
-    """The load client's count of deliveries, read from shared memory: no traffic, no waking."""
+    """The load client's count of deliveries, in shared memory: no traffic, no waking."""
 
     def __init__(self, path: str) -> None:
         with open(path, "r+b") as file:
@@ -38,9 +38,9 @@ class Received:
 async def publish(contestant: Any, received: Received, spec: dict[str, Any]) -> None:
     """Publish `count` messages to `connections`, the first one numbered `first`.
 
-    With a `rate`, so many per second by the clock; else flat out, `chunk` at once in each tick of
-    the loop, with at most `window` messages in flight per connection. A `topic` of
-    its own is for holdfast only.
+    A `rate` publishes as many messages per second by the clock. Without it, each tick of the loop
+    publishes `chunk` messages, with at most `window` in flight per connection. Only holdfast has
+    `topic`, a topic of its own.
     """
     count, first, chunk, rate = spec["count"], spec["first"], spec["chunk"], spec["rate"]
     connections, most = spec["connections"], spec["window"] * spec["connections"]
@@ -78,13 +78,14 @@ async def control(contestant: Any, channel: socket.socket, received: Received) -
             case "publish":
                 await publish(contestant, received, spec)
         writer.write(json.dumps(answer).encode() + b"\n")
-    os._exit(0)  # nobody waits for a graceful end
+    os._exit(0)  # no client waits for a graceful end
 
 
 def of_uvicorn(contestant: Any) -> Any:
-    """The contestant's application on uvicorn with uvloop and httptools.
+    """Return the contestant's application on uvicorn with uvloop and httptools.
 
-    Compression is off, for every contestant would pay for it alike; so are the server's pings.
+    Compression is off, because every contestant would pay the same for it. The server's pings are
+    off for the same reason.
     """
     import uvicorn
 
@@ -119,7 +120,7 @@ async def run(spec: dict[str, Any]) -> None:
     channel.sendall(json.dumps(hello).encode() + b"\n")
     commands = asyncio.ensure_future(control(contestant, channel, Received(spec["received"])))
     for ended in asyncio.as_completed([server, commands]):
-        await ended  # what it raised ends the process, and is in its log
+        await ended  # its exception ends the process, and is in its log
         return
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 WARM_UP = 5
-"""Messages that bring every connection's buffers to their working state."""
+"""Messages that bring the buffers of every connection to their working state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the processes run, and whether the client sleeps between deliveries (`polite`)."""
+    """The CPUs of the processes, and whether the client sleeps between deliveries (`polite`)."""
 
     server: int | None
     client: int | None
@@ -34,7 +34,7 @@ class Place:
 
     @classmethod
     def of_machine(cls, *, polite: bool) -> Place:
-        """The server on one CPU, clients on another; anywhere if there is only one, or polite."""
+        """Pin the server and the clients to a CPU each, unless there is only one, or `polite`."""
         cpus = sorted(os.sched_getaffinity(0))
         if len(cpus) < 2 or polite:
             return cls(server=None, client=None, polite=polite)
@@ -42,11 +42,11 @@ class Place:
 
 
 class Failed(Exception):
-    """A contestant lost, doubled or reordered messages, or came to no end."""
+    """A contestant lost, duplicated or reordered messages, or did not finish."""
 
 
 class Child:
-    """A process that answers JSON lines, over a socket whose end ends it."""
+    """A process that answers JSON lines over a socket. The end of the socket ends it."""
 
     def __init__(self, module: str, spec: dict[str, Any]) -> None:
         self._name = module
@@ -72,7 +72,7 @@ class Child:
         self._file.flush()
 
     def hear(self, within: float = 60.0) -> dict[str, Any]:
-        """The next answer."""
+        """Return the next answer."""
         if not select.select([self.channel], [], [], within)[0]:
             raise Failed(f"{self._name} said nothing for {within:.0f} s: {self._said()}")
         line = self._file.readline()
@@ -87,7 +87,7 @@ class Child:
         return self.hear(within)
 
     def close(self) -> None:
-        """End it, by force if it does not go."""
+        """End the process, by force if it does not end by itself."""
         self._file.close()
         self.channel.close()
         try:
@@ -125,7 +125,7 @@ class Session:
         return {"contestant": self.contestant, "cpu": cpu, "received": self._memory.name}
 
     def add_client(self) -> Child:
-        """One more load client."""
+        """Add one load client."""
         spec = {"port": self.port, "polite": self._place.polite}
         client = Child("client", {**self._spec(self._place.client), **spec})
         self._clients.append(client)
@@ -152,7 +152,7 @@ class Session:
     # -- connections ---------------------------------------------------------------------------
 
     def wait_subscribers(self, wanted: int, within: float = 60.0) -> None:
-        """Return when the contestant counts so many."""
+        """Return when the contestant counts `wanted` subscribers."""
         deadline = time.monotonic() + within
         while (count := self.server.ask(command="subscribers")["subscribers"]) != wanted:
             if time.monotonic() > deadline:
@@ -170,7 +170,7 @@ class Session:
         at_once: int = 64,
         path: str | None = None,
     ) -> Reading:
-        """Open connections, beside `others` that are there; what it cost the server."""
+        """Open connections beside `others` existing ones. Returns the cost for the server."""
         before = Reading.of(self.server.pid)
         (client or self.client).ask(
             within=180.0,
@@ -196,7 +196,7 @@ class Session:
         rate: float = 0.0,
         topic: str | None = None,
     ) -> int:
-        """Tell the server to publish; the number of the first message. `server.hear` ends it."""
+        """Start publishing. Returns the number of the first message; `server.hear` ends it."""
         first = self.published + 1
         self.published += count
         self.server.tell(
@@ -212,13 +212,13 @@ class Session:
         return first
 
     def warm_up(self, connections: int) -> None:
-        """Some messages that are not measured."""
+        """Publish some messages that are not measured."""
         self.publish(connections, WARM_UP, check=False)
 
     def publish(
         self, connections: int, count: int, *, check: bool = True, **how: Any
     ) -> dict[str, Any]:
-        """Publish, wait until all of it has come, and say what it cost; raises `Failed`."""
+        """Publish, wait until everything has arrived, and return the cost. Raises `Failed`."""
         total = connections * count
         self.client.ask(command="expect", total=total, timeout=100.0)
         busy, began = machine_busy(), time.monotonic()
@@ -242,7 +242,7 @@ class Session:
         return result | self.check(first, count) if check else result
 
     def check(self, first: int, count: int) -> dict[str, Any]:
-        """What the samples show; raises `Failed` if they are not what was published."""
+        """Check the samples. Raises `Failed` if they differ from the published messages."""
         time.sleep(0.05)  # the end of a frame may come after its mark
         seen = self.client.ask(command="check", first=first, count=count)
         faults = seen.pop("faults")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Rounds = dict[int, Row]
 Column = tuple[str, str, int]
-"""A heading, the key of the rows, and how many digits after the point."""
+"""A heading, the key of the rows, and the number of digits after the point."""
 
 FAN_OUT: tuple[Column, ...] = (
     ("CPU s per million", "cpu_s_per_m", 1),
@@ -25,18 +25,21 @@ FAN_OUT: tuple[Column, ...] = (
 OPENING: tuple[Column, ...] = (("CPU ms", "cpu_ms", 3), ("KiB", "kib", 1))
 
 QUIET, STEADY = 0.15, 1.2
-"""A reading is undisturbed if others used less than QUIET CPUs meanwhile, and a fixed piece of work
-before and after took at most STEADY times the least of the run."""
+"""The limits of an undisturbed reading.
+
+Other processes used less than QUIET CPUs meanwhile, and a fixed piece of work before and after took
+at most STEADY times the minimum of the run.
+"""
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and the others numbers."""
+    """Return a table whose first column is text; the other columns are numbers."""
     rule = ["---", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *lines]) + "\n"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """The median, and in brackets the least and the greatest."""
+    """Return the median, and in brackets minimum and maximum."""
     if not values:
         return ""
     median, least, greatest = statistics.median(values), min(values), max(values)
@@ -44,7 +47,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def by_contestant(rows: Iterable[Row]) -> dict[str, Rounds]:
-    """The rows without an error, in the order of the tables."""
+    """Return the rows without an error, in the order of the tables."""
     found: dict[str, Rounds] = {}
     for row in rows:
         if "error" not in row:
@@ -54,15 +57,15 @@ def by_contestant(rows: Iterable[Row]) -> dict[str, Rounds]:
 
 
 def ratios(rounds: Rounds, base: Rounds, key: str) -> list[float]:
-    """Of each round in which both were measured."""
+    """Return the ratio of each round in which both were measured."""
     return [rounds[n][key] / base[n][key] for n in rounds.keys() & base.keys()]
 
 
 def versus(rows: Sequence[Row], base: str, columns: Sequence[Column]) -> str:
-    """A table for each family: the medians, and how the first column compares.
+    """Return a table per family: the medians, and the ratio of the first column.
 
     The ratio to `base` (with the family's name) is the median of the ratios within each round,
-    beside the least and the greatest; so is the one to the bare loop.
+    beside minimum and maximum; so is the ratio to the bare loop.
     """
     contestants, main = by_contestant(rows), columns[0][1]
     parts = []
@@ -89,7 +92,7 @@ def _median(rounds: Rounds, column: Column) -> str:
 
 
 def figures(labels: dict[str, tuple[str, int]]) -> Callable[[Sequence[Row]], str]:
-    """A table of two columns: what a key stands for, and its median with the spread."""
+    """Return a table of two columns: the meaning of a key, and its median with the spread."""
 
     def table(rows: Sequence[Row]) -> str:
         lines = [
@@ -102,7 +105,7 @@ def figures(labels: dict[str, tuple[str, int]]) -> Callable[[Sequence[Row]], str
 
 
 def growth(rows: Sequence[Row]) -> str:
-    """A table for each part: microseconds per delivery, and the least beside the first's."""
+    """Return a table per part: microseconds per delivery, and the minimum's ratio to the first."""
     parts = []
     for part in dict.fromkeys(row["part"] for row in rows):
         found = [row for row in rows if row["part"] == part]
@@ -116,7 +119,7 @@ def growth(rows: Sequence[Row]) -> str:
 
 
 def noise(rows: Sequence[Row]) -> str:
-    """How far the machine was somebody else's meanwhile."""
+    """Return how much CPU other processes used meanwhile."""
     measured = [row for row in rows if "foreign" in row]
     if not measured:
         return ""

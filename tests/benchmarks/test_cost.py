@@ -1,6 +1,6 @@
-"""What a delivery costs, counted and not timed, and that it does not grow.
+"""The cost of a delivery, counted instead of timed, and its independence of the load.
 
-`python -m tests.benchmarks.test_cost` prints the table below as it is measured now.
+`python -m tests.benchmarks.test_cost` prints the table below with the current counts.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.benchmarks.counting import (
     traced,
 )
 
-# What one delivery may cost: (measured, at most). The bound is a little above what was measured,
-# for other versions of Python; who makes it cheaper moves both down.
+# The cost of one delivery: (measured, at most). The bound is a little above the measured count,
+# for other versions of Python. A change that lowers the cost lowers both.
 #   calls: of functions, Python's and C's, from publish to the server's send
 #   steps: of tasks and callbacks of the event loop
-#   sends: events that the server is given
-#   peak: bytes in use while it waits to be sent
-#   kept: bytes that stay afterwards; the message itself is not counted, for all share it
+#   sends: events for the server
+#   peak: bytes in use until the message is sent
+#   kept: bytes that remain afterwards, without the message itself, which all connections share
 COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
     # Transport, messages in one tick of the loop
     ("sse", 1): {
@@ -63,28 +63,28 @@ COSTS: dict[tuple[Transport, int], dict[str, tuple[float, float]]] = {
     },
 }
 PER_OPENING = {"calls": (241.0, 252.0), "steps": (2.0, 2.0)}
-"""An event stream that is opened, from the request to the first frame: (measured, at most)."""
+"""Opening an event stream, from the request to the first frame: (measured, at most)."""
 CALLS_PER_PUBLISH = (94.5, 102.0)
-"""A message that nobody listens to: (measured, at most)."""
+"""A message without subscribers: (measured, at most)."""
 CALLS_PER_REPLAYED = (8.5, 10.0)
 """A message that a resume reads from the history, of 1,000: (measured, at most)."""
 
 KEPT_AFTER_REPLAY = 4096
-"""Bytes: dicts that have grown do not shrink; 60 messages of 600 bytes are ten times that."""
+"""Bytes: dicts that have grown do not shrink; 60 messages of 600 bytes are ten times as large."""
 
 GROWTH = 1.03
-"""How much more a delivery may cost where there is ten times as much of everything."""
+"""The maximum ratio of a delivery's cost with ten times as much of everything."""
 GROWTH_OF_SLICES = 1.10
-"""The same, where a larger fleet is served in slices: each costs a turn of the loop."""
+"""The same for a larger fleet that is served in slices: each slice costs a turn of the loop."""
 
 
 def measure(transport: Transport, chunk: int) -> Counts:
-    """All that `COSTS` bounds."""
+    """Return everything that `COSTS` bounds."""
     return {**per_delivery(transport, chunk, traced), **per_delivery(transport, chunk, counted)}
 
 
 def cost_of_publishing(topics: int, *, patterns: bool = False, audience: int = 10) -> Counts:
-    """What a message to so many subscribers costs, while there are so many other topics."""
+    """Return the cost of a message to `audience` subscribers among `topics` other topics."""
     others = [
         [f"{first + k}.*" if patterns else f"{first + k}" for k in range(100)]
         for first in range(0, topics, 100)
@@ -99,16 +99,16 @@ def cost_of_publishing(topics: int, *, patterns: bool = False, audience: int = 1
 
 @pytest.mark.parametrize(("transport", "chunk"), COSTS)
 def test_delivery_costs_no_more_than_it_did(transport: Transport, chunk: int) -> None:
-    """A delivery keeps to every bound of the table."""
+    """A delivery keeps every bound of the table."""
     measured = measure(transport, chunk)
     bounds = {name: at_most for name, (_, at_most) in COSTS[transport, chunk].items()}
-    # Half a per cent: what a fleet costs as a whole does not cancel out exactly.
+    # Half a per cent: the cost of the whole fleet does not cancel out exactly.
     over = {name: measured[name] for name in bounds if measured[name] > bounds[name] * 1.005}
     assert not over, f"over {bounds}"
 
 
 def test_opening_costs_no_more_than_it_did() -> None:
-    """An opening keeps to its bounds."""
+    """An opening keeps its bounds."""
     measured = per_opening()
     over = {
         name: measured[name] for name, (_, most) in PER_OPENING.items() if measured[name] > most
@@ -117,19 +117,19 @@ def test_opening_costs_no_more_than_it_did() -> None:
 
 
 def test_opening_costs_the_same_where_a_thousand_are_open() -> None:
-    """What the tenth connection costs, the thousandth costs, too."""
+    """The thousandth connection costs as much as the tenth."""
     few, many = per_opening(between=(2, 10)), per_opening(between=(500, 1000))
     assert many["calls"] <= few["calls"] * GROWTH
     assert many["steps"] <= PER_OPENING["steps"][1]
 
 
 def test_publishing_to_nobody_costs_no_more_than_it_did() -> None:
-    """A message without subscribers keeps to its bound."""
+    """A message without subscribers keeps its bound."""
     assert cost_of_publishing(0, audience=0)["calls"] <= CALLS_PER_PUBLISH[1]
 
 
 def test_delivery_costs_the_same_to_a_thousand_connections_as_to_ten() -> None:
-    """What the tenth connection adds, the thousandth adds, too."""
+    """The thousandth connection adds as much to a delivery as the tenth."""
     few = per_delivery("sse", 1, counted, between=(2, 10))
     many = per_delivery("sse", 1, counted, between=(100, 1000))
     assert many["calls"] <= few["calls"] * GROWTH_OF_SLICES
@@ -138,14 +138,14 @@ def test_delivery_costs_the_same_to_a_thousand_connections_as_to_ten() -> None:
 
 @pytest.mark.parametrize("patterns", [False, True], ids=["topics", "patterns"])
 def test_publish_costs_the_same_whatever_else_is_subscribed_to(patterns: bool) -> None:
-    """With a hundred times as many topics, or patterns, a message to ten costs the same."""
+    """A message to ten costs the same with a hundred times as many topics or patterns."""
     few, many = (cost_of_publishing(size, patterns=patterns) for size in (100, 10_000))
     assert many["calls"] <= few["calls"] * GROWTH
     assert many["instructions"] <= few["instructions"] * GROWTH
 
 
 def test_delivery_costs_the_same_with_two_hundred_topics_as_with_one() -> None:
-    """The other subscriptions of a connection add nothing."""
+    """Other subscriptions of a connection add no cost to a delivery."""
     many = [["hot", *(f"other.{number}" for number in range(199))]] * 20
     for meter, name in ((counted, "calls"), (stepped, "instructions")):
         one = run(fan_out("sse", [["hot"]] * 20, 20, 1, meter))[name]
@@ -153,7 +153,7 @@ def test_delivery_costs_the_same_with_two_hundred_topics_as_with_one() -> None:
 
 
 def test_replay_costs_as_much_as_there_is_to_replay() -> None:
-    """A replayed message keeps to its bound, and costs the same where there are ten times more."""
+    """A replayed message keeps its bound, and costs the same in a replay ten times as long."""
     few, many = (run(replay(missed))["calls"] / missed for missed in (100, 1000))
     assert many <= few * GROWTH
     assert many <= CALLS_PER_REPLAYED[1]
@@ -161,13 +161,13 @@ def test_replay_costs_as_much_as_there_is_to_replay() -> None:
 
 @pytest.mark.parametrize("transport", ["sse", "websocket"])
 def test_resumed_connection_keeps_nothing_of_what_it_was_sent(transport: Transport) -> None:
-    """An idle connection is as large after a long replay as after a short one."""
+    """An idle connection has the same size after a long replay as after a short one."""
     short, long = (run(kept_by_resumed(transport, missed))["kept"] for missed in (1, 60))
     assert long <= short + KEPT_AFTER_REPLAY
 
 
 def main() -> None:
-    """Print what is measured now, in the form of `COSTS`."""
+    """Print the current counts in the form of `COSTS`."""
     for (transport, chunk), bounds in COSTS.items():
         counts = measure(transport, chunk)
         line = ", ".join(f"{name} {counts[name]:.3f}" for name in bounds)

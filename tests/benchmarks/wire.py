@@ -1,8 +1,8 @@
-"""The message that every contestant fans out, and how what came over the wire is read back.
+"""The message of all contestants, and the decoders that read it back.
 
-A message is a dict, ``{"i": number, "t": monotonic ns, "p": "xxx…", "e": "^"}``. The ``^`` occurs
-once in each message and nowhere else on the wire, so the load client counts deliveries with one
-`bytes.count` per read, whatever the protocol, and no delivery is counted twice or cut in two.
+A message is a dict, `{"i": number, "t": monotonic ns, "p": "xxx…", "e": "^"}`. The `^` occurs once
+in each message and nowhere else on the wire, so the load client counts deliveries with one
+`bytes.count` per read for any protocol. No delivery is counted twice or cut in two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.eventstream import Event
 
 SIZE = 200
-"""Bytes of a message as JSON, with what a contestant's own envelope adds to it."""
+"""Bytes of a message as JSON. The envelope of a contestant is added to it."""
 
 MARK = b"^"
 
@@ -27,19 +27,19 @@ _STAMP = re.compile(rb'"t": ?(\d+)[^^]*\^')
 
 
 def make_message(number: int, size: int) -> dict[str, Any]:
-    """A message whose compact JSON has `size` bytes (or a few more, if that is very few)."""
+    """Return a message whose compact JSON has `size` bytes (a few more if `size` is very small)."""
     message = {"i": number, "t": time.monotonic_ns(), "p": "", "e": "^"}
     message["p"] = "x" * (size - len(to_json(message)))
     return message
 
 
 def to_json(message: dict[str, Any]) -> str:
-    """As compact as holdfast writes it."""
+    """Return JSON as compact as holdfast writes it."""
     return json.dumps(message, separators=(",", ":"))
 
 
 def without_chunks(data: bytes) -> bytes:
-    """Undo HTTP/1.1 chunked transfer coding; strict, so that a framing fault shows."""
+    """Undo HTTP/1.1 chunked transfer coding. A framing fault raises."""
     out, position = [], 0
     while position < len(data):
         end = data.index(b"\r\n", position)
@@ -53,14 +53,14 @@ def without_chunks(data: bytes) -> bytes:
 
 
 def events(body: bytes) -> list[Event]:
-    """The events of a whole number of events."""
+    """Return the events of a whole number of events."""
     if not body.endswith(b"\n\n") and not body.endswith(b"\r\n\r\n"):
         raise ValueError(f"the stream ends within an event: {body[-80:]!r}")
     return EventStreamDecoder().feed(body)
 
 
 def texts(data: bytes) -> list[str]:
-    """The text messages in a whole number of unmasked, unfragmented frames (RFC 6455, 5.2)."""
+    """Return the text messages of whole unmasked, unfragmented frames (RFC 6455, section 5.2)."""
     out, position = [], 0
     while position < len(data):
         code, length = data[position] & 0x0F, data[position + 1]
@@ -80,7 +80,7 @@ def texts(data: bytes) -> list[str]:
 
 
 def numbers_of_events(body: bytes) -> list[int]:
-    """The decoder for an event per message, its number as the event's id."""
+    """Decode one event per message, with its number as the event's id."""
     numbers = []
     for event in events(body):
         number = event.json()["i"]
@@ -91,12 +91,12 @@ def numbers_of_events(body: bytes) -> list[int]:
 
 
 def numbers_of_texts(data: bytes) -> list[int]:
-    """The decoder for text messages, each one message or several parted by newlines."""
+    """Decode text messages: each is one message, or several separated by newlines."""
     return [json.loads(line)["i"] for text in texts(data) for line in text.split("\n")]
 
 
 def latencies(reads: list[tuple[int, bytes]]) -> list[int]:
-    """For each message, nanoseconds from its own stamp to the read that brought its mark."""
+    """Return for each message the nanoseconds from its stamp to the read that brought its mark."""
     ends, total = [], 0
     for _, chunk in reads:
         total += len(chunk)

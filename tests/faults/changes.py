@@ -1,4 +1,4 @@
-"""Subscriptions, rights, and the life of a Broadcaster: each to be interrupted."""
+"""Interrupted operations: subscriptions, permissions, and the lifecycle of a Broadcaster."""
 
 from __future__ import annotations
 
@@ -7,38 +7,40 @@ from typing import Any
 
 from holdfast import Broadcaster
 from holdfast.runtime.lifecycle import BroadcasterState
-from tests.faults.interrupted import Client, World
+from tests.faults.interruption import World, WorldClient
 from tests.faults.operations import Script
 from tests.support.inside import node_of
 
-# -- changing what is subscribed -------------------------------------------------------------------
+# -- changing subscriptions ------------------------------------------------------------------------
 
 
 async def subscribe(world: World) -> Script:
-    """Happened or not, and the session knows which: a resume agrees with the live connection."""
-    async with world.broadcaster.connect(user="eve", topics=["t"], may_subscribe=world.may) as eve:
-        world.staying += 1
+    """The session and the live connection have the same subscriptions after an interruption."""
+    async with world.broadcaster.connect(
+        user="eve", topics=["t"], may_subscribe=world.authorize
+    ) as eve:
+        world.remaining_connections += 1
         yield world.broadcaster.subscribe(eve, ["u", "secret"])
         await asyncio.sleep(3.0)
         assert eve.session.subscriptions == eve.subscriptions
         assert await world.broadcaster.subscribe(eve, ["u", "secret"]) == (["u"], ["secret"])
-        world.staying -= 1
+        world.remaining_connections -= 1
 
 
 async def unsubscribe(world: World) -> Script:
-    """The same for taking away; nothing more comes of it."""
+    """After an unsubscribe that was repeated, no message of the topic arrives."""
     async with world.broadcaster.connect(user="eve", topics=["t", "u"]) as eve:
-        world.staying += 1
+        world.remaining_connections += 1
         yield world.broadcaster.unsubscribe(eve, ["u"])
         await asyncio.sleep(3.0)
         assert eve.session.subscriptions == eve.subscriptions
         await world.broadcaster.unsubscribe(eve, ["u"])
         assert not world.broadcaster.has_listeners("u")
-        world.staying -= 1
+        world.remaining_connections -= 1
 
 
 async def reauthorize(world: World) -> Script:
-    """Repeated, it withdraws what the first try left."""
+    """A repeated `reauthorize` withdraws what the interrupted call left."""
     allowed = {"t", "u"}
 
     async def may(topic: str) -> bool:
@@ -60,57 +62,57 @@ async def reauthorize(world: World) -> Script:
 
 
 async def logout(world: World) -> Script:
-    """Repeated, it leaves no connection and no token of that user."""
+    """A repeated logout leaves no connection and no token of the user."""
     ada = world.ada
-    living = asyncio.ensure_future(ada.visit(lambda: False))
+    living = asyncio.ensure_future(ada.read(lambda: False))
     world.own.add(living)
-    other = Client(world)
-    await other.greeted()
+    other = WorldClient(world)
+    await other.read_first_frame()
     await asyncio.sleep(0.1)
     yield world.broadcaster.disconnect_user("ada")
     await world.broadcaster.disconnect_user("ada")
     await asyncio.wait([living])
-    world.forgotten = True
+    world.session_dropped = True
     for client in (ada, other):
         before = len(client.sessions)
-        await client.greeted()
+        await client.read_first_frame()
         assert client.sessions[before:] == ["gap"], "a token outlived the logout"
 
 
 async def position(world: World) -> Script:
-    """Asked again, it tells where everything published from now on begins."""
+    """A repeated `position` returns the point from which all later messages follow."""
     yield world.broadcaster.position(["t"], user="eve")
-    eve = Client(world, "eve")
+    eve = WorldClient(world, "eve")
     eve.last_id = await world.broadcaster.position(["t"], user="eve")
     await world.publish("after")
-    await eve.visit(lambda: bool(eve.got))
+    await eve.read(lambda: bool(eve.received))
     assert (eve.sessions, eve.data()) == (["resumed"], ["after"])
 
 
-# -- the Broadcaster's own life --------------------------------------------------------------------
+# -- the lifecycle of the Broadcaster --------------------------------------------------------------
 
 
 async def drain(world: World) -> Script:
-    """Once begun it goes on by itself: all are told, and nobody is let in."""
+    """A drain continues by itself: all clients are notified, and no client can connect."""
     yield world.broadcaster.drain()
     await world.broadcaster.drain()
     assert world.broadcaster.statistics().connections == 0
     await world.broadcaster.__aexit__(None, None, None)
-    await world.again()
+    await world.restart()
 
 
 async def life(world: World) -> Script:
-    """A Broadcaster that was interrupted on its way in, at work or on its way out holds nothing.
+    """A Broadcaster that was interrupted while it started, ran or stopped holds no resource.
 
-    It shares the log with the one of the world, which is closed by the last one to leave.
+    Both Broadcasters share one log. The log is closed with the last of them.
     """
     node = node_of(world.broadcaster)
     second = Broadcaster(broker=node.broker, clock=node.clock.time, heartbeat_interval=None)
-    guest = Client(world, "eve", second)
+    guest = WorldClient(world, "eve", second)
 
     async def one_life() -> None:
         async with second:
-            staying = asyncio.ensure_future(guest.visit(lambda: False))
+            staying = asyncio.ensure_future(guest.read(lambda: False))
             try:
                 await asyncio.sleep(0.1)
             except BaseException:
@@ -121,18 +123,18 @@ async def life(world: World) -> Script:
     yield one_life()
     await asyncio.sleep(3.0)
     assert second.state is not BroadcasterState.RUNNING
-    guest.got.clear()
+    guest.received.clear()
     async with second:
         await second.publish("t", "second")
-        world.owed.append("second")
+        world.expected.append("second")
         if guest.sessions:
-            await guest.visit(lambda: bool(guest.got))
+            await guest.read(lambda: bool(guest.received))
             assert (guest.sessions[-1], guest.data()) == ("resumed", ["second"])
-        await guest.greeted()
+        await guest.read_first_frame()
 
 
 async def periodic(world: World) -> Script:
-    """The source and its schedule end with the task that runs them, wherever it was."""
+    """The source and its schedule end with the task that runs them."""
     calls = 0
 
     async def source() -> int | None:
@@ -149,7 +151,7 @@ async def periodic(world: World) -> Script:
     async with world.broadcaster.connect(topics=["u"]):
         again = world.broadcaster.periodic("u", source, interval=10.0)
         world.own |= asyncio.all_tasks()
-        # The task that the Broadcaster itself runs is left alone; this is the same schedule.
+        # The Broadcaster's own task is left alone; `again` is the same schedule.
 
         async def schedule() -> None:
             async with asyncio.timeout(25.0):

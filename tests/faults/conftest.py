@@ -1,4 +1,4 @@
-"""A server for the tests of a file that leave it running."""
+"""A server for all tests of one file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """Of a server that sends heartbeats rarely enough not to be in the way."""
+    """Return the port of a server whose heartbeats are too rare to disturb a test."""
     with serve(heartbeat_interval=8.0) as server:
         yield server.port

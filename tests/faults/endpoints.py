@@ -1,4 +1,4 @@
-"""LiveApp's endpoints and both transports, each to be interrupted (see `interrupted`)."""
+"""Interrupted operations: the endpoints of LiveApp and both transports (see `interruption`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User
 from holdfast.runtime.lifecycle import BroadcasterState
-from tests.faults.interrupted import Client, World
+from tests.faults.interruption import World, WorldClient
 from tests.support.asgi import scope
 from tests.support.eventstream import EventStreamDecoder
 from tests.support.inside import node_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def live(world: World, broadcaster: Broadcaster | None = None) -> LiveApp:
-    """All endpoints, with hooks that take their time and may fail."""
+    """Return all endpoints, with hooks that yield and may fail."""
 
     async def authenticate(request: Request) -> User:
         world.points.reach("authenticate")
@@ -41,18 +41,18 @@ def live(world: World, broadcaster: Broadcaster | None = None) -> LiveApp:
     )
 
 
-class FrameEncoder:
-    """What a server gives the application for one request, and the client at the other end.
+class AsgiPeer:
+    """The server side of one request, and the client at the other end.
 
-    Each `receive` and `send` takes its time, and a `send` may fail, before the client has got
-    anything and after. The client leaves when it has had ``enough``.
+    Each `receive` and `send` yields to the event loop. A `send` may fail before the client has
+    received anything, and after. The client disconnects when `enough()` holds.
     """
 
     def __init__(
         self,
         world: World,
         path: str,
-        client: Client,
+        client: WorldClient,
         *,
         enough: Callable[[], bool] = lambda: False,
         says: Iterable[Mapping[str, Any]] = (),
@@ -65,11 +65,11 @@ class FrameEncoder:
             headers["last-event-id"] = client.last_id
         self.client = client
         self.ignored = 0
-        """How many first frames, with all that follows, belong to a session that was left."""
+        """The number of sessions (a first frame and its successors) to ignore."""
         self.status = 0
         self.body = b""
         self.ended = False
-        """Whether the server ended it in the way of the protocol, not by falling silent."""
+        """True if the server ended the response or WebSocket instead of falling silent."""
         self._points = world.points
         self._turns = turns
         self._enough = enough
@@ -85,11 +85,11 @@ class FrameEncoder:
             self._inbox = [{"type": "websocket.connect"}, *said]
 
     async def run(self, app: LiveApp) -> None:
-        """The request, from its begin to its end."""
+        """Serve the request from start to end."""
         await app(self._scope, self.receive, self.send)
 
     async def receive(self) -> dict[str, Any]:
-        """What the client sends next; at last, that it has left."""
+        """Return the client's next event; at last, its disconnect."""
         await asyncio.sleep(0)
         if self._inbox:
             return self._inbox.pop(0)
@@ -99,7 +99,7 @@ class FrameEncoder:
         return {"type": f"{self._kind}.disconnect", "code": 1001}
 
     async def send(self, event: Any) -> None:
-        """What the server does with what the application sends."""
+        """Take an event of the application."""
         self._points.reach("send before")
         for _ in range(self._turns):
             await asyncio.sleep(0)
@@ -108,9 +108,9 @@ class FrameEncoder:
         await asyncio.sleep(0)
 
     def check_ended(self) -> None:
-        """Where the broker failed, and not the link, the client was told that it is over."""
+        """Check that the server ended the response if the broker failed."""
         if (self._points.failed or "").startswith("read"):
-            assert self.ended, "the server just fell silent"
+            assert self.ended, "the server did not end the response"
 
     def _arrived(self, event: dict[str, Any]) -> None:
         match event["type"]:
@@ -121,9 +121,9 @@ class FrameEncoder:
                 self.ended = not event.get("more_body", False)
                 if self._polls and self.ended and self.body and self.status == 200:
                     for frame in json.loads(self.body)["frames"]:
-                        self.client.see(frame, frame["id"])
+                        self.client.record(frame, frame["id"])
                 for each in self._decoder.feed(b"" if self._polls else event.get("body", b"")):
-                    self.client.see(each.json(), each.last_event_id)
+                    self.client.record(each.json(), each.last_event_id)
             case "websocket.send":
                 self._frame(json.loads(event["text"]))
             case "websocket.close":
@@ -134,35 +134,35 @@ class FrameEncoder:
         if frame["type"] == "connection_established":
             self.ignored -= 1
         if self.ignored < 0 and "id" in frame:
-            self.client.see(frame, frame["id"])
+            self.client.record(frame, frame["id"])
 
 
-# -- streams and sockets ---------------------------------------------------------------------------
+# -- streams and WebSockets ------------------------------------------------------------------------
 
 
 async def stream_fresh(world: World) -> Script:
-    """A first visit over SSE."""
-    eve = Client(world, "eve")
-    yield FrameEncoder(world, "/stream?topics=t", eve, enough=lambda: bool(eve.sessions)).run(
+    """A first connection over SSE is fresh."""
+    eve = WorldClient(world, "eve")
+    yield AsgiPeer(world, "/stream?topics=t", eve, enough=lambda: bool(eve.sessions)).run(
         live(world)
     )
     assert eve.sessions in ([], ["fresh"])
 
 
 async def stream_resumed(world: World) -> Script:
-    """The replay over SSE goes on after what the client has."""
+    """An interrupted replay over SSE continues after the last frame that the client has."""
     ada = world.ada
-    wire = FrameEncoder(
-        world, "/reconnect?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed)
+    wire = AsgiPeer(
+        world, "/reconnect?topics=t", ada, enough=lambda: len(ada.received) >= len(world.expected)
     )
     yield wire.run(live(world))
     wire.check_ended()
 
 
 async def stream_that_the_server_ends(world: World) -> Script:
-    """A close from this side, at any point of the stream."""
+    """The server closes a stream at any point."""
     ada = world.ada
-    wire = FrameEncoder(world, "/stream", ada)
+    wire = AsgiPeer(world, "/stream", ada)
 
     async def ended_meanwhile() -> None:
         serving = asyncio.ensure_future(wire.run(live(world)))
@@ -178,55 +178,55 @@ async def stream_that_the_server_ends(world: World) -> Script:
 
 
 async def poll_fresh(world: World) -> Script:
-    """A first poll."""
-    eve = Client(world, "eve")
-    yield FrameEncoder(world, "/poll?topics=t", eve).run(live(world))
+    """A first poll is fresh."""
+    eve = WorldClient(world, "eve")
+    yield AsgiPeer(world, "/poll?topics=t", eve).run(live(world))
     assert eve.sessions in ([], ["fresh"])
 
 
 async def poll_resumed(world: World) -> Script:
-    """The replay goes on after what the client has, and is there as a whole or not at all."""
+    """A poll delivers the replay as a whole, or nothing."""
     ada = world.ada
-    before, wire = len(ada.got), FrameEncoder(world, "/poll?topics=t", ada)
+    before, wire = len(ada.received), AsgiPeer(world, "/poll?topics=t", ada)
     yield wire.run(live(world))
-    assert len(ada.got) in (before, len(world.owed))
+    assert len(ada.received) in (before, len(world.expected))
 
 
 async def poll_that_waits(world: World) -> Script:
-    """With nothing to tell it waits, and is answered at the end of its time."""
+    """A poll without a new message waits, and is answered when its time is over."""
     ada = world.ada
-    await ada.visit(lambda: len(ada.got) >= len(world.owed))
-    yield FrameEncoder(world, "/poll?topics=t&wait=2", ada).run(live(world))
-    assert len(ada.got) == len(world.owed)
+    await ada.read(lambda: len(ada.received) >= len(world.expected))
+    yield AsgiPeer(world, "/poll?topics=t&wait=2", ada).run(live(world))
+    assert len(ada.received) == len(world.expected)
 
 
 async def socket_fresh(world: World) -> Script:
-    """A first visit over WebSocket."""
-    eve = Client(world, "eve")
-    wire = FrameEncoder(world, "/websocket?topics=t", eve, enough=lambda: bool(eve.sessions))
+    """A first connection over WebSocket is fresh."""
+    eve = WorldClient(world, "eve")
+    wire = AsgiPeer(world, "/websocket?topics=t", eve, enough=lambda: bool(eve.sessions))
     yield wire.run(live(world))
     assert eve.sessions in ([], ["fresh"])
 
 
 async def socket_resumed_by_header(world: World) -> Script:
-    """The replay over WebSocket goes on after what the client has."""
+    """An interrupted replay over WebSocket continues after the last frame that the client has."""
     ada = world.ada
-    wire = FrameEncoder(
-        world, "/websocket?topics=t", ada, enough=lambda: len(ada.got) >= len(world.owed)
+    wire = AsgiPeer(
+        world, "/websocket?topics=t", ada, enough=lambda: len(ada.received) >= len(world.expected)
     )
     yield wire.run(live(world))
     wire.check_ended()
 
 
 async def socket_resumed_by_message(world: World, turns: int = 1) -> Script:
-    """The same, where the first message asks for it: two sessions, one after the other."""
+    """A WebSocket whose first message asks to resume has two sessions, one after the other."""
     ada, last_id = world.ada, world.ada.last_id
-    ada.last_id = None  # the browser cannot set headers
-    wire = FrameEncoder(
+    ada.last_id = None  # a browser cannot set headers on a WebSocket
+    wire = AsgiPeer(
         world,
         "/websocket?topics=t",
         ada,
-        enough=lambda: len(ada.got) >= len(world.owed),
+        enough=lambda: len(ada.received) >= len(world.expected),
         says=[{"type": "resume", "id": last_id}],
         turns=turns,
     )
@@ -236,13 +236,13 @@ async def socket_resumed_by_message(world: World, turns: int = 1) -> Script:
 
 
 async def socket_resumed_by_message_while_sending(world: World) -> Script:
-    """The wish to resume comes while the first frame is still on its way."""
+    """The request to resume arrives while the first frame is being sent."""
     async for work in socket_resumed_by_message(world, turns=5):
         yield work
 
 
 async def socket_with_commands(world: World) -> Script:
-    """Everything that a client may ask for, one after the other."""
+    """A client sends every kind of command, one after the other."""
     ada = world.ada
     says: list[dict[str, Any]] = [
         {"type": "ping"},
@@ -251,11 +251,11 @@ async def socket_with_commands(world: World) -> Script:
         {"type": "ack", "id": ada.last_id},
         {"type": "nonsense"},
     ]
-    wire = FrameEncoder(
+    wire = AsgiPeer(
         world,
         "/websocket?topics=t",
         ada,
-        enough=lambda: len(ada.got) >= len(world.owed),
+        enough=lambda: len(ada.received) >= len(world.expected),
         says=says,
     )
     yield wire.run(live(world))
@@ -265,18 +265,18 @@ async def socket_with_commands(world: World) -> Script:
 
 
 def request(method: str, path: str, **body: Any) -> Any:
-    """A request by eve, who has a stream; repeated when it was interrupted, it is answered."""
+    """Return an operation: a request by Eve, who has a stream. The repeated request is answered."""
 
     async def operation(world: World) -> Script:
-        eve, app = Client(world, "eve"), live(world)
-        streaming = asyncio.ensure_future(FrameEncoder(world, "/stream?topics=t", eve).run(app))
+        eve, app = WorldClient(world, "eve"), live(world)
+        streaming = asyncio.ensure_future(AsgiPeer(world, "/stream?topics=t", eve).run(app))
         await asyncio.sleep(0.1)
         [outbox] = world.broadcaster.connections_of("eve")
         whole = json.dumps({"connectionId": outbox.id, "id": eve.last_id, **body})
 
-        def once() -> FrameEncoder:
-            caller = Client(world, "eve")
-            return FrameEncoder(world, path, caller, method=method, body=whole.encode())
+        def once() -> AsgiPeer:
+            caller = WorldClient(world, "eve")
+            return AsgiPeer(world, path, caller, method=method, body=whole.encode())
 
         yield once().run(app)
         again = once()
@@ -291,13 +291,11 @@ def request(method: str, path: str, **body: Any) -> Any:
 
 
 async def refused_requests(world: World) -> Script:
-    """Requests that cannot work are answered, one after the other."""
-    app, eve = live(world), Client(world, "eve")
+    """Invalid requests are answered, one after the other."""
+    app, eve = live(world), WorldClient(world, "eve")
     posts = {"/subscribe": b"{", "/ack": b"{}", "/nowhere": b"", "/test-connection": b"{}"}
-    wires = [
-        FrameEncoder(world, path, eve, method="POST", body=body) for path, body in posts.items()
-    ]
-    wires.append(FrameEncoder(world, "/stream?topics=%00", eve))
+    wires = [AsgiPeer(world, path, eve, method="POST", body=body) for path, body in posts.items()]
+    wires.append(AsgiPeer(world, "/stream?topics=%00", eve))
 
     async def all_of_them() -> None:
         for wire in wires:
@@ -308,7 +306,7 @@ async def refused_requests(world: World) -> Script:
 
 
 async def lifespan(world: World) -> Script:
-    """A server that dies while it starts or stops leaves a Broadcaster that can start again."""
+    """A Broadcaster whose startup or shutdown was interrupted can start again."""
     node = node_of(world.broadcaster)
     second = Broadcaster(broker=node.broker, clock=node.clock.time)
     told: list[str] = []

@@ -1,4 +1,4 @@
-"""Publishing, connecting, reading: each to be interrupted (see `interrupted`)."""
+"""Interrupted operations: publishing, connecting and reading (see `interruption`)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from holdfast import Refused
 from holdfast.reasons import Reason
-from tests.faults.interrupted import Client, World
+from tests.faults.interruption import World, WorldClient
 from tests.support.inside import node_of
 
 Script = AsyncGenerator[Coroutine[Any, Any, Any], bool]
 
 
 def seen(world: World, data: Any) -> int:
-    """How many times the one who listens all the time got it."""
+    """Return how often the connected listener received `data`."""
     return world.listeners[0].data().count(data)
 
 
@@ -23,16 +23,16 @@ def seen(world: World, data: Any) -> int:
 
 
 async def publish(world: World) -> Script:
-    """Happens entirely or not at all; that it happened does not hang on the answer."""
-    finished = yield world.publish("maybe", owed=False)
+    """An interrupted publish happens as a whole or not at all."""
+    finished = yield world.publish("maybe", expected=False)
     await asyncio.sleep(3.0)
     times = seen(world, "maybe")
     assert times == 1 or (times == 0 and not finished)
-    world.owed += ["maybe"] * times
+    world.expected += ["maybe"] * times
 
 
 async def publish_with_idempotency_key(world: World) -> Script:
-    """Repeated with its key it happens exactly once."""
+    """A publish that is repeated with its key happens exactly once."""
 
     def once() -> Coroutine[Any, Any, Any]:
         return world.broadcaster.publish("t", "maybe", idempotency_key="one")
@@ -41,73 +41,73 @@ async def publish_with_idempotency_key(world: World) -> Script:
     await once()
     await asyncio.sleep(3.0)
     assert seen(world, "maybe") == 1
-    world.owed.append("maybe")
+    world.expected.append("maybe")
 
 
 async def publish_to_user(world: World) -> Script:
-    """The same for one user: all connections of theirs, or none, and nobody else."""
+    """A private message reaches all connections of its user or none, and no other user."""
     bob, stranger = world.listeners
     finished = yield world.broadcaster.publish_to_user("bob", "maybe")
     await asyncio.sleep(3.0)
     times = seen(world, "maybe")
     assert times == 1 or (times == 0 and not finished)
     assert stranger.data().count("maybe") == 0
-    bob.got = [(priority, data) for priority, data in bob.got if data != "maybe"]
+    bob.received = [(priority, data) for priority, data in bob.received if data != "maybe"]
 
 
 # -- connecting ------------------------------------------------------------------------------------
 
 
 async def connect_fresh(world: World) -> Script:
-    """Whoever was not let in is not there."""
-    visitor = Client(world, "eve")
-    yield visitor.greeted()
+    """An interrupted first connection leaves no trace."""
+    visitor = WorldClient(world, "eve")
+    yield visitor.read_first_frame()
     assert visitor.sessions in ([], ["fresh"])
 
 
 async def connect_with_id(world: World) -> Script:
-    """The replay goes on where it was broken off."""
+    """An interrupted replay continues where it stopped."""
     ada = world.ada
-    finished = yield ada.visit(lambda: len(ada.got) >= len(world.owed))
-    assert len(ada.got) == len(world.owed) or not finished
+    finished = yield ada.read(lambda: len(ada.received) >= len(world.expected))
+    assert len(ada.received) == len(world.expected) or not finished
 
 
 async def connect_with_id_and_no_topics(world: World) -> Script:
-    """The same, with the subscriptions that the session has."""
+    """A resume without topics keeps the subscriptions of the session."""
     ada = world.ada
-    yield ada.visit(lambda: len(ada.got) >= len(world.owed), topics=())
+    yield ada.read(lambda: len(ada.received) >= len(world.expected), topics=())
 
 
 async def connect_with_token(world: World) -> Script:
-    """A token alone gives the session; the id that was kept beside it opens it afterwards."""
+    """A reconnect token alone opens the session; the event id opens it afterwards."""
     ada = world.ada
     token = str(ada.last_id).rpartition("~")[2]
-    yield ada.greeted(last_event_id=None, token=token)
+    yield ada.read_first_frame(last_event_id=None, token=token)
 
 
 async def connect_with_foreign_token(world: World) -> Script:
-    """What is refused changes nothing for the one whose token it is."""
-    thief = Client(world, "eve")
-    yield thief.greeted(last_event_id=world.ada.last_id)
+    """A refused token of another user has no effect on its owner."""
+    thief = WorldClient(world, "eve")
+    yield thief.read_first_frame(last_event_id=world.ada.last_id)
     assert thief.sessions in ([], ["gap"])
 
 
 async def connect_after_log_was_lost(world: World) -> Script:
-    """An id of a log that is gone: a declared reset, or nothing."""
-    eve = Client(world, "eve")
-    await eve.greeted()
+    """An event id of a lost log is answered with a reported reset."""
+    eve = WorldClient(world, "eve")
+    await eve.read_first_frame()
     eve.last_id = "A" * 12 + str(eve.last_id)[12:]
-    yield eve.greeted()
+    yield eve.read_first_frame()
     assert eve.sessions in (["fresh"], ["fresh", "gap"])
 
 
 async def connect_refused(world: World) -> Script:
-    """Nobody is let in while draining, at whatever point it began."""
-    visitor = Client(world, "eve")
+    """No client can connect during a drain, at whatever point the handshake is."""
+    visitor = WorldClient(world, "eve")
     refusals: list[str] = []
 
     async def try_it() -> None:
-        coming = asyncio.ensure_future(visitor.greeted())
+        coming = asyncio.ensure_future(visitor.read_first_frame())
         try:
             await asyncio.sleep(0)
             node_of(world.broadcaster)._is_accepting = False
@@ -124,14 +124,14 @@ async def connect_refused(world: World) -> Script:
 
 
 async def connect_while_the_old_one_is_alive(world: World) -> Script:
-    """A takeover ends the old connection, and the client's next try goes on."""
+    """A takeover ends the old connection, and the next connection resumes."""
     ada = world.ada
-    old = asyncio.ensure_future(ada.visit(lambda: False))
+    old = asyncio.ensure_future(ada.read(lambda: False))
     world.own.add(old)
     await asyncio.sleep(0.1)
-    again = Client(world)
-    again.last_id, again.got = ada.last_id, ada.got
-    yield again.visit(lambda: bool(again.sessions))
+    again = WorldClient(world)
+    again.last_id, again.received = ada.last_id, ada.received
+    yield again.read(lambda: bool(again.sessions))
     await asyncio.sleep(1.0)
     if not old.done():
         old.cancel()
@@ -144,12 +144,12 @@ async def connect_while_the_old_one_is_alive(world: World) -> Script:
 
 
 async def next_live(world: World) -> Script:
-    """What arrives while one waits is handed over, or is still there."""
+    """A message that arrives during an interrupted wait is delivered by the next one."""
     ada = world.ada
-    await ada.visit(lambda: len(ada.got) >= len(world.owed))
+    await ada.read(lambda: len(ada.received) >= len(world.expected))
 
     async def read() -> None:
-        await ada.visit(lambda: len(ada.got) >= len(world.owed) > 8)
+        await ada.read(lambda: len(ada.received) >= len(world.expected) > 8)
 
     async def feed() -> None:
         for n in range(6, 10):
@@ -163,25 +163,25 @@ async def next_live(world: World) -> Script:
 
 
 async def next_taken_out_by_hand(world: World) -> Script:
-    """A `next` that was cancelled took nothing out: the following one on the same outbox has it."""
+    """A cancelled `next` takes nothing: the following call on the connection returns it."""
     ada = world.ada
     async with world.broadcaster.connect(user="ada", last_event_id=ada.last_id) as outbox:
         taken: list[str] = []
 
         async def all_of_it() -> None:
-            while len(taken) < 1 + len(world.owed):
+            while len(taken) < 1 + len(world.expected):
                 taken.extend(frame.id for frame in await outbox.next_frames() or ())
                 outbox.mark_sent()
 
-        world.staying += 1
+        world.remaining_connections += 1
         yield all_of_it()
         await asyncio.wait_for(all_of_it(), 5.0)
-        assert len(taken) == len({*taken}) == 1 + len(world.owed)
-        world.staying -= 1
+        assert len(taken) == len({*taken}) == 1 + len(world.expected)
+        world.remaining_connections -= 1
 
 
 async def next_with_a_close_pending(world: World) -> Script:
-    """The closing frame comes once, and then the end, however often the wait was broken off."""
+    """An interrupted close delivers the closing frame once, and then the end."""
     ada = world.ada
     async with world.broadcaster.connect(user="ada", last_event_id=ada.last_id) as outbox:
         bodies: list[bytes] = []

@@ -1,7 +1,7 @@
-"""Clients without a network: bytes in, frames out, by parsers that nobody here wrote.
+"""Clients without I/O: bytes in, frames out, mostly by independent parsers.
 
-Event streams: h11 takes the HTTP response apart, and `STREAM_PARSERS` read its body, each piece as
-it came off the wire. WebSockets: `websockets` and `wsproto`.
+h11 parses the HTTP response of an event stream, and each of `STREAM_PARSERS` reads its body in the
+pieces of the network. `websockets` and `wsproto` read WebSockets.
 """
 
 from __future__ import annotations
@@ -27,71 +27,71 @@ from tests.support.eventstream import EventStreamDecoder
 HOST = "127.0.0.1"
 
 
-class Seen(NamedTuple):
-    """What a parser reported: the data of an event, and the last event id as of then."""
+class ParsedEvent(NamedTuple):
+    """An event as a parser reports it: its data, and the last event id at that time."""
 
     text: str
     id: str
 
     @property
     def frame(self) -> Any:
-        """The JSON of the data; `None` where it is no JSON, of an event that was cut in half."""
+        """Return the JSON of the data, or None if the event was torn and is not JSON."""
         try:
             return json.loads(self.text)
         except ValueError:
             return None
 
 
-def ours(pieces: list[bytes]) -> Iterator[Seen]:
-    """The decoder of these tests."""
+def by_test_decoder(pieces: list[bytes]) -> Iterator[ParsedEvent]:
+    """Parse with the decoder of the tests."""
     decoder = EventStreamDecoder()
     for piece in pieces:
         for event in decoder.feed(piece):
-            yield Seen(event.data, event.last_event_id)
+            yield ParsedEvent(event.data, event.last_event_id)
 
 
-def by_httpx_sse(pieces: list[bytes]) -> Iterator[Seen]:
-    """httpx-sse keeps the last id over events, and drops an event that was not ended."""
+def by_httpx_sse(pieces: list[bytes]) -> Iterator[ParsedEvent]:
+    """Parse with httpx-sse: it keeps the last id, and drops an event without its end."""
     response = httpx.Response(
         200, headers={"content-type": "text/event-stream"}, content=iter(pieces)
     )
     for event in httpx_sse.EventSource(response).iter_sse():
-        yield Seen(event.data, event.id)
+        yield ParsedEvent(event.data, event.id)
 
 
-def by_sseclient(pieces: list[bytes]) -> Iterator[Seen]:
-    """sseclient-py dispatches what is there when the stream ends, or raises inside a character."""
+def by_sseclient(pieces: list[bytes]) -> Iterator[ParsedEvent]:
+    """Parse with sseclient-py: it dispatches a torn event, or raises inside a character."""
     last = ""
     try:
         for event in sseclient.SSEClient(iter(pieces)).events():
             last = event.id or last
-            yield Seen(event.data, last)
+            yield ParsedEvent(event.data, last)
     except UnicodeDecodeError:
         return
 
 
-StreamParser = Callable[[list[bytes]], Iterator[Seen]]
-STREAM_PARSERS: tuple[StreamParser, ...] = (ours, by_httpx_sse, by_sseclient)
+StreamParser = Callable[[list[bytes]], Iterator[ParsedEvent]]
+STREAM_PARSERS: tuple[StreamParser, ...] = (by_test_decoder, by_httpx_sse, by_sseclient)
 
 
-class Client(Protocol):
-    """One connection, without the network."""
+class SansIOClient(Protocol):
+    """One connection without I/O."""
 
-    answered: bool
-    """Whether the head of the response, or of the handshake, is here and says yes."""
+    accepted: bool
+    """True once the response or the handshake has arrived and accepts the request."""
 
-    def opening(self) -> bytes:
-        """What to send first."""
+    def request_bytes(self) -> bytes:
+        """Return the bytes of the request."""
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Take received bytes."""
 
-    def seen(self, parse: StreamParser = ours) -> list[Seen]:
-        """All events, once nothing more arrives; of a stream, as ``parse`` reads them."""
+    def events(self, parse: StreamParser = by_test_decoder) -> list[ParsedEvent]:
+        """Return all events, once no more bytes arrive. `parse` reads the body of a stream."""
 
 
 class StreamClient:
-    """An event stream by h11."""
+    """An event stream, parsed by h11."""
 
     def __init__(self, port: int, topics: str, id: str) -> None:
         self._connection = h11.Connection(h11.CLIENT)
@@ -104,12 +104,12 @@ class StreamClient:
                 ("Last-Event-ID", id),
             ],
         )
-        self.answered = False
+        self.accepted = False
         self._pieces: list[bytes] = []
         self._decoder = EventStreamDecoder()
-        self._seen: list[Seen] = []
+        self._seen: list[ParsedEvent] = []
 
-    def opening(self) -> bytes:
+    def request_bytes(self) -> bytes:
         head = self._connection.send(self._request)
         return (head or b"") + (self._connection.send(h11.EndOfMessage()) or b"")
 
@@ -119,42 +119,42 @@ class StreamClient:
             event = self._connection.next_event()
             if isinstance(event, h11.Response):
                 assert event.status_code == 200
-                self.answered = True
+                self.accepted = True
             elif isinstance(event, h11.Data):
                 self._pieces.append(bytes(event.data))
                 for each in self._decoder.feed(self._pieces[-1]):
-                    self._seen.append(Seen(each.data, each.last_event_id))
+                    self._seen.append(ParsedEvent(each.data, each.last_event_id))
             else:
                 return
 
-    def seen(self, parse: StreamParser = ours) -> list[Seen]:
-        return self._seen if parse is ours else list(parse(self._pieces))
+    def events(self, parse: StreamParser = by_test_decoder) -> list[ParsedEvent]:
+        return self._seen if parse is by_test_decoder else list(parse(self._pieces))
 
 
-class _SocketClient:
-    """What both have in common: a frame is a whole text message, and holds its id."""
+class _WebSocketClient:
+    """A WebSocket. Each frame of the protocol is a whole text message with its own id."""
 
     def __init__(self) -> None:
-        self.answered = False
-        self._seen: list[Seen] = []
+        self.accepted = False
+        self._seen: list[ParsedEvent] = []
 
     def message(self, text: str) -> None:
         """Take a whole text message."""
-        self._seen.append(Seen(text, json.loads(text)["id"]))
+        self._seen.append(ParsedEvent(text, json.loads(text)["id"]))
 
-    def seen(self, parse: StreamParser = ours) -> list[Seen]:
+    def events(self, parse: StreamParser = by_test_decoder) -> list[ParsedEvent]:
         return self._seen
 
 
-class WebsocketsClient(_SocketClient):
-    """A WebSocket by the protocol core of `websockets`."""
+class WebsocketsClient(_WebSocketClient):
+    """A WebSocket, parsed by the protocol core of `websockets`."""
 
     def __init__(self, port: int, topics: str, id: str) -> None:
         super().__init__()
         self._protocol = ClientProtocol(parse_uri(f"ws://{HOST}:{port}/websocket?topics={topics}"))
         self._id = id
 
-    def opening(self) -> bytes:
+    def request_bytes(self) -> bytes:
         request = self._protocol.connect()
         request.headers["Last-Event-ID"] = self._id
         self._protocol.send_request(request)
@@ -162,15 +162,15 @@ class WebsocketsClient(_SocketClient):
 
     def feed(self, data: bytes) -> None:
         self._protocol.receive_data(data)
-        self.answered = self._protocol.state is not State.CONNECTING
+        self.accepted = self._protocol.state is not State.CONNECTING
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                assert event.fin, "a frame of ours is one frame of the WebSocket"
+                assert event.fin, "a frame of the protocol is one frame of the WebSocket"
                 self.message(bytes(event.data).decode())
 
 
-class WsprotoClient(_SocketClient):
-    """A WebSocket by wsproto, which hands out what there is of a message already."""
+class WsprotoClient(_WebSocketClient):
+    """A WebSocket, parsed by wsproto, which returns a message in parts."""
 
     def __init__(self, port: int, topics: str, id: str) -> None:
         super().__init__()
@@ -182,16 +182,16 @@ class WsprotoClient(_SocketClient):
         )
         self._begun = ""
 
-    def opening(self) -> bytes:
+    def request_bytes(self) -> bytes:
         return self._connection.send(self._request)
 
     def feed(self, data: bytes) -> None:
         try:
             self._connection.receive_data(data)
         except RemoteProtocolError as error:
-            raise AssertionError(f"wsproto takes exception to {data!r}") from error
+            raise AssertionError(f"wsproto rejects {data!r}") from error
         for event in self._connection.events():
-            self.answered = self.answered or isinstance(event, AcceptConnection)
+            self.accepted = self.accepted or isinstance(event, AcceptConnection)
             if isinstance(event, TextMessage):
                 self._begun += event.data
                 if event.message_finished:
@@ -199,4 +199,4 @@ class WsprotoClient(_SocketClient):
                     self._begun = ""
 
 
-MakeClient = type[StreamClient] | type[WebsocketsClient] | type[WsprotoClient]
+ClientType = type[StreamClient] | type[WebsocketsClient] | type[WsprotoClient]

@@ -1,8 +1,9 @@
-"""How long a critical message takes over a link of 1 Mbit/s with 4 MB of others before it.
+"""Measure the latency of a critical message behind 4 MB on a link of 1 Mbit/s.
 
     python -m tests.faults.slow_link
 
-prints it for a queue per client written by hand, and for holdfast without and with a window.
+The command prints the latency for a hand-written queue per client, and for holdfast without and
+with a window.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ PIECE = 50
 """Messages in one request."""
 
 SETTLING = 1.0
-"""Seconds until the server has sent all that it will send by itself."""
+"""Seconds until the server has sent all that it sends by itself."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server and a way of listening to it."""
+    """A server and a client for it."""
 
     name: str
     app: str
@@ -41,17 +42,17 @@ class Contestant:
 
 
 def stream(port: int) -> AbstractAsyncContextManager[Any]:
-    """An event stream, which acknowledges nothing."""
+    """Open an event stream that acknowledges nothing."""
     return open_stream(port)
 
 
 def acknowledging_stream(port: int) -> AbstractAsyncContextManager[Any]:
-    """An event stream, whose client acknowledges by POST."""
+    """Open an event stream whose client acknowledges by POST."""
     return open_stream(port, "/stream?topics=t&ack=true")
 
 
 def acknowledging_socket(port: int) -> AbstractAsyncContextManager[Any]:
-    """A WebSocket on which the client acknowledges."""
+    """Open a WebSocket on which the client acknowledges."""
     return open_socket(port, "/websocket?topics=t&ack=true")
 
 
@@ -64,7 +65,7 @@ WITH_WEBSOCKET = Contestant(
 
 
 async def latency(contestant: Contestant, *, patience: float = 120.0) -> float:
-    """Seconds from publishing the critical message to its arrival, `patience` if it did not."""
+    """Return the seconds from publish to arrival of the critical message, at most `patience`."""
     with ServerProcess("uvicorn", contestant.app) as server:
         proxy = Proxy(server.port, lambda _: Fault(rate=RATE))
         async with proxy, contestant.listen(proxy.port) as client:
@@ -84,7 +85,7 @@ async def latency(contestant: Contestant, *, patience: float = 120.0) -> float:
 
 
 async def _read(client: Any, contestant: Contestant, port: int) -> float:
-    """Read on, acknowledging every frame, until the critical message; when it came."""
+    """Read and acknowledge every frame up to the critical message. Returns its arrival time."""
     connection = ""
     while True:
         if isinstance(client, EventStream):

@@ -1,6 +1,6 @@
-"""Every operation, cancelled at every await and broken at every foreign call.
+"""Every operation is cancelled at every await, and fails at every external call.
 
-``HOLDFAST_STEPS=1`` prints how many steps and calls each operation was interrupted at.
+`HOLDFAST_STEPS=1` prints the number of steps and calls at which each operation was interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, User, anonymous
 from tests.faults import changes, endpoints, operations
-from tests.faults.interrupted import Client, World, cancel_at_every_step, fail_at_every_point
+from tests.faults.interruption import World, WorldClient, cancel_at_every_step, fail_at_every_point
 from tests.support.asgi import Http
 from tests.support.brokers import LateBroker
 from tests.support.reading import Reader
@@ -68,12 +68,12 @@ OPERATIONS: dict[Any, tuple[int, int]] = {
     endpoints.refused_requests: (20, 15),
     endpoints.lifespan: (9, 4),
 }
-"""How many steps and how many foreign calls each has at least: none of them may become empty."""
+"""The minimum number of steps and external calls: no operation may become empty."""
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda made: made.__name__)
-def test_cancelled_at_every_step(operation: Any) -> None:
-    """It ends, leaves nothing behind, costs nobody a message, and can be done again."""
+def test_operation_cancelled_at_every_step_leaves_nothing_behind(operation: Any) -> None:
+    """The operation ends, leaves nothing behind, loses no message, and can be repeated."""
     steps = cancel_at_every_step(operation)
     if "HOLDFAST_STEPS" in os.environ:
         print(f"{operation.__name__}: {steps} steps")  # noqa: T201
@@ -81,8 +81,8 @@ def test_cancelled_at_every_step(operation: Any) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda made: made.__name__)
-def test_failing_at_every_call(operation: Any) -> None:
-    """The same where a broker, a hook or a server's `send` raises."""
+def test_operation_failing_at_every_call_leaves_nothing_behind(operation: Any) -> None:
+    """A broker, a hook or a server's `send` that raises has no other effect than a cancellation."""
     places = fail_at_every_point(operation, RuntimeError("broken"))
     if "HOLDFAST_STEPS" in os.environ:
         print(f"{operation.__name__}: {places}")  # noqa: T201
@@ -94,15 +94,15 @@ def test_failing_at_every_call(operation: Any) -> None:
     [endpoints.stream_resumed, endpoints.socket_resumed_by_header],
     ids=lambda made: made.__name__,
 )
-def test_server_that_raises_oserror(operation: Any) -> None:
-    """What some servers raise from `send` when the client has gone."""
+def test_oserror_from_send_leaves_nothing_behind(operation: Any) -> None:
+    """Some servers raise OSError from `send` when the client has disconnected."""
     assert len(fail_at_every_point(operation, OSError("broken"))) >= 24
 
 
 @pytest.mark.parametrize("gate", ["asking", "answering"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # threads need a real clock
-async def test_publish_from_a_thread_that_gave_up(gate: str, anyio_backend: str) -> None:
-    """After a timeout it may have been published; repeated with its key it is there once."""
+async def test_publish_repeated_after_a_timeout_happens_once(gate: str, anyio_backend: str) -> None:
+    """A publish that timed out may have happened; repeated with its key, it happens once."""
     broker = LateBroker()
     async with Broadcaster(broker=broker) as broadcaster, broadcaster.connect(topics=["t"]) as box:
         idle = asyncio.all_tasks()
@@ -123,18 +123,18 @@ async def test_publish_from_a_thread_that_gave_up(gate: str, anyio_backend: str)
                 bodies += [frame.body for frame in await box.next_frames() or ()]
                 box.mark_sent()
         assert sum(b'"data":1' in body for body in bodies) == 1
-        assert asyncio.all_tasks() <= idle, "the one that was given up ended all the same"
+        assert asyncio.all_tasks() <= idle, "the abandoned publish is still running"
 
 
-def test_hook_that_breaks_once_costs_nothing() -> None:
-    """A client that comes back while `authorize` is broken, and again, is resumed or told."""
+def test_failing_authorize_hook_loses_no_message_silently() -> None:
+    """A client that reconnects while `authorize` fails is later resumed, or gets a gap."""
 
     async def main() -> None:
         broken = False
 
         def authorize(user: User, action: Action, topic: str | None) -> bool:
             if broken:
-                raise RuntimeError("the database is away")
+                raise RuntimeError("the database is unavailable")
             return True
 
         async with Broadcaster() as broadcaster:
@@ -146,7 +146,7 @@ def test_hook_that_breaks_once_costs_nothing() -> None:
             await broadcaster.publish("t", 1)
             headers, broken = {"last-event-id": first.last_event_id}, True
             async with Http(app, "/stream?topics=t", headers=headers) as call:
-                await call.start()  # and the answer is lost on the way
+                await call.start()  # the client leaves before it reads the answer
             broken = False
             async with Http(app, "/stream?topics=t", headers=headers) as call:
                 await call.start()
@@ -156,30 +156,30 @@ def test_hook_that_breaks_once_costs_nothing() -> None:
     run_virtual(main())
 
 
-def test_logout_while_a_connection_leaves() -> None:
-    """A session that is just being given back is forgotten like the others, at every step."""
+def test_logout_drops_a_session_that_is_being_detached() -> None:
+    """A logout drops a session at every step of the detach of its connection."""
 
     async def main(steps: int) -> bool:
         world = World()
         async with world.running():
-            leaver = Client(world)
-            leaving = asyncio.ensure_future(leaver.greeted())
+            leaver = WorldClient(world)
+            leaving = asyncio.ensure_future(leaver.read_first_frame())
             for _ in range(steps):
                 await asyncio.sleep(0)
             was_here, left = bool(leaver.sessions), leaving.done()
             await world.broadcaster.disconnect_user("ada")
             await asyncio.wait([leaving])
-            world.forgotten = True
+            world.session_dropped = True
             if was_here:
-                await leaver.greeted()
+                await leaver.read_first_frame()
                 assert leaver.sessions[-1] == "gap", f"{steps} steps: a token outlived the logout"
         return left
 
     assert any(run_virtual(main(steps)) for steps in range(60))
 
 
-def test_logout_while_a_replaced_connection_ends() -> None:
-    """A connection that was told to end, and whose transport has not, is logged out too."""
+def test_logout_drops_the_session_of_a_replaced_connection() -> None:
+    """A logout also drops the session of a connection that is ending."""
 
     async def main() -> str:
         async with Broadcaster(max_connections_per_user=1) as broadcaster:

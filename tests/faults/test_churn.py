@@ -1,6 +1,7 @@
-"""Connections that come and go, half of them reset before the response starts: nothing stays.
+"""Connections open and close, half of them reset before the response: no resource is left.
 
-``HOLDFAST_CHURN=10000`` is how many come in the first round on uvicorn; half as many follow.
+`HOLDFAST_CHURN=10000` is the number of connections of the first round on uvicorn. The second round
+has half as many.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from tests.support.virtual import run_virtual
 if TYPE_CHECKING:
     from tests.support import ServerKind
 
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
+
 FIRST_ROUND = int(os.environ.get("HOLDFAST_CHURN", "10000"))
 AT_ONCE = 60
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
@@ -36,10 +39,10 @@ ARGS: dict[ServerKind, list[str]] = {
     "granian": ["--log-level", "warning", "--loop", "asyncio"],
 }
 OPTIONS = {
-    "heartbeat_interval": 1.0,  # what is closed is looked at, and forgotten, within a second
+    "heartbeat_interval": 1.0,  # closed connections are checked and released within a second
     "max_connections_per_user": 1000,
 }
-"""Few users: of each, a hundred sessions are kept, and no more."""
+"""The tests use few users; the server keeps at most a hundred sessions of each."""
 
 COUNTED = ("connections", "tasks", "timers", "descriptors")
 
@@ -52,7 +55,7 @@ SOCKET = (
 
 
 class Visit(NamedTuple):
-    """What one connection does: how much of its request it sends, and how it leaves."""
+    """One connection: the share of the request that it sends, and how it ends."""
 
     request: str
     sends: float = 1.0
@@ -60,22 +63,22 @@ class Visit(NamedTuple):
     resets: bool = True
 
 
-GREETED = [
+COMPLETE = [
     Visit(each, waits=True, resets=how) for each in (STREAM, SOCKET) for how in (True, False)
 ]
-UNGREETED = [Visit(each, sends) for each in (STREAM, SOCKET) for sends in (1.0, 0.6)]
-VISITS = [*GREETED, *UNGREETED]
+INCOMPLETE = [Visit(each, sends) for each in (STREAM, SOCKET) for sends in (1.0, 0.6)]
+VISITS = [*COMPLETE, *INCOMPLETE]
 
 
 async def visit(port: int, visit_: Visit, user: int) -> None:
-    """Connect, ask, perhaps wait for the first frame, and leave."""
+    """Connect, send the request, sometimes wait for the first frame, and disconnect."""
     reader, writer = await asyncio.open_connection(HOST, port)
     text = visit_.request.format(host=f"{HOST}:{port}", user=user).encode()
     writer.write(text[: int(len(text) * visit_.sends)])
     if visit_.waits:
         await reader.readuntil(b"connection_established")
     else:
-        # A reset that comes at once takes the request with it; later, it meets the server anywhere.
+        # A reset at once discards the request; a later reset meets the server at any point.
         await asyncio.sleep(random.choice([0.0, 0.001, 0.005, 0.02]))
     if visit_.resets:
         raw = writer.get_extra_info("socket")
@@ -85,56 +88,56 @@ async def visit(port: int, visit_: Visit, user: int) -> None:
         writer.close()
 
 
-async def come_and_go(port: int, number: int) -> None:
-    """So many visits of all kinds, some dozens at once."""
+async def run_visits(port: int, number: int) -> None:
+    """Open `number` connections of all kinds, some dozens at once."""
     numbers = iter(range(number))
 
-    async def one_after_the_other() -> None:
+    async def worker() -> None:
         for n in numbers:
             async with asyncio.timeout(30.0):
                 await visit(port, VISITS[n % len(VISITS)], n // len(VISITS) % 4)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(AT_ONCE):
-            tasks.create_task(one_after_the_other())
+            tasks.create_task(worker())
 
 
 async def internals(port: int) -> dict[str, int]:
-    """What must not leak."""
+    """Return the counts of everything that may leak."""
     return (await request(port, "GET", "/internals")).json()
 
 
 async def opened(port: int) -> int:
-    """How many connections were let in so far."""
+    """Return the number of connections opened so far."""
     return (await request(port, "GET", "/connection-stats")).json()["statistics"]["opened"]
 
 
-async def calm(port: int, before: dict[str, int]) -> dict[str, int]:
-    """The internals, as soon as there is no more of anything than before; within half a minute."""
+async def wait_until_released(port: int, before: dict[str, int]) -> dict[str, int]:
+    """Return the counts as soon as none exceeds `before`, within half a minute."""
     now: dict[str, int] = {}
     for _ in range(100):
         now = await internals(port)
         if all(now[name] <= before[name] for name in COUNTED):
             return now
         await asyncio.sleep(0.3)
-    raise AssertionError(f"{before} before, {now} long after")
+    raise AssertionError(f"counts before {before}, half a minute later {now}")
 
 
 def serve(kind: ServerKind) -> ServerProcess:
-    """A real server."""
+    """Return a real server."""
     env = {"HOLDFAST_OPTIONS": json.dumps(OPTIONS)}
     return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind], env=env)
 
 
-async def test_thousands_come_and_go() -> None:
-    """Connections, tasks, timers, descriptors are back where they were; memory does not grow."""
+async def test_thousands_of_connections_leave_nothing_behind() -> None:
+    """Connections, tasks, timers and descriptors return to the start; memory does not grow."""
     with serve("uvicorn") as server:
         before = await internals(server.port)
-        await come_and_go(server.port, FIRST_ROUND)
+        await run_visits(server.port, FIRST_ROUND)
         assert await opened(server.port) >= FIRST_ROUND // 2
-        first = await calm(server.port, before)
-        await come_and_go(server.port, FIRST_ROUND // 2)
-        second = await calm(server.port, before)
+        first = await wait_until_released(server.port, before)
+        await run_visits(server.port, FIRST_ROUND // 2)
+        second = await wait_until_released(server.port, before)
         for name in COUNTED:
             assert before[name] == first[name] == second[name]
         assert second["resident_bytes"] - first["resident_bytes"] < 4 * 1024 * 1024
@@ -142,18 +145,18 @@ async def test_thousands_come_and_go() -> None:
 
 
 @pytest.mark.parametrize("kind", ["hypercorn", "granian"])
-async def test_hundreds_come_and_go(kind: ServerKind) -> None:
-    """The same on other servers, which have tasks and timers of their own at the start."""
+async def test_hundreds_of_connections_leave_nothing_behind(kind: ServerKind) -> None:
+    """Other servers, which have tasks and timers of their own, release everything too."""
     with serve(kind) as server:
         before = await internals(server.port)
-        await come_and_go(server.port, 800)
+        await run_visits(server.port, 800)
         assert await opened(server.port) >= 400
-        await calm(server.port, before)
+        await wait_until_released(server.port, before)
         assert "Traceback" not in server.output()
 
 
-def test_closed_connection_is_forgotten_at_once() -> None:
-    """Nothing holds on to those that have gone until their next deadline would have come."""
+def test_closed_connection_is_released_at_once() -> None:
+    """No reference keeps a closed connection until its next deadline."""
 
     async def main() -> int:
         async with Broadcaster() as broadcaster:

@@ -1,4 +1,4 @@
-"""A stream is cut at every byte, and the client that comes back has everything exactly once."""
+"""A stream is cut at every byte, and the reconnecting client has everything exactly once."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import pytest
 
 from tests.faults.parsers import (
     STREAM_PARSERS,
-    MakeClient,
-    Seen,
+    ClientType,
+    ParsedEvent,
     StreamClient,
     WebsocketsClient,
     WsprotoClient,
     by_sseclient,
-    ours,
+    by_test_decoder,
 )
-from tests.faults.wire import (
-    by_fifties,
+from tests.faults.transport import (
     check,
-    come_back,
     data,
-    has_end,
+    has_last_message,
     position,
     publish,
     receive,
+    reconnect,
+    run_concurrently,
 )
 from tests.support import SERVERS, ServerProcess
 from tests.support.live import serve
@@ -35,72 +35,76 @@ from tests.support.proxy import Fault, How, Proxy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
+
 LONG = os.environ.get("HOLDFAST_LONG") == "1"
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    """One server of each kind."""
+    """Start one server of each kind."""
     with serve(request.param) as server:
         yield server
 
 
-def check_without_end(seen: list[Seen], tail: Seen, before: str, later: list[Seen]) -> str:
-    """What a parser that dispatches an event without its end makes of it; no silent loss.
+def check_torn_event(
+    events: list[ParsedEvent], tail: ParsedEvent, before: str, later: list[ParsedEvent]
+) -> str:
+    """Check the result of a parser that dispatches a torn event. No loss is silent.
 
-    The event before it had the id ``before``, ``tail`` is the event in question, and ``later``
-    what came after the return.
+    `before` is the id of the last whole event, `tail` is the torn event, and `later` are the events
+    after the reconnect.
     """
-    if tail.frame is None:  # cut within the data: no JSON, nothing to process, and no id yet
-        check([*seen, *later])
+    if tail.frame is None:  # not JSON: the client ignores it, and keeps its id
+        check([*events, *later])
         return "not JSON"
-    if tail.id == before:  # the data is whole, and its id has not begun
+    if tail.id == before:  # the data is whole, and the id has not begun
         again = data([tail])
         assert data(later)[: len(again)] == again
-        check([*seen, *later])
+        check([*events, *later])
         return "twice"
     if later[0].frame["data"]["session"] == "resumed":
-        check([*seen, tail, *later])
+        check([*events, tail, *later])
         return "whole"
-    # An id that was cut is never taken for another one.
+    # A torn id is never mistaken for another id.
     assert later[0].frame["data"]["gap"] == {"cause": "unknown", "count": None}
     return "declared"
 
 
-async def trial(proxy: Proxy, make: MakeClient, topic: str, at: str, after: int) -> list[str]:
-    """Connect, be cut, and come back with the last id that each parser knows of."""
+async def run_cut(proxy: Proxy, make: ClientType, topic: str, at: str, after: int) -> list[str]:
+    """Connect, cut, and reconnect with the last id of each parser."""
     client = make(proxy.port, topic, at)
-    received = await receive(proxy.port, client, has_end)
-    if not has_end(client):
+    received = await receive(proxy.port, client, has_last_message)
+    if not has_last_message(client):
         assert received == after
-    returned: dict[str, list[Seen]] = {}
+    returned: dict[str, list[ParsedEvent]] = {}
     outcomes = []
-    for parse in STREAM_PARSERS if make is StreamClient else (ours,):
-        seen = client.seen(parse)
-        id = seen[-1].id or at if seen else at
+    for parse in STREAM_PARSERS if make is StreamClient else (by_test_decoder,):
+        events = client.events(parse)
+        id = events[-1].id or at if events else at
         if id not in returned:
-            returned[id] = await come_back(proxy.target, make, topic, id)
-        whole = len(client.seen())
-        if len(seen) > whole:
+            returned[id] = await reconnect(proxy.target, make, topic, id)
+        whole = len(client.events())
+        if len(events) > whole:
             assert parse is by_sseclient, "the others wait for the end of an event"
-            before = seen[-2].id if whole else ""
-            outcomes.append(check_without_end(seen[:-1], seen[-1], before, returned[id]))
+            before = events[-2].id if whole else ""
+            outcomes.append(check_torn_event(events[:-1], events[-1], before, returned[id]))
         else:
-            check([*seen, *returned[id]])
+            check([*events, *returned[id]])
     return outcomes
 
 
-async def length(port: int, make: MakeClient) -> int:
-    """How many bytes a connection sends that is not cut; the clock's digits make a difference."""
+async def count_bytes(port: int, make: ClientType) -> int:
+    """Return the bytes of an uncut connection, plus 8, because timestamps differ in length."""
     at = await position(port, "whole")
     await publish(port, "whole")
-    return await receive(port, make(port, "whole", at), has_end) + 8
+    return await receive(port, make(port, "whole", at), has_last_message) + 8
 
 
-async def sweep(
-    port: int, make: MakeClient, topic: str, cuts: Iterable[tuple[int, How]]
+async def run_cuts(
+    port: int, make: ClientType, topic: str, cuts: Iterable[tuple[int, How]]
 ) -> Counter[str]:
-    """Each cut in a session of its own, that was made before anything was published."""
+    """Run each cut in a session of its own that was created before the messages."""
     todo: list[tuple[tuple[int, How], str]] = []
     found: Counter[str] = Counter()
 
@@ -111,22 +115,22 @@ async def sweep(
         cut, at = item
         async with Proxy(port, lambda _: Fault(cut_after=cut[0], how=cut[1])) as proxy:
             try:
-                found.update(await trial(proxy, make, topic, at, cut[0]))
+                found.update(await run_cut(proxy, make, topic, at, cut[0]))
             except BaseException as error:
                 error.add_note(f"cut after byte {cut[0]} by {cut[1]}")
                 raise
         found["trials"] += 1
 
-    await by_fifties(cuts, prepare)
+    await run_concurrently(cuts, prepare)
     await publish(port, topic)
-    await by_fifties(todo, run)
+    await run_concurrently(todo, run)
     return found
 
 
-def cuts(server: ServerProcess, make: MakeClient, end: int) -> list[tuple[int, How]]:
-    """Every byte on uvicorn, every seventh elsewhere; of a WebSocket, each way by one parser.
+def cuts(server: ServerProcess, make: ClientType, end: int) -> list[tuple[int, How]]:
+    """Return every byte on uvicorn, every seventh elsewhere; each WebSocket parser has one method.
 
-    ``HOLDFAST_LONG=1``: every byte everywhere, in both ways.
+    `HOLDFAST_LONG=1`: every byte on every server, with both methods.
     """
     fine = {StreamClient: ("fin", "rst"), WebsocketsClient: ("fin",), WsprotoClient: ("rst",)}
     hows: tuple[How, ...] = ("fin", "rst")
@@ -139,14 +143,16 @@ def cuts(server: ServerProcess, make: MakeClient, end: int) -> list[tuple[int, H
 
 @pytest.mark.timeout(1200 if LONG else 120)
 @pytest.mark.parametrize("make", [StreamClient, WebsocketsClient, WsprotoClient])
-async def test_cut_anywhere(server: ServerProcess, make: MakeClient) -> None:
-    """Wherever it is cut, by FIN or RST, the client comes back and has everything exactly once.
+async def test_client_resumes_after_a_cut_at_any_byte(
+    server: ServerProcess, make: ClientType
+) -> None:
+    """After a cut at any byte, by FIN or RST, the client receives everything exactly once.
 
-    Of an event stream, so says each of three parsers. The one that dispatches an event without
-    its end has a message twice, or is told of a gap, where the cut went through the line of the id.
+    Three parsers read each event stream. sseclient-py dispatches a torn event: it has a message
+    twice, or gets a gap, if the cut went through the line of the id.
     """
-    todo = cuts(server, make, await length(server.port, make))
-    found = await sweep(server.port, make, f"cuts-{make.__name__}", todo)
+    todo = cuts(server, make, await count_bytes(server.port, make))
+    found = await run_cuts(server.port, make, f"cuts-{make.__name__}", todo)
     assert found.pop("trials") == len(todo) > 400
     kinds = {"not JSON", "twice", "declared", "whole"} if make is StreamClient else set()
     assert set(found) <= kinds

@@ -1,4 +1,4 @@
-"""Servers that die, are told to end, and come back, with clients on them."""
+"""Servers are killed, terminated and restarted while clients are connected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import pytest
 
-from tests.faults.returning import Returning, Visit, running
+from tests.faults.reconnecting import ConnectionRecord, ReconnectingClient, running
 from tests.support import SERVERS, ServerKind, ServerProcess, free_port
 from tests.support.clients import EventStream, open_socket, open_stream, request
 from tests.support.live import publish
@@ -24,13 +24,15 @@ from tests.support.processes import ARGS, HOST
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
+
 APP = "tests.apps.live:app"
 HEARTBEATS = {"HOLDFAST_OPTIONS": '{"heartbeat_interval": 2.0}'}
 
 
 @contextlib.asynccontextmanager
 async def serving(kind: ServerKind, port: int) -> AsyncIterator[ServerProcess]:
-    """A server on this port; clients in this loop go on while it starts and ends."""
+    """Run a server on this port. Clients in this event loop continue while it starts and ends."""
     server = ServerProcess(kind, APP, args=ARGS[kind], env=HEARTBEATS, port=port)
     await anyio.to_thread.run_sync(server.__enter__)
     try:
@@ -40,43 +42,43 @@ async def serving(kind: ServerKind, port: int) -> AsyncIterator[ServerProcess]:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_killed_server_comes_back_and_everybody_is_told_once(kind: ServerKind) -> None:
-    """After kill -9 each client is told `restart` once, and has all that is published from then on.
+async def test_kill_is_reported_once_to_each_client(kind: ServerKind) -> None:
+    """After SIGKILL, each client gets `restart` once, and every message from then on.
 
-    The log was in the memory of the process: nothing else can be true of it.
+    The log was in the memory of the process, so it cannot be resumed.
     """
     port = free_port()
-    clients = [Returning(port, pause=lambda: 0.05) for _ in range(20)]
+    clients = [ReconnectingClient(port, pause=lambda: 0.05) for _ in range(20)]
     async with running(*clients):
         async with serving(kind, port) as server:
             for client in clients:
-                await client.until(lambda client: client.connected)
+                await client.wait_until(lambda client: client.connected)
             async with open_socket(port) as websocket:
                 await websocket.frame()
                 await publish(port, *range(10))
                 at = [(await websocket.frame())["id"] for _ in range(10)][-1]
                 for client in clients:
-                    await client.until(lambda client: len(client.messages) == 10)
+                    await client.wait_until(lambda client: len(client.messages) == 10)
                 await anyio.to_thread.run_sync(server.kill)
                 assert await websocket.closed() == 1006
         async with serving(kind, port):
             for client in clients:
-                await client.until(lambda client: len(client.visits) == 2)
+                await client.wait_until(lambda client: len(client.connections) == 2)
             await publish(port, *range(10, 20))
             headers = {"Last-Event-ID": at}
             async with open_socket(port, headers=headers) as websocket:
                 first = (await websocket.frame())["data"]
                 assert first["gap"] == {"cause": "restart", "count": None}
             for client in clients:
-                await client.until(lambda client: len(client.messages) == 20)
+                await client.wait_until(lambda client: len(client.messages) == 20)
     for client in clients:
         assert client.sessions == ["fresh", "restart"]
         assert client.messages == list(range(20))
-        assert not any(visit.gaps for visit in client.visits)
+        assert not any(connection.gaps for connection in client.connections)
 
 
 async def read_to_end(stream: EventStream) -> tuple[list[Any], str, bool]:
-    """All frames, the last id, and whether the stream ended cleanly."""
+    """Return all frames, the last event id, and whether the stream ended cleanly."""
     frames: list[Any] = []
     clean = False
     with contextlib.suppress(EOFError, OSError, asyncio.IncompleteReadError):
@@ -87,8 +89,8 @@ async def read_to_end(stream: EventStream) -> tuple[list[Any], str, bool]:
     return frames, stream.decoder.last_event_id, clean
 
 
-def contention() -> float:
-    """How many times slower than alone this machine runs us now, because of what else runs."""
+def slowdown() -> float:
+    """Return how many times slower than alone this process runs, because of other load."""
     wall, processor = time.perf_counter(), time.process_time()
     while time.process_time() - processor < 0.1:
         pass
@@ -97,7 +99,7 @@ def contention() -> float:
 
 @contextlib.asynccontextmanager
 async def stalled(port: int, count: int) -> AsyncIterator[None]:
-    """So many streams that read nothing, until none of them takes anything more."""
+    """Open `count` streams that read nothing, until none of them takes any more bytes."""
     sockets = []
     try:
         for _ in range(count):
@@ -123,15 +125,15 @@ async def stalled(port: int, count: int) -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("kind", "within"), [("uvicorn", 2.0), ("granian", 2.0), ("hypercorn", 3.0)]
 )
-async def test_sigterm_with_a_thousand_streams(kind: ServerKind, within: float) -> None:
-    """The process ends in time, though 50 of a thousand clients read nothing any more.
+async def test_sigterm_ends_a_thousand_streams_in_time(kind: ServerKind, within: float) -> None:
+    """The process ends in time although 50 of a thousand clients read nothing.
 
-    All others get the closing frame with an id, and a clean end.
+    All other clients get the closing frame with an id, and a clean end.
     """
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(kind, free_port()))
-        # From Python 3.12 on, hypercorn waits for ever for clients that read nothing, whatever
-        # application it serves (asyncio.Server.wait_closed).
+        # From Python 3.12 on, hypercorn waits for ever for clients that read nothing,
+        # with any application (asyncio.Server.wait_closed).
         if kind != "hypercorn" or sys.version_info < (3, 12):
             await stack.enter_async_context(stalled(server.port, 50))
         readers = []
@@ -143,9 +145,9 @@ async def test_sigterm_with_a_thousand_streams(kind: ServerKind, within: float) 
             await reader.event()
         await publish(server.port, "before")
         ending = [asyncio.create_task(read_to_end(reader)) for reader in readers]
-        before = contention()
+        before = slowdown()
         took = await anyio.to_thread.run_sync(server.terminate, 20.0)
-        slower = max(before, contention())
+        slower = max(before, slowdown())
         for frames, id, clean in await asyncio.gather(*ending):
             kinds = [frame["type"] for frame in frames if frame["type"] != "heartbeat"]
             assert kinds == ["message", "closing"]
@@ -153,28 +155,30 @@ async def test_sigterm_with_a_thousand_streams(kind: ServerKind, within: float) 
             assert id
             assert clean
         assert took < within * slower
-        # hypercorn reports the tasks that it cancels itself; a traceback through our code, never.
+        # hypercorn logs the tasks that it cancels itself. A traceback never leads through holdfast.
         assert "src/holdfast" not in server.output()
 
 
-async def test_restarts_in_a_storm_of_reconnects() -> None:
-    """While clients come back in a loop, the server is killed and started again and again.
+async def test_clients_survive_restarts_during_a_reconnect_storm() -> None:
+    """Clients reconnect in a loop while the server is killed and started again three times.
 
-    In the end all are connected, and in each life of the server each got, without a hole or a
-    repetition, what was published after the position of its first frame.
+    At the end all clients are connected. Each received, per life of the server, every message after
+    the position of its first frame, once and without a hole.
     """
     port = free_port()
-    clients = [Returning(port, pause=lambda: random.uniform(0.01, 0.1)) for _ in range(100)]
+    clients = [
+        ReconnectingClient(port, pause=lambda: random.uniform(0.01, 0.1)) for _ in range(100)
+    ]
     numbers = itertools.count()
-    lives: list[dict[float, Any]] = []  # what was published, by its offset
+    lives: list[dict[float, Any]] = []  # the published data by offset
     outputs: list[str] = []
 
     enough = asyncio.Event()
 
     async def keep_publishing() -> None:
-        with contextlib.suppress(OSError, EOFError, IndexError, ValueError):  # answer cut off
+        with contextlib.suppress(OSError, EOFError, IndexError, ValueError):  # a cut answer
             while not enough.is_set():
-                # It may be in the log, in the end, although the answer never came.
+                # The message may be in the log although the answer never arrived.
                 lives[-1][math.inf] = next(numbers)
                 [offset] = await publish(port, lives[-1][math.inf])
                 lives[-1][offset] = lives[-1].pop(math.inf)
@@ -185,30 +189,32 @@ async def test_restarts_in_a_storm_of_reconnects() -> None:
             lives.append({})
             async with serving("uvicorn", port) as server:
                 publishing = asyncio.create_task(keep_publishing())
-                await asyncio.sleep(0.3 if life else 0.6)  # some are back by then, some are not
+                await asyncio.sleep(0.3 if life else 0.6)  # some clients are connected by then
                 if life == 3:
                     enough.set()
                     await publishing
                     for client in clients:
-                        await client.until(lambda client: client.connected)
+                        await client.wait_until(lambda client: client.connected)
                     offsets = await publish(port, *range(-20, 0))
                     lives[-1] |= zip(offsets, range(-20, 0), strict=True)
                     for client in clients:
-                        await client.until(lambda client: client.messages[-1:] == [-1])
+                        await client.wait_until(lambda client: client.messages[-1:] == [-1])
                 await anyio.to_thread.run_sync(server.kill)
                 await publishing
                 outputs.append(server.output())
     for client in clients:
         assert client.sessions[0] == "fresh"
         assert client.sessions.count("restart") <= 3
-        epochs: dict[str, list[Visit]] = {}
-        for visit in client.visits:
-            epochs.setdefault(visit.id.split("~")[0], []).append(visit)
-        for visits in epochs.values():
-            assert visits[0].session == ("fresh" if visits[0] is client.visits[0] else "restart")
-            assert {visit.session for visit in visits[1:]} <= {"resumed"}
-            start = int(visits[0].id.split("~")[1])
-            got = [message for visit in visits for message in visit.messages]
+        epochs: dict[str, list[ConnectionRecord]] = {}
+        for connection in client.connections:
+            epochs.setdefault(connection.id.split("~")[0], []).append(connection)
+        for connections in epochs.values():
+            assert connections[0].session == (
+                "fresh" if connections[0] is client.connections[0] else "restart"
+            )
+            assert {connection.session for connection in connections[1:]} <= {"resumed"}
+            start = int(connections[0].id.split("~")[1])
+            got = [message for connection in connections for message in connection.messages]
             log = [each for each in lives if not got or got[0] in each.values()][-1]
             expected = [log[offset] for offset in sorted(log) if offset > start]
             assert got == expected[: len(got)]

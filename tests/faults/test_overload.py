@@ -1,4 +1,4 @@
-"""More than a reader can take: what is better overtakes, and all else is delivered or declared."""
+"""More messages than a reader can take: urgent ones overtake, the rest is delivered or reported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from holdfast import Broadcaster, Priority
 from tests.support import ServerProcess
@@ -17,12 +19,14 @@ from tests.support.virtual import run_virtual
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
+
 PADDING = "x" * 20_000
-"""Messages of 20 kB: some 200 of them fill what lies between the server and who does not read."""
+"""Messages of 20 kB: about 200 of them fill the buffers between server and stalled reader."""
 
 
 def serve(**options: Any) -> ServerProcess:
-    """A real server."""
+    """Return a real server."""
     return ServerProcess(
         "uvicorn",
         "tests.apps.live:app",
@@ -32,43 +36,43 @@ def serve(**options: Any) -> ServerProcess:
 
 
 async def publish(port: int, data: Iterable[Any], **more: Any) -> None:
-    """Publish each as one message, all with one request."""
+    """Publish each item as one message, all in one request."""
     messages = [{"data": [each, PADDING], **more} for each in data]
     assert (await request(port, "POST", "/publish", {"messages": messages})).status == 200
 
 
-class Lane:
-    """What one client got on one lane: each number from ``begin`` on, or a gap that counts it."""
+class ReceivedLane:
+    """The numbers of one client in one lane: each from `begin` on was received or is in a gap."""
 
     def __init__(self, begin: int = 0) -> None:
         self.next = begin
-        self.got: list[int] = []
-        self.declared = 0
+        self.numbers: list[int] = []
+        self.lost = 0
         self._gap = 0
 
     def message(self, number: int) -> None:
-        """A message: all between it and what came before it has been declared, and no more."""
+        """Check a message: the gap before it has exactly the missing messages."""
         assert number == self.next + self._gap, (
             f"{number} after {self.next - 1} and a gap of {self._gap}"
         )
-        self.got.append(number)
+        self.numbers.append(number)
         self.next, self._gap = number + 1, 0
 
     def gap(self, count: int) -> None:
-        """A gap frame."""
+        """Record a gap frame."""
         self._gap += count
-        self.declared += count
+        self.lost += count
 
 
-class Account:
-    """A client's frames, lane by lane, and the order in which they came."""
+class ReceivedFrames:
+    """The frames of one client per lane, and their order."""
 
     def __init__(self) -> None:
-        self.lanes = {priority.name.lower(): Lane() for priority in Priority}
+        self.lanes = {priority.name.lower(): ReceivedLane() for priority in Priority}
         self.order: list[tuple[str, int]] = []
 
-    def see(self, frame: Any) -> None:
-        """Enter one frame."""
+    def record(self, frame: Any) -> None:
+        """Record one frame."""
         match frame["type"]:
             case "message":
                 lane, number = frame["priority"], frame["data"][0]
@@ -81,18 +85,20 @@ class Account:
                 raise AssertionError(frame)
 
     def complete(self, **ends: int) -> bool:
-        """Whether each lane named has got so far."""
+        """Return whether each named lane has reached its end."""
         return all(self.lanes[lane].next == end for lane, end in ends.items())
 
 
-async def read_on(next_frame: Callable[[], Awaitable[Any]], account: Account, **ends: int) -> None:
-    """Read until every lane named is complete; bounded by the patience of the client."""
-    while not account.complete(**ends):
-        account.see(await next_frame())
+async def read_until(
+    next_frame: Callable[[], Awaitable[Any]], frames: ReceivedFrames, **ends: int
+) -> None:
+    """Read until every named lane has reached its end."""
+    while not frames.complete(**ends):
+        frames.record(await next_frame())
 
 
 def frames_of(stream: EventStream) -> Callable[[], Awaitable[Any]]:
-    """What waits for the stream's next frame."""
+    """Return a function that waits for the next frame of the stream."""
 
     async def frame() -> Any:
         return (await stream.event()).json()
@@ -101,7 +107,7 @@ def frames_of(stream: EventStream) -> Callable[[], Awaitable[Any]]:
 
 
 async def flood_until_stuck(port: int) -> int:
-    """Publish LOW until the one who does not read is handed nothing more; how many that were."""
+    """Publish LOW until the stalled reader takes no more. Returns the number of messages."""
     number, handed, same = 0, -1, 0
     while number < 2000:
         await publish(port, range(number, number + 50), priority="LOW")
@@ -112,11 +118,11 @@ async def flood_until_stuck(port: int) -> int:
         if same == 2:
             return number
         handed = slow["frames_sent"]
-    raise AssertionError("a client that reads nothing takes 40 MB")
+    raise AssertionError("a client that reads nothing took 40 MB")
 
 
-async def test_critical_overtakes_a_flood() -> None:
-    """At one who reads too late, and at those who keep up; each lane is in order and complete."""
+async def test_critical_messages_overtake_a_flood() -> None:
+    """Critical messages overtake at a stalled reader and at fast ones; each lane is complete."""
     with serve(history_limit=150) as server:
         port = server.port
         async with (
@@ -124,42 +130,44 @@ async def test_critical_overtakes_a_flood() -> None:
             open_stream(port, headers={"x-user": "fast"}) as fast,
             open_socket(port) as socket,
         ):
-            accounts = [Account() for _ in range(3)]
+            received = [ReceivedFrames() for _ in range(3)]
             async with asyncio.TaskGroup() as tasks:
                 stuck = 0
 
-                async def everything(next_frame: Any, account: Account) -> None:
-                    while not (ended.is_set() and account.complete(low=stuck + 400, critical=40)):
-                        account.see(await next_frame())
+                async def read_all(next_frame: Any, frames: ReceivedFrames) -> None:
+                    while not (ended.is_set() and frames.complete(low=stuck + 400, critical=40)):
+                        frames.record(await next_frame())
 
                 ended = asyncio.Event()
                 reading = [
-                    tasks.create_task(everything(frames_of(fast), accounts[1])),
-                    tasks.create_task(everything(socket.frame, accounts[2])),
+                    tasks.create_task(read_all(frames_of(fast), received[1])),
+                    tasks.create_task(read_all(socket.frame, received[2])),
                 ]
                 stuck = await flood_until_stuck(port)
                 for n in range(40):
                     await publish(port, range(stuck + 10 * n, stuck + 10 * n + 10), priority="LOW")
                     await publish(port, [n], priority="CRITICAL")
                 ended.set()
-                await publish(port, [0], priority="HIGH")  # wakes who has everything by now
+                await publish(port, [0], priority="HIGH")  # wakes readers that have everything
                 await asyncio.wait(reading)
-            await read_on(frames_of(slow), accounts[0], low=stuck + 400, critical=40, high=1)
+            await read_until(frames_of(slow), received[0], low=stuck + 400, critical=40, high=1)
             assert "Traceback" not in server.output()
-    late = accounts[0]
+    late = received[0]
     criticals = [at for at, (lane, _) in enumerate(late.order) if lane == "critical"]
-    assert criticals[-1] - criticals[0] == 39, "one after the other, and nothing between"
+    assert criticals[-1] - criticals[0] == 39, "other messages lie between the critical ones"
     assert late.order[criticals[-1] + 1] == ("high", 0)
-    assert late.lanes["low"].declared > 100, "the history keeps 150 of some 600"
+    assert late.lanes["low"].lost > 100, (
+        "too few messages are lost: the history keeps 150 of about 600"
+    )
     before = [number for lane, number in late.order[: criticals[0]] if lane == "low"]
-    assert before[-1] < stuck, "they went ahead of every LOW that was published beside them"
+    assert before[-1] < stuck, "a LOW message of the same time precedes them"
 
 
-async def test_history_trimmed_under_a_replay() -> None:
-    """A reader that stalls in the middle of a replay is told every hole where it is, and counted.
+async def test_trim_during_a_replay_is_reported_where_it_happened() -> None:
+    """A reader that stalls during a replay gets each gap at its place, with its count.
 
-    One topic is busy, one is quiet, and each keeps its last 150: the hole in the busy one is
-    interrupted by messages of the other.
+    One topic is busy, one is quiet, and each keeps its last 600 messages per lane. Messages of the
+    quiet topic lie inside the gap of the busy one.
     """
     with serve(history_limit=600) as server:
         port = server.port
@@ -181,17 +189,17 @@ async def test_history_trimmed_under_a_replay() -> None:
         async with open_stream(port, path, last_event_id=at, headers=headers) as stream:
             hello = (await stream.event()).json()["data"]
             assert (hello["session"], hello["replay"]) == ("resumed", 650)
-            account = Account()
-            await read_on(frames_of(stream), account, normal=10)
-            await publish_both(range(650, 2000))  # it takes nothing meanwhile
-            await read_on(frames_of(stream), account, normal=2000)
-    lane = account.lanes["normal"]
-    assert len(lane.got) + lane.declared == 2000
-    assert lane.declared > 500, "there was to be a hole"
+            frames = ReceivedFrames()
+            await read_until(frames_of(stream), frames, normal=10)
+            await publish_both(range(650, 2000))  # the reader takes nothing meanwhile
+            await read_until(frames_of(stream), frames, normal=2000)
+    lane = frames.lanes["normal"]
+    assert len(lane.numbers) + lane.lost == 2000
+    assert lane.lost > 500, "too few messages are lost"
 
 
-async def test_hot_key_over_a_slow_link() -> None:
-    """Ever newer values, the last one among them, and never more than one of them waits."""
+async def test_slow_link_gets_the_latest_values_of_a_hot_key() -> None:
+    """A slow reader gets ever newer values up to the last, and at most one value waits."""
     updates = 3000
     with serve() as server:
         port = server.port
@@ -218,13 +226,13 @@ async def test_hot_key_over_a_slow_link() -> None:
             after = (await request(port, "GET", "/internals")).json()["resident_bytes"]
     assert got == sorted({*got})
     assert most <= 2
-    assert after - before < 16_000_000, "all values together have 60 MB"
-    assert at_the_end < updates / 4, "the link was to be far slower"
-    assert len(got) > 50, "it is sent although it changes all the time"
+    assert after - before < 16_000_000, "memory grew with the values, which have 60 MB together"
+    assert at_the_end < updates / 4, "the link is not slow enough for this test"
+    assert len(got) > 50, "too few values of the changing key were sent"
 
 
 def test_hot_key_keeps_its_place() -> None:
-    """A key that changes faster than its lane drains has its turn like any other."""
+    """A key that changes faster than its lane drains has its turn like any other key."""
     others, reads = 30, 300
 
     async def main() -> list[tuple[int, int]]:

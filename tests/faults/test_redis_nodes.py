@@ -1,4 +1,4 @@
-"""Clients that move between nodes: all at once, from one that is ahead, by Sentinel's address."""
+"""Clients move between nodes: all at once, from a node that is ahead, and by Sentinel's address."""
 
 from __future__ import annotations
 
@@ -14,16 +14,27 @@ from redis.asyncio.sentinel import Sentinel
 
 from holdfast import Broadcaster
 from holdfast.brokers.redis import RedisBroker
-from tests.faults.hub import PATIENCE, TOPICS, Hopper, Log, feed_links, hopping, nodes, settle
+from tests.faults.redis_log import (
+    PATIENCE,
+    TOPICS,
+    NumberedMessages,
+    RoamingClient,
+    deliver_last,
+    feed_links,
+    nodes,
+    running,
+)
 from tests.support.processes import HOST, free_port
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
+
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 RANGES = ("xrange", "xrevrange", "lrange", "zrangebyscore", "zrange")
 
 
 async def resume(node: Broadcaster, id: str | None, last: int | None) -> str:
-    """Connect, read until ``last`` has come, and leave; the last event id."""
+    """Connect, read until `last`, and disconnect. Returns the last event id."""
     async with asyncio.timeout(30), node.connect(topics=TOPICS, last_event_id=id) as connection:
         while True:
             frames = await connection.next_frames()
@@ -38,16 +49,16 @@ async def resume(node: Broadcaster, id: str | None, last: int | None) -> str:
 
 
 @pytest.mark.parametrize("fetches", [False, True], ids=["followed", "fetched"])
-async def test_a_storm_reads_no_more_than_a_single_client(fetches: bool) -> None:
-    """1,000 clients resume at once: Redis sees as many range reads as for ten, and few calls.
+async def test_thousand_resumes_need_as_many_reads_as_ten(fetches: bool) -> None:
+    """1,000 resumes at once cost Redis as many range reads as ten, and few calls.
 
-    ``fetched``: the node has just started and the feed is gone, so everything has to be asked for.
+    `fetched`: the node has just started and the feed is gone, so everything has to be read.
     """
     ranges, calls = dict[int, int](), dict[int, int]()
     with RedisServer() as server:
         for count in (10, 1000):
             hub = secrets.token_hex(8)
-            log = Log()
+            log = NumberedMessages()
             async with Redis.from_url(server.url) as client:
                 async with nodes(server.url, 1, hub=hub) as (first,):
                     ids = await asyncio.gather(*(resume(first, None, None) for _ in range(count)))
@@ -64,19 +75,19 @@ async def test_a_storm_reads_no_more_than_a_single_client(fetches: bool) -> None
             called = {name.removeprefix("cmdstat_"): s["calls"] for name, s in stats.items()}
             ranges[count] = sum(called.get(name, 0) for name in RANGES)
             calls[count] = called["evalsha"]
-    # Those who ask for the same at the same moment share the answer; a thousand are some moments.
+    # Clients that need the same page share the answer; a thousand clients span a few moments.
     assert ranges[1000] <= ranges[10] + 40, (ranges, calls)
-    # Redeem, record, and detach go together: at most 128 operations to a call.
+    # Redeem, record and detach share calls: at most 128 operations per call.
     assert calls[1000] <= 1000, (ranges, calls)
 
 
 async def resume_all(node: Broadcaster, ids: list[str], last: int) -> None:
-    """All at once."""
+    """Resume all clients at once."""
     await asyncio.gather(*(resume(node, id, last) for id in ids))
 
 
-async def test_from_a_node_that_is_ahead_to_one_that_lags() -> None:
-    """The other node hears late of what the client has seen: nothing twice, nothing lost."""
+async def test_client_moves_to_a_node_that_lags_without_loss() -> None:
+    """The other node reads late what the client has seen: no message is repeated or lost."""
     hub = secrets.token_hex(8)
     with RedisServer() as server:
         async with contextlib.AsyncExitStack() as stack:
@@ -85,10 +96,10 @@ async def test_from_a_node_that_is_ahead_to_one_that_lags() -> None:
             client_of_redis = await stack.enter_async_context(Redis.from_url(server.url))
             url = f"redis://{HOST}:{proxy.port}"
             (lags,) = await stack.enter_async_context(nodes(url, 1, hub=hub))
-            log = Log()
-            client = Hopper([ahead, lags])
+            log = NumberedMessages()
+            client = RoamingClient([ahead, lags])
             marks, stalls = list[int](), 0
-            async with hopping(client):
+            async with running(client):
                 for _ in range(6):
                     held = await feed_links(client_of_redis, proxy)
                     for link in held:
@@ -102,9 +113,9 @@ async def test_from_a_node_that_is_ahead_to_one_that_lags() -> None:
                     for link in held:
                         link.resume()
                     await log.publish_many([ahead], 5)
-                    await client.until(lambda _: log.published[-1] in client.got)
+                    await client.wait_until(lambda _: log.published[-1] in client.received)
                     marks.append(highest(client.last_id))
-                await settle(log, [client], ahead)
+                await deliver_last(log, [client], ahead)
             client.check(log)
             assert not client.gaps
             assert marks == sorted(marks)
@@ -112,13 +123,13 @@ async def test_from_a_node_that_is_ahead_to_one_that_lags() -> None:
 
 
 def highest(id: str | None) -> int:
-    """The highest mark of an event id."""
+    """Return the highest mark of an event id."""
     assert id is not None
     return max(int(mark) for mark in id.split("~")[1].split("."))
 
 
 async def serve(url: str, hub: str, up: list[Broadcaster], ending: asyncio.Event) -> None:
-    """One node in a task of its own, which is not told of to clients from when it begins to end."""
+    """Run one node in its own task. Clients stop using it when it begins to end."""
     async with nodes(url, 1, hub=hub) as (node,):
         up.append(node)
         await ending.wait()
@@ -126,33 +137,33 @@ async def serve(url: str, hub: str, up: list[Broadcaster], ending: asyncio.Event
         assert await node.drain(5.0)
 
 
-async def test_rolling_restart_of_all_nodes() -> None:
-    """One node after the other drains and starts anew: no reset, no gap, and nobody is refused."""
+async def test_rolling_restart_of_all_nodes_resets_no_client() -> None:
+    """Each node drains and starts again: no reset, no gap, no refused client."""
     hub = secrets.token_hex(8)
     with RedisServer() as server:
-        log, up = Log(), list[Broadcaster]()
+        log, up = NumberedMessages(), list[Broadcaster]()
         async with asyncio.TaskGroup() as group:
-            running = list[tuple[asyncio.Task[None], asyncio.Event]]()
+            serving = list[tuple[asyncio.Task[None], asyncio.Event]]()
 
             def begin() -> None:
                 ending = asyncio.Event()
-                running.append((group.create_task(serve(server.url, hub, up, ending)), ending))
+                serving.append((group.create_task(serve(server.url, hub, up, ending)), ending))
 
             for _ in range(3):
                 begin()
             await until(lambda: len(up) == 3)
-            clients = [Hopper(up, at) for at in range(6)]
-            async with hopping(*clients):
+            clients = [RoamingClient(up, at) for at in range(6)]
+            async with running(*clients):
                 for _ in range(6):
                     await log.publish_many(up[1:], 5)
-                    task, ending = running.pop(0)
+                    task, ending = serving.pop(0)
                     async with log.busy([up[-1]]):
                         ending.set()
                         await asyncio.wait([task])
                         begin()
                         await until(lambda: len(up) == 3)
-                await settle(log, clients, up[0])
-            for _, ending in running:
+                await deliver_last(log, clients, up[0])
+            for _, ending in serving:
                 ending.set()
         for client in clients:
             client.check(log)
@@ -160,8 +171,8 @@ async def test_rolling_restart_of_all_nodes() -> None:
             assert not client.refusals
 
 
-async def test_sentinel_finds_the_new_primary() -> None:
-    """redis-py's Sentinel client: the nodes go on with the replica that Sentinel promoted."""
+async def test_nodes_follow_the_primary_that_sentinel_promotes() -> None:
+    """Nodes that use redis-py's Sentinel client continue on the promoted replica."""
     with RedisServer() as primary, RedisServer("--replicaof", f"{HOST} {primary.port}") as replica:
         config = (
             f"sentinel monitor main {HOST} {primary.port} 1\n"
@@ -180,21 +191,21 @@ async def test_sentinel_finds_the_new_primary() -> None:
                     broker = RedisBroker(master)
                     hub.append(await stack.enter_async_context(Broadcaster(broker=broker)))
                 await until(lambda: "slaves=1" in sentinel.command("INFO", "sentinel"))
-                log = Log()
-                clients = [Hopper(hub, at) for at in range(2)]
-                async with hopping(*clients):
+                log = NumberedMessages()
+                clients = [RoamingClient(hub, at) for at in range(2)]
+                async with running(*clients):
                     await log.publish_many(hub, 20)
                     await asyncio.sleep(1.5)  # a replica streams from its first acknowledgement
                     await asyncio.to_thread(primary.kill)
                     await log.publish_many(hub, 20)
-                    await settle(log, clients, hub[0])
+                    await deliver_last(log, clients, hub[0])
                 for each in clients:
                     each.check(log)
                     assert not each.gaps
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(PATIENCE):
-        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - it asks a process
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - asks another process
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""An application that blocks the event loop for seconds: nobody loses anything by that."""
+"""An application blocks the event loop for seconds: no client loses anything."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import contextlib
 import json
 import socket
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.support import ServerProcess
 from tests.support.clients import HOST, EventStream, open_socket, open_stream, request
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 
     from tests.support import ServerKind
 
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
+
 STALL = 5.0
-"""Seconds; each of the deadlines below is shorter."""
+"""Seconds. Each deadline below is shorter."""
 
 
 ARGS: dict[ServerKind, list[str]] = {
@@ -28,20 +32,20 @@ ARGS: dict[ServerKind, list[str]] = {
 
 
 def serve(kind: ServerKind, **options: Any) -> ServerProcess:
-    """A real server whose deadlines are short."""
+    """Return a real server with short deadlines."""
     options = {"heartbeat_interval": 1.0, "send_timeout": 2.0, **options}
     env = {"HOLDFAST_OPTIONS": json.dumps(options)}
     return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind], env=env)
 
 
 async def stall(port: int) -> None:
-    """Let the loop stand still."""
+    """Block the server's event loop."""
     assert (await request(port, "POST", "/stall", {"seconds": STALL})).status == 200
 
 
 @contextlib.asynccontextmanager
 async def frames_of(port: int, kind: str) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-    """A stream of either kind; what is yielded waits for its next frame."""
+    """Open a stream of either kind. Yields a function that waits for its next frame."""
     if kind == "sse":
         async with open_stream(port) as stream:
 
@@ -57,14 +61,14 @@ async def frames_of(port: int, kind: str) -> AsyncIterator[Callable[[], Awaitabl
 
 
 async def ping(client: Any) -> None:
-    """Give a sign of life often enough for any deadline here."""
+    """Send input often enough for each deadline here."""
     while True:
         await client.send({"type": "ping"})
         await asyncio.sleep(0.5)
 
 
-async def live_through(port: int, kind: str, ready: asyncio.Barrier) -> list[Any]:
-    """Listen to the end, on one connection; what the messages said."""
+async def listen_through_stall(port: int, kind: str, ready: asyncio.Barrier) -> list[Any]:
+    """Listen to the end on one connection. Returns the data of the messages."""
     got: list[Any] = []
     async with frames_of(port, kind) as next_frame:
 
@@ -79,17 +83,17 @@ async def live_through(port: int, kind: str, ready: asyncio.Barrier) -> list[Any
         await until(lambda frame: frame.get("data") == "after")
         sign = {"sse": "heartbeat", "websocket": "pong"}[kind]
         await until(lambda frame: frame["type"] == sign)
-        await until(lambda frame: frame["type"] == sign)  # a second one: it goes on
+        await until(lambda frame: frame["type"] == sign)  # the stream continues
         await ready.wait()
         await until(lambda frame: frame.get("data") == "end")
     return got
 
 
-async def stall_among(port: int, kinds: list[str]) -> None:
-    """One stream of each kind named; a stall, and all that was published around it."""
+async def stall_with_clients(port: int, kinds: list[str]) -> None:
+    """Open one stream of each named kind; stall the loop between two messages."""
     ready = asyncio.Barrier(len(kinds) + 1)
     async with asyncio.TaskGroup() as tasks:
-        clients = [tasks.create_task(live_through(port, kind, ready)) for kind in kinds]
+        clients = [tasks.create_task(listen_through_stall(port, kind, ready)) for kind in kinds]
         await ready.wait()
         await publish(port, *range(20))
         stalling = tasks.create_task(stall(port))
@@ -103,24 +107,24 @@ async def stall_among(port: int, kinds: list[str]) -> None:
         assert client.result() == list(range(60))
 
 
-async def test_nobody_is_disconnected_because_we_slept() -> None:
-    """Fifty streams go on where they were; heartbeats too."""
+async def test_no_client_is_disconnected_after_a_stall() -> None:
+    """Fifty streams and their heartbeats continue after a stall."""
     with serve("uvicorn") as server:
-        await stall_among(server.port, ["sse", "websocket"] * 25)
+        await stall_with_clients(server.port, ["sse", "websocket"] * 25)
         assert "Traceback" not in server.output()
 
 
-async def test_signs_of_life_that_came_meanwhile_count() -> None:
-    """A client that gave them all the time is not idle, though nobody could see them."""
+async def test_input_received_during_a_stall_prevents_the_idle_close() -> None:
+    """A client that sent input during the stall is not idle."""
     with serve("hypercorn", idle_timeout=3.0) as server:
-        await stall_among(server.port, ["websocket"] * 50)
+        await stall_with_clients(server.port, ["websocket"] * 50)
 
 
-async def test_send_that_was_under_way_goes_on() -> None:
-    """A client that takes what it is given is not slow, though the rest was given late."""
+async def test_send_in_progress_continues_after_a_stall() -> None:
+    """A client that reads is not slow, although the loop sent the rest late."""
     with serve("hypercorn", history_limit=100) as server:
         raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)  # little room on the way
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)  # a small buffer on the way
         raw.settimeout(0)
         await asyncio.get_running_loop().sock_connect(raw, (HOST, server.port))
         reader, writer = await asyncio.open_connection(sock=raw)
@@ -132,7 +136,7 @@ async def test_send_that_was_under_way_goes_on() -> None:
         for letter in letters:
             await publish(server.port, letter * 1_000_000)
         report = (await request(server.port, "GET", "/connection-stats")).json()
-        assert report["connections"][0]["frames_sent"] < 1 + len(letters), "it was to be blocked"
+        assert report["connections"][0]["frames_sent"] < 1 + len(letters), "the send is not blocked"
         stalling = asyncio.ensure_future(stall(server.port))
         assert [data[0] for data in await stream.messages(len(letters))] == [*letters]
         await stalling

@@ -1,4 +1,4 @@
-"""Tokens that are somebody else's."""
+"""Tokens that belong to another user."""
 
 from __future__ import annotations
 
@@ -7,38 +7,42 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.returning import Returning, running
+from tests.faults.reconnecting import ReconnectingClient, running
 from tests.support.clients import open_socket, open_stream, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.real_time
+
 NEVER_ISSUED = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
-HOWS: dict[str, Callable[[str], tuple[str, dict[str, str]]]] = {
+PRESENTATIONS: dict[str, Callable[[str], tuple[str, dict[str, str]]]] = {
     "Last-Event-ID": lambda id: ("", {"Last-Event-ID": id}),
     "X-Reconnect-Token": lambda id: ("", {"X-Reconnect-Token": id.rpartition("~")[2]}),
     "token": lambda id: (f"&reconnect_token={id.rpartition('~')[2]}", {}),
     "last_event_id": lambda id: (f"&last_event_id={id}", {}),
 }
-"""The ways to present an event id, or the token that it holds: more of the query, and headers."""
+"""The ways to present an event id or its token: an addition to the query, and headers."""
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("presentation", PRESENTATIONS)
 @pytest.mark.parametrize("state", ["connected", "gone", "previous"])
-async def test_token_of_somebody_else(port: int, how: str, state: str) -> None:
-    """It opens nothing, looks like one that was never issued, and does its owner no harm."""
-    topic = f"private-{how}-{state}"
-    name = f"ada-{how}-{state}"
+async def test_stolen_token_opens_no_session_and_costs_its_owner_nothing(
+    port: int, presentation: str, state: str
+) -> None:
+    """A stolen token opens nothing, looks like an unknown one, and does not affect its owner."""
+    topic = f"private-{presentation}-{state}"
+    name = f"ada-{presentation}-{state}"
     ada = {"X-User": name}
     at = (await request(port, "GET", f"/position?topics={topic}", headers=ada)).json()["id"]
-    owner = Returning(port, f"/stream?topics={topic}", last_event_id=at, headers=ada)
+    owner = ReconnectingClient(port, f"/stream?topics={topic}", last_event_id=at, headers=ada)
     secrets = itertools.count()
 
-    async def told(id: str) -> list[Any]:
-        """What Eve sees of it, on either transport, while something is published to Ada."""
-        more, headers = HOWS[how](id)
+    async def present(id: str) -> list[Any]:
+        """Return what Eve receives on both transports while messages are published to Ada."""
+        more, headers = PRESENTATIONS[presentation](id)
         found: list[Any] = []
         for path in ("/stream", "/websocket"):
             arguments = (port, f"{path}?topics=eve{more}")
@@ -70,16 +74,16 @@ async def test_token_of_somebody_else(port: int, how: str, state: str) -> None:
 
     seen: list[Any] = []
     async with running(owner):
-        await owner.until(lambda owner: owner.connected)
+        await owner.wait_until(lambda owner: owner.connected)
         stolen = at if state == "previous" else str(owner.last_event_id)
         if state != "gone":
-            seen = await told(stolen)
+            seen = await present(stolen)
     if state == "gone":
-        seen = await told(stolen)
-    assert seen == await told(f"{stolen.rpartition('~')[0]}~{NEVER_ISSUED}")
+        seen = await present(stolen)
+    assert seen == await present(f"{stolen.rpartition('~')[0]}~{NEVER_ISSUED}")
     assert seen[1]["gap"] == {"cause": "unknown", "count": None}
     assert seen[1]["topics"] == ["eve"]
     async with running(owner):
-        await owner.until(lambda owner: len(owner.messages) == 8)
+        await owner.wait_until(lambda owner: len(owner.messages) == 8)
     assert owner.messages == list(range(8))
     assert owner.sessions == ["resumed"] * 2

@@ -1,4 +1,4 @@
-"""Tokens whose answer is lost, and that two present at once."""
+"""Tokens whose answer is lost, and tokens that two clients present at once."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from typing import Any
 import pytest
 
 from holdfast import Broadcaster, Refused
-from tests.faults.parsers import Seen, StreamClient
-from tests.faults.returning import Returning, running
-from tests.faults.wire import (
+from tests.faults.parsers import ParsedEvent, StreamClient
+from tests.faults.reconnecting import ReconnectingClient, running
+from tests.faults.transport import (
     EXPECTED,
     begin,
-    by_fifties,
     check,
-    come_back,
-    has_end,
+    has_last_message,
     position,
     publish,
     receive,
+    reconnect,
+    run_concurrently,
 )
 from tests.support.clients import request
 from tests.support.proxy import Fault, Proxy
 from tests.support.reading import Reader
 from tests.support.virtual import run_virtual, wall_clock
 
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
+
 LONG = os.environ.get("HOLDFAST_LONG") == "1"
 
 
-async def test_answer_is_lost_after_any_byte(port: int) -> None:
-    """The answer with the new token is lost twice: the old id works again, and has everything.
+async def test_old_id_works_after_the_answer_was_cut_at_any_byte(port: int) -> None:
+    """The answer with the new token is lost twice, and the old id still resumes everything.
 
-    Once after each byte of head and first frames, by FIN; before, as far from the end, by RST.
+    The first cut is by RST, the second by FIN after each byte of the head and the first frames.
     """
     topic = "lost"
     at = await position(port, "whole")
     await publish(port, "whole")
-    end = await receive(port, StreamClient(port, "whole", at), has_end)
+    end = await receive(port, StreamClient(port, "whole", at), has_last_message)
     ids: list[tuple[int, str]] = []
 
     async def prepare(after: int) -> None:
@@ -50,55 +52,55 @@ async def test_answer_is_lost_after_any_byte(port: int) -> None:
         faults = [Fault(cut_after=end - after, how="rst"), Fault(cut_after=after, how="fin")]
         async with Proxy(port, faults.__getitem__) as proxy:
             for _ in faults:
-                await receive(proxy.port, StreamClient(proxy.port, topic, at), has_end)
-        check(await come_back(port, StreamClient, topic, at))
+                await receive(proxy.port, StreamClient(proxy.port, topic, at), has_last_message)
+        check(await reconnect(port, StreamClient, topic, at))
 
-    await by_fifties(range(end), prepare)
+    await run_concurrently(range(end), prepare)
     await publish(port, topic)
-    await by_fifties(ids, lose)
+    await run_concurrently(ids, lose)
     assert len(ids) == end > 1000
 
 
-async def test_answer_is_lost_on_a_half_open_link(port: int) -> None:
-    """The same where the server goes on believing in the connections that got the answers."""
+async def test_old_id_works_after_the_answer_was_lost_on_a_half_open_link(port: int) -> None:
+    """The old id works although the server still believes in the connections with the answers."""
     topic = "half-open"
     ids = [await position(port, topic) for _ in range(30)]
     await publish(port, topic)
-    # So slow that the answer comes in pieces: a part arrives, the rest is swallowed.
+    # Slow enough that the answer comes in pieces: one part arrives, the rest is dropped.
     async with Proxy(port, lambda _: Fault(rate=20_000)) as proxy:
         for turn, at in enumerate(ids):
             for _ in range(1 + turn % 3):
                 client = StreamClient(proxy.port, topic, at)
                 wire = await begin(proxy.port, client)
-                await wire.until(lambda client: client.answered)
+                await wire.wait_until(lambda client: client.accepted)
                 list(proxy.links)[-1].swallow()
-                assert not has_end(client)
-            check(await come_back(port, StreamClient, topic, at))
+                assert not has_last_message(client)
+            check(await reconnect(port, StreamClient, topic, at))
         assert len(proxy.links) == proxy.opened  # none of them has ended
 
 
-async def everything(port: int, topic: str, id: str) -> list[Seen]:
-    """Read all, and come back when told to, as often as it takes."""
-    seen: list[Seen] = []
+async def everything(port: int, topic: str, id: str) -> list[ParsedEvent]:
+    """Read everything, and reconnect as often as the server asks for it."""
+    seen: list[ParsedEvent] = []
     for _ in range(10):
         client = StreamClient(port, topic, id)
-        await receive(port, client, has_end)
-        for each in client.seen():
+        await receive(port, client, has_last_message)
+        for each in client.events():
             if each.frame["type"] == "closing":
                 assert each.frame["data"] == {"reason": "taken_over", "reconnect": True}
             else:
                 seen.append(each)
             id = each.id or id
-        if has_end(client):
+        if has_last_message(client):
             return seen
     raise AssertionError(f"ten connections were not enough: {seen}")
 
 
 @pytest.mark.timeout(600 if LONG else 120)
-async def test_two_present_one_token_at_once(port: int) -> None:
-    """A thousand times over HTTP: nobody is refused, and nobody loses anything.
+async def test_concurrent_presents_of_one_token_lose_nothing(port: int) -> None:
+    """A thousand pairs over HTTP: no client is refused, and no client loses a message.
 
-    ``HOLDFAST_LONG=1``: ten thousand times.
+    `HOLDFAST_LONG=1`: ten thousand pairs.
     """
     topic = "two"
     ids: list[str] = []
@@ -111,16 +113,16 @@ async def test_two_present_one_token_at_once(port: int) -> None:
         for seen in both:
             check(seen)
 
-    await by_fifties(range(10_000 if LONG else 1000), prepare)
+    await run_concurrently(range(10_000 if LONG else 1000), prepare)
     await publish(port, topic)
-    await by_fifties(ids, race)
+    await run_concurrently(ids, race)
     stats = (await request(port, "GET", "/connection-stats")).json()["statistics"]
     assert stats["tokens_refused"] == 0
     assert stats["gaps"] == 0
 
 
 class Tab:
-    """A client without a transport that comes back for ever with its own last id."""
+    """A client without a transport that reconnects for ever with its own last event id."""
 
     def __init__(self, broadcaster: Broadcaster, id: str, pause: float = 0.0) -> None:
         self.id = id
@@ -130,12 +132,12 @@ class Tab:
         self._pause = pause
 
     async def read(self, count: float = math.inf) -> None:
-        """Until so many messages are there."""
+        """Read until `count` messages have arrived."""
         while len(self.got) < count:
             try:
                 await self._visit(count)
             except Refused as refused:
-                if refused.reason.word != "taken_over":  # in the middle of connecting: come back
+                if refused.reason.word != "taken_over":  # during the handshake: reconnect
                     raise
             await asyncio.sleep(self._pause)
 
@@ -151,8 +153,8 @@ class Tab:
                     self.got.append(seen.data)
 
 
-async def test_two_present_one_token_at_once_ten_thousand_times() -> None:
-    """The same at `Broadcaster.connect`, the second some steps of the loop after the first."""
+async def test_concurrent_presents_of_one_token_in_process_lose_nothing() -> None:
+    """Ten thousand pairs call `Broadcaster.connect`, the second some loop steps after the first."""
     async with Broadcaster(max_connections=1000) as broadcaster:
         ids = [await broadcaster.position(["t"]) for _ in range(10_000)]
         for n in range(3):
@@ -172,10 +174,10 @@ async def test_two_present_one_token_at_once_ten_thousand_times() -> None:
         assert broadcaster.statistics().tokens_refused == 0
 
 
-def test_duplicated_tab_for_an_hour() -> None:
-    """Three tabs go on from one last id, of which one is connected: each moves over once at most.
+def test_duplicated_tabs_stay_connected_for_an_hour() -> None:
+    """Three tabs continue from one last id while one is connected: each moves at most once.
 
-    A second later nobody throws anybody out, and for an hour each has everything, once.
+    A second later, no tab takes over another, and for an hour each receives everything once.
     """
 
     async def main() -> None:
@@ -199,10 +201,10 @@ def test_duplicated_tab_for_an_hour() -> None:
     run_virtual(main())
 
 
-def test_silence_after_the_answer_was_lost() -> None:
-    """A client may take 2.5 heartbeats to notice that its link is half-open (protocol.md, 11).
+def test_old_id_works_until_the_client_detects_silence() -> None:
+    """A client may need 2.5 heartbeats to notice a half-open link (docs/protocol.md, section 11).
 
-    If the answer with its new token was lost on that link, its old id still has to work then.
+    The old id has to work then, if the answer with the new token was lost on that link.
     """
 
     async def main() -> None:
@@ -221,35 +223,35 @@ def test_silence_after_the_answer_was_lost() -> None:
     run_virtual(main())
 
 
-async def test_duplicated_tab_over_http(port: int) -> None:
-    """Over HTTP, where `retry` says when: after the first exchange both stay connected.
+async def test_duplicated_tabs_stay_connected_over_http(port: int) -> None:
+    """Over HTTP, where `retry` sets the delay, both tabs stay connected after the first exchange.
 
-    When both lose their link then, each goes on where it was.
+    If both lose their link then, each resumes its own session.
     """
     path = "/stream?topics=tabs"
     async with Proxy(port) as proxy:
-        one = Returning(proxy.port, path, last_event_id=await position(port, "tabs"))
+        one = ReconnectingClient(proxy.port, path, last_event_id=await position(port, "tabs"))
         async with running(one):
-            await one.until(lambda one: one.connected)
-            two = Returning(proxy.port, path, last_event_id=one.last_event_id)
+            await one.wait_until(lambda one: one.connected)
+            two = ReconnectingClient(proxy.port, path, last_event_id=one.last_event_id)
             async with running(two):
-                await two.until(lambda two: two.connected)
-                await one.until(lambda one: len(one.visits) == 2)
+                await two.wait_until(lambda two: two.connected)
+                await one.wait_until(lambda one: len(one.connections) == 2)
                 await publish(port, "tabs")
                 for tab in (one, two):
-                    await tab.until(lambda tab: tab.messages == EXPECTED)
-                await asyncio.sleep(3.5)  # longer than any `retry`: a third exchange would be here
-                assert (one.tries, two.tries) == (2, 1)
+                    await tab.wait_until(lambda tab: tab.messages == EXPECTED)
+                await asyncio.sleep(3.5)  # longer than any `retry`, so a third exchange shows
+                assert (one.attempts, two.attempts) == (2, 1)
                 assert proxy.cut() == 2
                 await publish(port, "tabs")
                 for tab in (one, two):
-                    await tab.until(lambda tab: tab.messages == EXPECTED * 2)
+                    await tab.wait_until(lambda tab: tab.messages == EXPECTED * 2)
     assert one.sessions == ["resumed"] * 3
     assert two.sessions == ["resumed"] * 2
 
 
-def outside(first: dict[str, Any]) -> dict[str, Any]:
-    """What a first frame gives away, without what is random or of the clock."""
+def visible_part(first: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a first frame that are neither random nor of the clock."""
     random_or_of_the_clock = {"connectionId", "reconnectToken", "resumableUntil"}
     assert random_or_of_the_clock <= set(first)
     return {name: value for name, value in first.items() if name not in random_or_of_the_clock}

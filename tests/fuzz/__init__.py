@@ -1,5 +1,5 @@
-"""Fuzzing of everything that reads what a client sends, against references written on their own.
+"""Fuzz every parser of client input against references that are written independently.
 
-`python -m tests.fuzz <target> --seconds 120` lets coverage guide the search (atheris); the tests
-here draw structured inputs (hypothesis) and give each target a few seconds.
+`python -m tests.fuzz <target> --seconds 120` searches by coverage (atheris). The tests in this
+folder draw structured inputs (hypothesis) and run each target for some seconds.
 """

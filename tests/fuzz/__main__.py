@@ -1,7 +1,7 @@
-"""Let coverage guide the search: `python -m tests.fuzz <target> [--seconds N] [--corpus FOLDER]`.
+"""Search by coverage: `python -m tests.fuzz <target> [--seconds N] [--corpus FOLDER]`.
 
-Ends with 0 and the number of runs; with another status at the first input that fails, which is
-printed and kept in the folder. Needs atheris.
+The command ends with status 0 and prints the number of runs. At the first failing input it ends
+with another status, prints the input and keeps it in the folder. atheris is required.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ with atheris.instrument_imports(include=["holdfast"]):
 from tests.bad_inputs.inputs import CURSORS, NO_TOPICS, NOT_JSON, NOT_TYPED, ODD_TOPICS, mangled
 
 MAX_BYTES = 4096
-"""No limit that is fuzzed for lies beyond; those on sizes have tests of their own."""
+"""Bytes. No fuzzed limit is larger; size limits have tests of their own."""
 
 COMMANDS = [
     '{"type":"ping"}', '{"type":"subscribe","topics":["a","b.*"]}', '{"type":"ack","id":"x"}',
@@ -41,7 +41,7 @@ SEEDS = {
 
 
 def main() -> None:
-    """Read the command line, and hand over to libFuzzer, which ends the process."""
+    """Read the command line and start libFuzzer, which ends the process."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=int, default=60)
@@ -61,7 +61,7 @@ def main() -> None:
             f"-max_len={MAX_BYTES}",
             f"-seed={given.seed}",
             f"-artifact_prefix={corpus}/",
-            "-timeout=10",  # an input that takes longer is a finding
+            "-timeout=10",  # a slower input counts as a finding
             "-print_final_stats=1",
             "-verbosity=1",
         ],

@@ -1,4 +1,4 @@
-"""A client's view of its WebSocket: what protocol.md, section 9, answers to each message."""
+"""The client's view of a WebSocket: the answer to each message (docs/protocol.md, section 9)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_TOPICS = 200
 
 
 class Model:
-    """What the client knows: its topics, and whether it has said anything yet."""
+    """The state of the client: its topics, and whether it has sent a message."""
 
     def __init__(self, hello: dict[str, Any]) -> None:
         self.topics = list(hello["data"]["topics"])
@@ -20,7 +20,7 @@ class Model:
         self._silent = True
 
     def answer_to(self, text: str) -> tuple[str, Any] | None:
-        """The type of the frame that answers, and its data (of an error: its code)."""
+        """Return the type of the answer and its data (for an error: its code)."""
         first, self._silent = self._silent, False
         value = json.loads(text) if is_json(text) else None
         if not is_json(text):
@@ -67,7 +67,7 @@ class Model:
         return "subscribed", {"topics": allowed, "rejected": rejected}
 
     def check(self, frame: dict[str, Any], wanted: tuple[str, Any], line: str) -> None:
-        """The frame is the answer that was wanted, with nothing more and nothing less in it."""
+        """Check that the frame is exactly the expected answer."""
         kind, data = wanted
         assert frame["type"] == kind, (ascii(line), frame, wanted)
         assert reference.event_id(frame["id"]) is not None

@@ -1,4 +1,4 @@
-"""Whether a text is JSON: RFC 8259, read rule by rule, without recursion and without a decoder."""
+"""Decide whether a text is JSON: RFC 8259 rule by rule, without recursion or a decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def skip(text: str, at: int) -> int:
 
 
 def string(text: str, at: int) -> int:
-    """Section 7: where the string that begins at ``at`` ends; -1 if it is none."""
+    """Section 7: return the end of the string that begins at `at`; -1: not a string."""
     if text[at : at + 1] != '"':
         return -1
     at += 1
@@ -41,7 +41,7 @@ def string(text: str, at: int) -> int:
 
 
 def number(text: str, at: int) -> int:
-    """Section 6: where the number that begins at ``at`` ends; -1 if it is none."""
+    """Section 6: return the end of the number that begins at `at`; -1: not a number."""
     at += text[at : at + 1] == "-"
     if text[at : at + 1] == "0":
         at += 1
@@ -56,7 +56,7 @@ def number(text: str, at: int) -> int:
 
 
 def digits(text: str, at: int) -> int:
-    """One digit or more; -1 if there is none."""
+    """Return the end of one or more digits; -1: no digit."""
     end = at
     while end < len(text) and text[end] in DIGITS:
         end += 1
@@ -64,7 +64,7 @@ def digits(text: str, at: int) -> int:
 
 
 def scalar(text: str, at: int) -> int:
-    """A value that is neither object nor array; -1 if it is none."""
+    """Return the end of a value that is neither object nor array; -1: not a value."""
     for literal in ("true", "false", "null"):
         if text.startswith(literal, at):
             return at + len(literal)
@@ -96,7 +96,7 @@ def is_json(text: str) -> bool:
                 return False
             at, expected = at + 1, "value"
             continue
-        elif expected == "end":  # of an array or object that is empty
+        elif expected == "end":  # the end of an empty array or object
             open_.pop()
             at, expected = at + 1, "end of value"
         if at < 0:

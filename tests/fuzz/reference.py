@@ -1,6 +1,6 @@
-"""What the texts say, read plainly: by the character, without regular expressions or our code.
+"""The grammars of the specifications, read by the character, without our code or regex.
 
-Slow and obvious on purpose. Each function names the text that it follows.
+The functions are slow and obvious on purpose. Each names the text that it follows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ID_CHARACTERS = LETTERS + DIGITS + "-_"
 
 
 def offset(text: str) -> int | None:
-    """protocol.md, section 5: `offset`."""
+    """docs/protocol.md, section 5: `offset`."""
     if not text or any(char not in DIGITS for char in text):
         return None
     if text[0] == "0" and text != "0":
@@ -28,7 +28,7 @@ def offset(text: str) -> int | None:
 
 
 def cursor(text: str) -> tuple[int, int, int, int] | None:
-    """protocol.md, section 5: `cursor`, the most urgent lane first."""
+    """docs/protocol.md, section 5: `cursor`, the most urgent lane first."""
     parts = text.split(".")
     numbers = [offset(part) for part in parts]
     critical = numbers[0]
@@ -47,7 +47,7 @@ def cursor(text: str) -> tuple[int, int, int, int] | None:
 
 
 def event_id(text: str) -> tuple[str, tuple[int, int, int, int], str] | None:
-    """protocol.md, section 5: `event-id`; epoch, cursor and token."""
+    """docs/protocol.md, section 5: `event-id`, as epoch, cursor and token."""
     parts = text.split("~")
     if len(parts) != 3:
         return None
@@ -61,7 +61,7 @@ def event_id(text: str) -> tuple[str, tuple[int, int, int, int], str] | None:
 
 
 def is_expression(name: str) -> bool:
-    """protocol.md, section 1: "Topics and patterns"; whether a client may ask for it."""
+    """docs/protocol.md, section 1, "Topics and patterns": the expressions a client may use."""
     try:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError:
@@ -81,7 +81,7 @@ def is_expression(name: str) -> bool:
 
 
 def covers(expression: str, topic: str) -> bool:
-    """The same section: what a pattern covers, segment by segment."""
+    """docs/protocol.md, section 1: whether a pattern covers a topic, segment by segment."""
     if expression == topic:
         return True
     if topic[:1] == "$":
@@ -98,7 +98,7 @@ def covers(expression: str, topic: str) -> bool:
 
 
 def query(raw: bytes) -> dict[str, str] | None:
-    """WHATWG URL, section 5.1; of several the first counts. `None`: over the limits."""
+    """WHATWG URL, section 5.1; the first of several fields counts. None: over the limits."""
     if len(raw) > 65_536 or raw.count(b"&") >= 100:
         return None
     found: dict[str, str] = {}
@@ -110,7 +110,7 @@ def query(raw: bytes) -> dict[str, str] | None:
 
 
 def is_decimal(text: str) -> bool:
-    """Up to four digits, and up to six more after a point."""
+    """Return whether the text has up to four digits, and up to six after a point."""
     whole, point, rest = text.partition(".")
     digits = set("0123456789")
     return (

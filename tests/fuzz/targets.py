@@ -1,6 +1,6 @@
-"""What is fuzzed: one function for each parser. Any bytes go in; it returns, or an assert fails.
+"""The fuzz targets, one function per parser. Each takes any bytes, and returns or fails an assert.
 
-The same functions serve hypothesis (test_properties.py) and atheris (__main__.py).
+hypothesis (test_properties.py) and atheris (__main__.py) use the same functions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LIMIT = 64 * 1024
 
 
 def as_text(data: bytes) -> str:
-    """A text for any bytes: UTF-8 with lone surrogates, or else Latin-1, as headers are read."""
+    """Return a text for any bytes: UTF-8 with lone surrogates, or else Latin-1, as in headers."""
     try:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -48,10 +48,10 @@ def as_text(data: bytes) -> str:
 
 
 def event_id(data: bytes) -> None:
-    """EventId.parse and Cursor.parse: what the grammar says, whatever comes; and back again."""
+    """EventId.parse and Cursor.parse accept exactly the grammar, and their output round-trips."""
     text = as_text(data)
     spliced = text
-    if len(data) > 3 and data[0] < 128:  # most texts are far from an id: begin with a real one
+    if len(data) > 3 and data[0] < 128:  # Most texts are far from an id, so begin with a real one.
         start, length = data[1] % (len(ID) + 1), data[2] % 8
         spliced = as_text(ID[:start] + data[3:40] + ID[start + length :])
     for each in (text, spliced, text[:128], spliced.strip()):
@@ -73,7 +73,7 @@ def event_id(data: bytes) -> None:
 
 
 def token(data: bytes) -> None:
-    """TokenRegistry.redeem: nothing but the token itself opens, and no try changes anything."""
+    """TokenRegistry.redeem accepts only the token itself, and no attempt changes a session."""
     registry, session = TokenRegistry(), Session(UserId("ann"), {"orders": Offset(7)})
     registry.issue(TOKEN, session, 0.0, None)
     text = as_text(data)
@@ -97,7 +97,7 @@ def token(data: bytes) -> None:
 
 
 def topic(data: bytes) -> None:
-    """check_topic and check_expression: taken exactly if the text says so; refusals are plain."""
+    """check_topic and check_expression accept exactly the specified names; refusals are plain."""
     name = as_text(data)
     for check, wanted in (
         (check_expression, reference.is_expression(name)),
@@ -115,8 +115,8 @@ def topic(data: bytes) -> None:
 
 
 def matching(data: bytes) -> None:
-    """matches, TopicIndex and TopicTree: three ways, and the plain one, find the same."""
-    # Many bytes stand for what matters to a matcher, or hardly two names would ever meet.
+    """matches, TopicIndex, TopicTree and the plain reader find the same subscribers."""
+    # Many bytes stand for the characters that matter to a matcher; otherwise few names would match.
     plain = "ab.*|"
     text = "".join(c if c in plain or c > "\x7f" else plain[ord(c) % 5] for c in as_text(data))
     names = [name for name in dict.fromkeys(text.split("|")) if reference.is_expression(name)]
@@ -140,7 +140,7 @@ def matching(data: bytes) -> None:
 
 
 def query(data: bytes) -> None:
-    """Request: the query is read as the URL standard's parser reads it, bytes for bytes."""
+    """Request reads a query as the parser of the URL standard does, byte for byte."""
     made, wanted = Request({"query_string": data}), reference.query(data)
     refused = False
     try:
@@ -152,7 +152,7 @@ def query(data: bytes) -> None:
 
 
 def wait(data: bytes) -> None:
-    """The field `wait` of a poll: a plain decimal number, up to the limit, or the one error."""
+    """The field `wait` of a poll is a decimal number up to the limit, or the one error."""
     made, seconds, refusal = Request({"query_string": b"wait=" + data}), None, None
     try:
         seconds = poll_wait(made)
@@ -168,7 +168,7 @@ def wait(data: bytes) -> None:
 
 
 def subprotocols(data: bytes) -> None:
-    """What a handshake offers: `holdfast` is chosen or nothing, and only then is a token read."""
+    """A handshake selects `holdfast` or nothing, and reads a token only with `holdfast`."""
     given = Request({"headers": [(b"sec-websocket-protocol", data)]})
     offered = [each.strip() for each in data.decode("latin-1").split(",")]
     chosen = choose_subprotocol(given)
@@ -181,7 +181,7 @@ def subprotocols(data: bytes) -> None:
 
 
 def message(data: bytes) -> None:
-    """websocket.parse: an object with a string `type`, or the one error that fits."""
+    """websocket.parse returns an object with a string `type`, or the one matching error."""
     text = as_text(data)
     code, value = None, None
     try:
@@ -193,7 +193,7 @@ def message(data: bytes) -> None:
     elif not is_json(text):
         assert code == "not_json", ascii(text)
     elif value is None:
-        # Python gives up on numbers of more than 4,300 digits, and on about 1,000 levels.
+        # Python refuses numbers of more than 4,300 digits, and about 1,000 levels.
         assert code == "no_type" or len(text) > 900, ascii(text)
     else:
         assert isinstance(value["type"], str)
@@ -201,7 +201,7 @@ def message(data: bytes) -> None:
 
 
 def conversation(data: bytes) -> None:
-    """A client's messages, one per line: each gets the frame that protocol.md has for it."""
+    """Each message of a client, one per line, gets the frame that docs/protocol.md names."""
     lines = [as_text(line) for line in data[:4096].split(b"\n")[:40]]
     run_virtual(_converse(lines))
 
@@ -232,7 +232,7 @@ async def _converse(lines: list[str]) -> None:
 
 
 def has_json_form(value: Any) -> bool:
-    """RFC 8259 in UTF-8: no number that is none, no lone surrogate."""
+    """Return whether the bytes are RFC 8259 in UTF-8, without NaN and without lone surrogates."""
     if isinstance(value, dict):
         return all(has_json_form([name, inner]) for name, inner in value.items())
     if isinstance(value, list):
@@ -243,7 +243,7 @@ def has_json_form(value: Any) -> bool:
 
 
 def event_stream(data: bytes) -> None:
-    """What is published comes out of a decoder written from the standard, however it is cut."""
+    """A published value survives a decoder written from the standard, in any division."""
     text = as_text(data[1:])
     value: Any = text
     with contextlib.suppress(ValueError, RecursionError):
@@ -266,17 +266,19 @@ def event_stream(data: bytes) -> None:
         assert event.last_event_id == ID.decode()
         frame = event.json()
         assert (frame["data"], frame.get("key")) == (value, key)
-    for end in range(0, len(chunk) // 2 - 1, 1 + len(chunk) // 50):  # cut off: no event, no id
+    for end in range(
+        0, len(chunk) // 2 - 1, 1 + len(chunk) // 50
+    ):  # a cut event has no effect and no id
         cut = EventStreamDecoder()
         assert not cut.feed(chunk[:end])
         assert cut.last_event_id == ""
 
 
 def body(data: bytes) -> None:
-    """read_json: a body in any pieces is a JSON object in UTF-8, or the one error that fits."""
+    """read_json returns a JSON object in UTF-8 from any pieces, or the one matching error."""
     pieces: list[bytes] = []
     rest = data
-    while rest:  # the first byte of each piece says how long it is
+    while rest:  # the first byte of each piece is its length
         pieces.append(rest[1 : 1 + rest[0]])
         rest = rest[1 + rest[0] :]
     whole = b"".join(pieces)

@@ -1,4 +1,4 @@
-"""Every target, searched for a few seconds by a fuzzer that sees which lines it reaches."""
+"""Each target is searched for some seconds by a fuzzer that follows coverage."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ import pytest
 from tests.fuzz.targets import TARGETS
 from tests.support import needs
 
-pytestmark = needs(module="atheris", reason="coverage guides the search for inputs that break")
+pytestmark = [
+    needs(module="atheris", reason="coverage guides the search for inputs that break"),
+    pytest.mark.slow,
+    pytest.mark.real_time,
+]
 
 SECONDS = 3
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
-def test_no_input_breaks_it(target: str, tmp_path: Path) -> None:
-    """No input is found that breaks the target, takes longer than seconds, or eats the memory."""
+def test_fuzzer_finds_no_failing_input(target: str, tmp_path: Path) -> None:
+    """No input breaks the target, takes longer than seconds, or exhausts the memory."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", target, "--seconds", str(SECONDS),
          "--corpus", str(tmp_path)],

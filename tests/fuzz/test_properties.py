@@ -1,4 +1,4 @@
-"""Each target with inputs that are nearly right, which is where parsers go wrong."""
+"""Each target gets inputs that are nearly correct, because parsers fail there."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ messages = st.fixed_dictionaries(
 
 
 def utf8(text: str) -> bytes:
-    """Bytes of any text."""
+    """Return the bytes of any text."""
     return text.encode("utf-8", "surrogatepass")
 
 
 @st.composite
 def mutated(draw: st.DrawFn, documents: st.SearchStrategy[str]) -> bytes:
-    """A document in which a few pieces were cut out, doubled, or replaced by something else."""
+    """Return a document in which a few pieces were removed, doubled or replaced."""
     text = draw(documents)
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(text)))
@@ -73,21 +73,21 @@ documents = messages | anything.map(json.dumps) | st.sampled_from([*NOT_JSON, *N
 
 @given(st.binary() | mutated(st.sampled_from(mangled(targets.ID.decode()) + CURSORS + TEXTS)))
 @example(targets.ID)
-def test_event_id(data: bytes) -> None:
-    """Cursor and event id are read by the grammar alone, as a plain reader does."""
+def test_event_id_follows_its_grammar(data: bytes) -> None:
+    """Cursor and event id follow the grammar, as a plain reader does."""
     targets.event_id(data)
 
 
 @given(st.binary() | mutated(st.sampled_from([str(targets.TOKEN), *TEXTS])))
 @example(targets.TOKEN.encode())
-def test_token(data: bytes) -> None:
-    """No text but a token opens anything."""
+def test_only_the_token_opens_a_session(data: bytes) -> None:
+    """Only the token itself opens a session."""
     targets.token(data)
 
 
 @given(st.binary() | mutated(names | st.sampled_from([*NO_TOPICS, *ODD_TOPICS])))
-def test_topic(data: bytes) -> None:
-    """A name is taken if the text says so."""
+def test_topic_is_accepted_as_specified(data: bytes) -> None:
+    """A name is accepted exactly if the specification allows it."""
     targets.topic(data)
 
 
@@ -103,8 +103,8 @@ expressions = st.builds(
     st.binary(max_size=300)
     | st.lists(names | expressions, max_size=12).map(lambda listed: utf8("|".join(listed)))
 )
-def test_matching(data: bytes) -> None:
-    """What a pattern covers is the same in the index, the tree, `matches` and a plain reader."""
+def test_all_matchers_agree(data: bytes) -> None:
+    """Index, tree, `matches` and a plain reader agree on the topics that a pattern covers."""
     targets.matching(data)
 
 
@@ -116,51 +116,53 @@ def test_matching(data: bytes) -> None:
     | mutated(st.sampled_from(["topics=a,b&reconnect_token=x", "a=%C3%A9&b=%ff&c=+", "=&&=;%"]))
 )
 @example("topics=é".encode())
-def test_query(data: bytes) -> None:
-    """A query is read by the URL standard."""
+def test_query_is_read_as_the_url_standard_defines(data: bytes) -> None:
+    """A query is read as the URL standard defines."""
     targets.query(data)
 
 
 @given(st.binary(max_size=20) | mutated(st.sampled_from(["25", "0.5", "1e9", "%31", "-1"])))
 @example("\u0665".encode())
-def test_wait(data: bytes) -> None:
-    """How long a poll waits is read by a strict grammar."""
+def test_wait_follows_its_grammar(data: bytes) -> None:
+    """The wait of a poll follows a strict grammar."""
     targets.wait(data)
 
 
 @given(st.binary(max_size=80) | mutated(st.sampled_from(["holdfast, bearer.a%20b,bearer.b"])))
 @example(b"bearer.x, holdfast")
-def test_subprotocols(data: bytes) -> None:
-    """What a handshake offers is read as a list, and a token only of who offers `holdfast`."""
+def test_subprotocols_are_read_as_a_list(data: bytes) -> None:
+    """A handshake is read as a list, and its token only beside `holdfast`."""
     targets.subprotocols(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.binary() | mutated(documents))
-def test_message(data: bytes) -> None:
-    """A message is an object with a type, or refused by its one code."""
+def test_message_is_parsed_or_refused_by_its_code(data: bytes) -> None:
+    """A message is an object with a type, or is refused with its one code."""
     targets.message(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.lists(mutated(documents), max_size=12).map(b"\n".join))
 @example(b'{"type":"resume","id":"x"}\n{"type":"resume","id":"x"}')
 @example(b'{"type":"subscribe","topics":["secret","a"]}\n{"type":"unsubscribe","topics":["a","t"]}')
-def test_conversation(data: bytes) -> None:
-    """Whatever a client says, each message has exactly the answer that the protocol gives it."""
+def test_each_message_has_its_answer(data: bytes) -> None:
+    """Each message of a client gets exactly the answer that the protocol defines."""
     targets.conversation(data)
 
 
 @given(st.binary() | mutated(anything.map(json.dumps)) | st.sampled_from(GOOD_PAYLOADS[:30]).map(
     lambda value: b"\x90" + json.dumps(value).encode()
 ))  # fmt: skip
-def test_event_stream(data: bytes) -> None:
-    """Any payload survives the event stream, in any chunks, and a cut one moves nothing."""
+def test_payload_survives_the_event_stream(data: bytes) -> None:
+    """Any payload survives the event stream in any chunks, and a cut event has no effect."""
     targets.event_stream(data)
 
 
 def in_pieces(data: bytes, sizes: list[int]) -> bytes:
-    """As the target takes it: a length before each piece."""
+    """Encode pieces for the target: a length before each piece."""
     out, at = b"", 0
     for size in [*sizes, *[255] * (len(data) // 255 + 1)]:
         out += bytes([len(data[at : at + size])]) + data[at : at + size]
@@ -172,20 +174,20 @@ def in_pieces(data: bytes, sizes: list[int]) -> bytes:
 @given(st.binary() | st.builds(in_pieces, mutated(documents), st.lists(st.integers(0, 9))))
 @example(in_pieces(b'{"x": NaN}', []))
 @example(in_pieces('{"a": 1}'.encode("utf-16"), []))
-def test_body(data: bytes) -> None:
-    """A body in any pieces is an object, or refused by its one code."""
+def test_body_is_parsed_or_refused_by_its_code(data: bytes) -> None:
+    """A body in any pieces is an object, or is refused with its one code."""
     targets.body(data)
 
 
 @pytest.mark.parametrize("value", [*GOOD_PAYLOADS, [], {}, [{}], {"a": [{}, []]}], ids=repr)
-def test_the_reference_takes_what_is_json(value: Any) -> None:
-    """The plain reader of RFC 8259 takes whatever an encoder writes, however it is set out."""
+def test_reference_accepts_valid_json(value: Any) -> None:
+    """The plain reader of RFC 8259 accepts everything that an encoder writes, in any layout."""
     for options in ({}, {"indent": 1}, {"separators": (" , ", " : ")}, {"ensure_ascii": False}):
         assert is_json(json.dumps(value, **options))
 
 
-def test_the_reference_refuses_what_is_none() -> None:
-    """And it refuses every truncation of a document, and each text of the list."""
+def test_reference_refuses_invalid_json() -> None:
+    """The plain reader refuses every truncation of a document, and each listed invalid text."""
     text = '{"a": [1.5e-3, "\\u00e9\\n", {"b": null}, true], "c": -0}'
     assert is_json(text)
     assert not any(is_json(text[:end]) for end in range(len(text)))
@@ -194,7 +196,7 @@ def test_the_reference_refuses_what_is_none() -> None:
 
 @given(st.integers(0, 8), st.integers(1, 8))
 def test_matching_compares_each_segment_once(stars: int, length: int) -> None:
-    """However a pattern is made, a match looks at no segment twice: nothing to blow up."""
+    """A match inspects no segment twice for any pattern, so its cost cannot explode."""
     looked_at = 0
 
     class Counting(str):

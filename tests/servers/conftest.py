@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", params=SERVERS)
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Of the server, for all tests that leave it running."""
+    """Return the port of the server, for tests that leave it running."""
     with serve(request.param) as server:
         yield server.port

@@ -1,4 +1,4 @@
-"""Long polling on real servers: what each does with an answer that waits."""
+"""Long polling on real servers: an answer that waits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from tests.support import SERVERS, ServerKind
 from tests.support.clients import open_stream, request
 from tests.support.live import publish, serve
 
+pytestmark = pytest.mark.real_time
+
 
 async def poll(port: int, topic: str, at: str | None = None, wait: float = 25.0) -> list[Any]:
-    """The frames of one poll."""
+    """Return the frames of one poll."""
     headers = {} if at is None else {"Last-Event-ID": at}
     path = f"/poll?topics={topic}&wait={wait}"
     response = await request(port, "GET", path, headers=headers)
@@ -23,13 +25,13 @@ async def poll(port: int, topic: str, at: str | None = None, wait: float = 25.0)
 
 
 async def polling(port: int) -> int:
-    """How many polls wait on the server."""
+    """Return the number of polls that wait on the server."""
     report = (await request(port, "GET", "/connection-stats")).json()
     return int(report["statistics"]["transports"].get("poll", 0))
 
 
 async def until(port: int, count: int) -> None:
-    """Wait until so many polls wait."""
+    """Wait until `count` polls wait."""
     async with asyncio.timeout(5.0):
         while True:
             if await polling(port) == count:
@@ -37,8 +39,8 @@ async def until(port: int, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_polls_in_a_row_miss_nothing(port: int) -> None:
-    """What is published while a poll waits, or between two, comes once and in order."""
+async def test_successive_polls_miss_nothing(port: int) -> None:
+    """Messages published during a poll, or between two polls, arrive once and in order."""
     (first,) = await poll(port, "row")
     at, got = first["id"], list[int]()
 
@@ -57,8 +59,8 @@ async def test_polls_in_a_row_miss_nothing(port: int) -> None:
     assert got == list(range(200))
 
 
-async def test_a_waiting_poll_is_answered_promptly(port: int) -> None:
-    """A poll that has waited is answered when something is published, not at its end."""
+async def test_waiting_poll_is_answered_promptly(port: int) -> None:
+    """A waiting poll is answered by the next message, not at the end of its time."""
     (first,) = await poll(port, "prompt")
     waiting = asyncio.create_task(poll(port, "prompt", first["id"]))
     await until(port, 1)
@@ -70,8 +72,8 @@ async def test_a_waiting_poll_is_answered_promptly(port: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
-async def test_client_that_leaves_is_let_go(port: int, how: Any) -> None:
-    """Its poll ends within seconds, and the id from before resumes without loss."""
+async def test_disconnected_client_is_released(port: int, how: Any) -> None:
+    """A disconnected poll ends within seconds, and its id resumes without loss."""
     (first,) = await poll(port, "leave")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"GET /poll?topics=leave HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {first['id']}\r\n\r\n"
@@ -89,8 +91,8 @@ async def test_client_that_leaves_is_let_go(port: int, how: Any) -> None:
     del reader
 
 
-async def test_the_id_of_a_poll_resumes_a_stream(port: int) -> None:
-    """One position for all transports, there and back."""
+async def test_id_of_a_poll_resumes_a_stream(port: int) -> None:
+    """One position serves all transports, in both directions."""
     (first,) = await poll(port, "both")
     await publish(port, 1, topic="both")
     async with open_stream(port, "/stream?topics=both", last_event_id=first["id"]) as stream:
@@ -103,14 +105,14 @@ async def test_the_id_of_a_poll_resumes_a_stream(port: int) -> None:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_sigterm_answers_whoever_waits(kind: ServerKind) -> None:
-    """With a poll waiting, SIGTERM ends the process, and the client is told to come back."""
+async def test_sigterm_answers_waiting_polls(kind: ServerKind) -> None:
+    """While a poll waits, SIGTERM ends the process, and the client is asked to reconnect."""
     with serve(kind) as server:
         (first,) = await poll(server.port, "t")
         waiting = asyncio.create_task(poll(server.port, "t", first["id"]))
         await until(server.port, 1)
         assert await anyio.to_thread.run_sync(server.terminate) < 2.5
-        if kind == "daphne":  # it drops its connections without a word
+        if kind == "daphne":  # daphne drops its connections without an answer
             await asyncio.wait([waiting])
             assert waiting.exception() is not None or waiting.result()
         else:

@@ -1,8 +1,8 @@
-"""The promises on real servers: uvicorn, hypercorn, granian, daphne, over real sockets.
+"""The guarantees on real servers: uvicorn, hypercorn, granian and daphne, over real sockets.
 
-What each needs: uvicorn and granian nothing. hypercorn gives its worker processes no signal that
-a chained handler could see, so it runs with ``-w 0``, as one process. daphne runs no lifespan, so
-the application starts the Broadcaster itself; it ends streams at once on SIGTERM, without waiting.
+uvicorn and granian need no options. hypercorn sends its worker processes no signal that a chained
+handler could receive, so it runs as one process (`-w 0`). daphne runs no lifespan, so the
+application starts the Broadcaster itself; on SIGTERM it ends streams at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from tests.support import SERVERS, ServerKind, ServerProcess
 from tests.support.clients import EventStream, open_socket, open_stream, request
 from tests.support.live import publish
 
+pytestmark = pytest.mark.real_time
+
 ARGS: dict[ServerKind, list[str]] = {
     "uvicorn": ["--log-level", "warning"],
     "hypercorn": ["-w", "0"],
@@ -29,17 +31,19 @@ PATIENCE: dict[ServerKind, list[str]] = {
     "granian": ["--workers-kill-timeout", "1"],
     "daphne": [],
 }
-"""How each is told not to wait for clients that read nothing. hypercorn has no such option: with
-``--graceful-timeout`` it may still wait for ever for what it has written to leave."""
+"""The option with which each server does not wait for clients that read nothing.
+
+hypercorn has none: even with `--graceful-timeout` it may wait for ever until its output is sent.
+"""
 
 
 def serve(kind: ServerKind) -> ServerProcess:
-    """A server of the given kind."""
+    """Start a server of the given kind."""
     return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind])
 
 
 async def gone(port: int, connection_id: str) -> bool:
-    """Whether the server lets go of a connection within two seconds."""
+    """Return whether the server releases a connection within two seconds."""
     async with asyncio.timeout(2.0):
         while True:
             report = (await request(port, "GET", "/connection-stats")).json()
@@ -49,14 +53,14 @@ async def gone(port: int, connection_id: str) -> bool:
 
 
 async def hello(stream: EventStream) -> dict[str, Any]:
-    """The data of the first frame."""
+    """Return the data of the first frame."""
     frame = (await stream.event()).json()
     assert frame["type"] == "connection_established"
     return dict(frame["data"])
 
 
-async def test_first_frame_comes_at_once(port: int) -> None:
-    """Headers and first frame are there without anything being published."""
+async def test_first_frame_arrives_at_once(port: int) -> None:
+    """Headers and first frame arrive before anything is published."""
     async with open_stream(port) as stream:
         assert stream.status == 200
         assert stream.headers["content-type"] == "text/event-stream"
@@ -70,8 +74,8 @@ async def test_first_frame_comes_at_once(port: int) -> None:
         assert 1000 <= (stream.decoder.retry or 0) <= 3000
 
 
-async def test_published_arrives_promptly_on_both_transports(port: int) -> None:
-    """SSE and WebSocket show the same frames, and the id of either resumes on the other."""
+async def test_published_message_arrives_promptly_on_both_transports(port: int) -> None:
+    """SSE and WebSocket carry the same frames, and the id of either resumes on the other."""
     async with open_stream(port, "/stream?topics=both") as stream:
         await hello(stream)
         async with open_socket(port, "/websocket?topics=both") as socket:
@@ -94,7 +98,7 @@ async def test_published_arrives_promptly_on_both_transports(port: int) -> None:
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
 async def test_cut_client_resumes_without_loss(port: int, how: Literal["fin", "rst"]) -> None:
-    """Cut again and again in the middle, a client has each message once."""
+    """A client that is cut repeatedly in the middle receives each message once."""
     topic = f"cut-{how}"
     path = f"/stream?topics={topic}"
     at: str | None = None
@@ -112,8 +116,8 @@ async def test_cut_client_resumes_without_loss(port: int, how: Literal["fin", "r
 
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
-async def test_client_that_leaves_is_let_go(port: int, how: Literal["fin", "rst"]) -> None:
-    """A closed or crashed client's stream is released within two seconds."""
+async def test_disconnected_client_is_released(port: int, how: Literal["fin", "rst"]) -> None:
+    """The stream of a closed or crashed client is released within two seconds."""
     async with open_stream(port) as stream:
         id = (await hello(stream))["connectionId"]
         stream.cut(how)
@@ -121,8 +125,8 @@ async def test_client_that_leaves_is_let_go(port: int, how: Literal["fin", "rst"
 
 
 @pytest.mark.parametrize("how", ["close", "rst"])
-async def test_websocket_that_leaves_is_let_go(port: int, how: str) -> None:
-    """The same for a WebSocket."""
+async def test_disconnected_websocket_is_released(port: int, how: str) -> None:
+    """The WebSocket of a closed or crashed client is released within two seconds."""
     async with open_socket(port) as socket:
         id = (await socket.frame())["data"]["connectionId"]
         if how == "rst":
@@ -132,7 +136,7 @@ async def test_websocket_that_leaves_is_let_go(port: int, how: str) -> None:
 
 
 async def test_websocket_commands(port: int) -> None:
-    """Subscribe, ping, ack, resume as the first message, and an error that does not end it."""
+    """Subscribe, ping, ack, resume as the first message, and an error that does not close."""
     async with open_socket(port, "/websocket") as socket:
         first = await socket.frame()
         await socket.send({"type": "subscribe", "topics": ["ws"]})
@@ -157,8 +161,8 @@ async def test_websocket_commands(port: int) -> None:
         assert (await socket.frame())["data"] == 2
 
 
-async def test_head_ends_and_consumes_nothing(port: int) -> None:
-    """HEAD answers headers and ends; the token that it presented still works."""
+async def test_head_ends_and_uses_up_no_token(port: int) -> None:
+    """HEAD returns headers and ends; the presented token still works."""
     async with open_stream(port, "/stream?topics=head") as stream:
         await hello(stream)
         at = stream.decoder.last_event_id
@@ -169,8 +173,8 @@ async def test_head_ends_and_consumes_nothing(port: int) -> None:
         assert (await hello(stream))["session"] == "resumed"
 
 
-async def test_stalled_client_holds_up_nobody(port: int) -> None:
-    """While one client reads nothing, another gets everything, and the first one later, too."""
+async def test_stalled_client_delays_no_other_client(port: int) -> None:
+    """While one client reads nothing, another receives everything; later the first does, too."""
     pad = "x" * 30_000
     async with (
         open_stream(port, "/stream?topics=stall") as stalled,
@@ -187,10 +191,10 @@ async def test_stalled_client_holds_up_nobody(port: int) -> None:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_sigterm_ends_the_process_and_clients_are_told(kind: ServerKind) -> None:
-    """With streams open, one of them stalled, SIGTERM ends the process within 2.5 s.
+async def test_sigterm_ends_the_process_and_notifies_clients(kind: ServerKind) -> None:
+    """SIGTERM ends the process within 2.5 s, with open streams, one of them stalled.
 
-    Whoever comes back to the next process is told that the log is another one.
+    A client that reconnects to the next process gets `restart`.
     """
     with serve(kind) as server:
         async with (
@@ -211,7 +215,7 @@ async def test_sigterm_ends_the_process_and_clients_are_told(kind: ServerKind) -
             code = await socket.closed()
             assert await took < 2.5
         at = stream.decoder.last_event_id
-    if kind != "daphne":  # it drops its connections without a word
+    if kind != "daphne":  # daphne drops its connections without an answer
         assert rest[-1]["type"] == "closing"
         assert rest[-1]["data"] == {"reason": "drain", "reconnect": True}
         assert code in (1012, 1005, 1006)
@@ -222,10 +226,10 @@ async def test_sigterm_ends_the_process_and_clients_are_told(kind: ServerKind) -
 
 
 @pytest.mark.parametrize("kind", PATIENCE)
-async def test_blocked_client_does_not_hold_up_the_end(kind: ServerKind) -> None:
-    """A client that stopped reading megabytes ago does not keep SIGTERM from its work.
+async def test_blocked_client_does_not_delay_the_end(kind: ServerKind) -> None:
+    """A client that stopped reading megabytes ago does not delay SIGTERM.
 
-    Each server waits politely for what it has written to leave, and needs its flag not to.
+    Each server waits until its output is sent, and needs its flag to end earlier.
     """
     with ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind] + PATIENCE[kind]) as server:
         async with open_stream(server.port) as stalled:

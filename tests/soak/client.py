@@ -50,7 +50,7 @@ class SoakClient:
     """The topics that it subscribes to and unsubscribes from."""
     acknowledges: bool = False
     polls: bool = False
-    """It polls, and sometimes streams: both use one position."""
+    """The client polls, and sometimes streams: both use one position."""
     proxy: Proxy | None = None
     receive_buffer: int | None = None
     port: int = 0
@@ -166,7 +166,7 @@ class SoakClient:
     def _on_frame(self, body: str, id: str | None) -> None:
         connection = self.connection
         if connection is None or connection.ended.done():
-            return  # it was cut while more frames were at hand
+            return  # cut while more frames were at hand
         calm = self.environment.calm.is_set()
         if '"type":"gap"' in body[:20] and self.rng.random() < 0.4 and not calm:
             self.cut("before a gap frame was read")  # the server must report the gap again

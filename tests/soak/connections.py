@@ -47,7 +47,7 @@ class ClientConnection(Protocol):
     """One connection of a client."""
 
     ended: asyncio.Future[str]
-    """How it ended: "closed", "cut", or an error."""
+    """The cause of its end: "closed", "cut", or an error."""
 
     def cut(self, method: CutMethod) -> None:
         """Close the connection at once."""

@@ -1,9 +1,9 @@
 """The oracle: what one client is entitled to over all its connections, and what it received.
 
 tests/model/ has an oracle of its own: it reads the state of both nodes at every step, and stops at
-the first violation. This oracle sees only the frames of a real server in real time, and counts. It
-leaves open whether a message that was published while a request was in flight came before or after
-that request, because no client can tell.
+the first violation. This oracle sees only the frames of a real server in real time, and counts. A
+message that was published while a request was in flight may come before or after that request, so
+the oracle accepts both.
 """
 
 from __future__ import annotations

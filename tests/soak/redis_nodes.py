@@ -1,8 +1,8 @@
 """The soak of several nodes on one Redis: the nodes are ended one by one, the clients move.
 
 Each topic has one publisher and one lane. The publisher repeats each message, with an idempotency
-key and on another node, until a node confirms it. The history is never trimmed. So each client has
-to receive every message of its topics once and in order, without a gap and without a reset.
+key and on another node, until a node confirms it. The history is never trimmed. Each client
+therefore has to receive every message of its topics once and in order, without a gap or a reset.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ async def soak(plan: Plan) -> Report:
 
 
 async def _start(stack: AsyncExitStack, server: Any) -> Any:
-    """Start a server in a worker thread. It ends with the stack."""
+    """Start a server in a worker thread; the stack ends it."""
     await asyncio.to_thread(server.__enter__)
     stack.callback(server.__exit__, None, None, None)
     return server

@@ -208,7 +208,7 @@ class RandomPublisher:
                 raise
             return
         if numbers[-1] < published.first:
-            return  # it went to the log that was lost
+            return  # published to the log that was lost
         if offsets != list(range(offsets[0], offsets[0] + len(batch))):
             detail = f"the offsets {offsets} of one publisher"
             self.environment.results.violation("reordered", detail)

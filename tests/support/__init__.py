@@ -1,4 +1,4 @@
-"""What the tests share: real server processes, free ports, and what to do where one is missing."""
+"""Shared parts of the tests: server processes, free ports, and checks of the machine."""
 
 from tests.support.needs import needs, require
 from tests.support.processes import (

@@ -1,4 +1,4 @@
-"""Drives an ASGI application in the same loop: a scope, and two queues where a server would be."""
+"""Run an ASGI application in the test's event loop, with two queues in place of a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
 PATIENCE = 1000.0
-"""Seconds, of a virtual clock mostly; where it is not, the timeout per test is shorter."""
+"""Seconds, mostly of a virtual clock. The timeout of a test is shorter."""
 
 
 def scope(
@@ -31,7 +31,7 @@ def scope(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """An ASGI scope of HTTP/1.1, as a server makes it; ``more`` replaces any of its members."""
+    """Return an ASGI scope of HTTP/1.1, as a server makes it. `more` replaces any member."""
     parts = urlsplit(path)
     pairs = headers.items() if hasattr(headers, "items") else headers
     made = {
@@ -54,26 +54,27 @@ def scope(
 
 
 def by_name(request: Request) -> User | None:
-    """Whoever says a name has it; "nobody" is refused."""
+    """Authenticate by the header `x-user`; the user "nobody" is refused."""
     name = request.headers.get("x-user")
     return None if name == "nobody" else User(id=name)
 
 
 def everything(user: User, action: Action, topic: str | None) -> bool:
-    """Everything, but what is secret."""
+    """Allow every topic that does not begin with "secret"."""
     return topic is None or not topic.startswith("secret")
 
 
 def live(broadcaster: Broadcaster, **options: Any) -> LiveApp:
-    """All endpoints, for everybody who says a name."""
+    """Return all endpoints, with authentication by `x-user`."""
     options = {"authenticate": by_name, "authorize": everything, **options}
     return LiveApp(broadcaster, **options)
 
 
 class AsgiExchange:
-    """An application at work on one scope, for the length of an ``async with`` block.
+    """An application that serves one scope during an `async with` block.
 
-    The block ends with the client gone, and fails if the application does not end then.
+    At the end of the block the client disconnects. The block fails if the application does not
+    return then.
     """
 
     def __init__(self, app: App, scope_: dict[str, Any]) -> None:
@@ -104,20 +105,20 @@ class AsgiExchange:
             await asyncio.wait([self.task])
 
     def leave(self) -> None:
-        """The client is gone."""
+        """Disconnect the client."""
         if self.scope["type"] == "lifespan":
             self.to_app.put_nowait({"type": "lifespan.shutdown"})
         else:
             self.to_app.put_nowait({"type": f"{self.scope['type']}.disconnect", "code": 1006})
 
     async def ended(self) -> None:
-        """Wait until the application has returned; what it raised is raised here."""
+        """Wait until the application has returned. Raises what it raised."""
         async with asyncio.timeout(PATIENCE):
             await asyncio.wait([self.task])
         self.task.result()
 
     async def receive(self) -> dict[str, Any]:
-        """What the application sends next; if it raises instead, that is raised here."""
+        """Return the next event of the application. Raises what the application raises instead."""
         getting = asyncio.ensure_future(self.from_app.get())
         try:
             async with asyncio.timeout(PATIENCE):
@@ -132,7 +133,7 @@ class AsgiExchange:
 
 
 class Http(AsgiExchange):
-    """A request and the response to it."""
+    """A request and its response."""
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class Http(AsgiExchange):
         self._events: list[Event] = []
 
     async def start(self) -> int:
-        """Read the response's start; its status."""
+        """Read the start of the response. Returns its status."""
         message = await self.receive()
         assert message["type"] == "http.response.start"
         self.status = message["status"]
@@ -163,14 +164,14 @@ class Http(AsgiExchange):
         return self.status
 
     async def chunk(self) -> bytes:
-        """The next piece of the body; `over` says whether it was the last."""
+        """Return the next piece of the body. `over` is True after the last."""
         message = await self.receive()
         assert message["type"] == "http.response.body"
         self.over = not message.get("more_body", False)
         return bytes(message.get("body", b""))
 
     async def whole(self) -> Response:
-        """The whole response."""
+        """Return the whole response."""
         await self.start()
         body = b""
         while not self.over:
@@ -179,7 +180,7 @@ class Http(AsgiExchange):
         return Response(self.status, self.headers, body)
 
     async def event(self) -> Event | None:
-        """The next event of an event stream; ``None`` at its clean end."""
+        """Return the next event of an event stream, or None at its clean end."""
         while not self._events:
             if self.over:
                 return None
@@ -187,13 +188,13 @@ class Http(AsgiExchange):
         return self._events.pop(0)
 
     async def frame(self) -> Any:
-        """The JSON of the next event."""
+        """Return the JSON of the next event."""
         event = await self.event()
         assert event is not None, "the stream ended"
         return event.json()
 
     async def hello(self) -> dict[str, Any]:
-        """The stream has begun; the data of its first frame."""
+        """Read up to the first frame. Returns its data."""
         assert await self.start() == 200
         frame = await self.frame()
         assert frame["type"] == "connection_established"
@@ -216,30 +217,30 @@ class Socket(AsgiExchange):
         self.code = 0
 
     async def accepted(self) -> None:
-        """The handshake is answered."""
+        """Wait until the handshake is accepted."""
         assert (await self.receive())["type"] == "websocket.accept"
 
     async def frame(self) -> Any:
-        """The JSON of the next text message."""
+        """Return the JSON of the next text message."""
         message = await self.receive()
         assert message["type"] == "websocket.send", message
         return json.loads(message["text"])
 
     async def first_frame(self) -> dict[str, Any]:
-        """The handshake is answered; the JSON of the first message."""
+        """Wait until the handshake is accepted. Returns the JSON of the first message."""
         await self.accepted()
         frame = await self.frame()
         assert frame["type"] == "connection_established"
         return dict(frame)
 
     def send(self, value: Any) -> None:
-        """Send a client's message: an object as JSON, text or bytes as they are."""
+        """Send a message of the client: an object as JSON, text or bytes unchanged."""
         kind = "bytes" if isinstance(value, bytes) else "text"
         content = value if isinstance(value, str | bytes) else json.dumps(value)
         self.to_app.put_nowait({"type": "websocket.receive", kind: content})
 
     async def closed(self) -> int:
-        """Read on until the application closes; its close code."""
+        """Read until the application closes. Returns its close code."""
         while (message := await self.receive())["type"] != "websocket.close":
             pass
         self.code = message["code"]
@@ -257,7 +258,7 @@ async def fetch(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:
-    """A whole request, its body as JSON, and its whole response."""
+    """Send a whole request with a JSON body. Returns the whole response."""
     content = b"" if body is None else json.dumps(body).encode()
     async with Http(app, path, method=method, headers=headers or {}, body=content, **more) as call:
         return await call.whole()

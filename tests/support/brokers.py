@@ -1,4 +1,4 @@
-"""Brokers of the Protocol that behave badly: late, restarted, or dying. Each keeps a real log."""
+"""Brokers that misbehave: late, restarted, or dying. Each keeps a real log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LateTokens:
-    """Tokens behind a slow line: every call waits before and after it happens."""
+    """A token store behind a slow network: every call waits before and after it happens."""
 
     def __init__(self, broker: LateBroker) -> None:
         self._broker = broker
@@ -51,11 +51,10 @@ class LateTokens:
 
 
 class LateBroker:
-    """A broker behind a slow line: every call waits before and after it happens.
+    """A broker behind a slow network: every call waits before and after it happens.
 
-    That is what a broker over a network does in effect. While ``asking`` is cleared no call
-    happens, while ``answering`` is, none returns; ``feeding`` is for `follow` alone, and
-    ``surveying`` for the answer of `survey`.
+    No call happens while `asking` is cleared, and no call returns while `answering` is. `feeding`
+    holds back `follow` alone, and `surveying` the answer of `summarize`.
     """
 
     def __init__(self, *, rounds: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
@@ -71,34 +70,34 @@ class LateBroker:
         self._tokens = LateTokens(self)
 
     def hold(self) -> None:
-        """Let nothing happen until `release`."""
+        """Let no call happen or return until `release`."""
         self.asking.clear()
         self.answering.clear()
 
     def release(self) -> None:
-        """Let everything happen."""
+        """Let every call happen and return."""
         for gate in (self.asking, self.answering, self.feeding, self.surveying):
             gate.set()
 
     async def ask(self) -> None:
-        """The way to the log."""
+        """Wait on the way to the log."""
         for _ in range(self._rounds):
             await asyncio.sleep(0)
         await self.asking.wait()
 
     async def answer(self) -> None:
-        """The way back."""
+        """Wait on the way back."""
         for _ in range(self._rounds):
             await asyncio.sleep(0)
         await self.answering.wait()
 
     async def die(self, error: Exception) -> None:
-        """Let every `follow` raise ``error``, the one under way too."""
+        """Let every `follow` raise `error`, also the current one."""
         self._error = error
         await self.log.close()
 
     async def restart(self) -> None:
-        """Lose the log, and no session: from here on there is another log, an empty one."""
+        """Replace the log by an empty one, and keep all sessions."""
         lost, self.log = self.log, self._make()
         await self.log.start()
         await lost.close()

@@ -1,4 +1,4 @@
-"""Raw clients: nothing between the test and the bytes of the server."""
+"""Raw clients that read the bytes of a server directly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Response:
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return json.loads(self.body)
 
 
@@ -52,7 +52,7 @@ class HttpConnection:
             self.headers[name.strip().lower()] = value.strip()
 
     async def chunk(self) -> bytes:
-        """The next piece of the body; ``b""`` at its clean end."""
+        """Return the next piece of the body, or `b""` at its clean end."""
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
             return await self._reader.read(65536)
         line = await self._reader.readline()
@@ -64,11 +64,11 @@ class HttpConnection:
         return body
 
     def pause(self) -> None:
-        """Read nothing more: what the server sends piles up in the buffers on the way."""
+        """Stop reading, so that the server's output fills the buffers of the connection."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     def cut(self, how: Literal["fin", "rst"] = "fin") -> None:
-        """Leave, as a closed browser does (FIN) or as a crashed one (RST)."""
+        """Disconnect as a closed browser does (FIN), or as a crashed one (RST)."""
         if how == "rst":
             raw = self._writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -86,7 +86,7 @@ class EventStream(HttpConnection):
         self._events: list[Event] = []
 
     async def event(self) -> Event:
-        """The next event; raises EOFError when the stream has ended."""
+        """Return the next event. Raises EOFError at the end of the stream."""
         async with asyncio.timeout(PATIENCE):
             while not self._events:
                 chunk = await self.chunk()
@@ -96,7 +96,7 @@ class EventStream(HttpConnection):
         return self._events.pop(0)
 
     async def messages(self, count: int) -> list[Any]:
-        """The data of the next ``count`` published messages; other frames are passed over."""
+        """Return the data of the next `count` messages, and skip all other frames."""
         found: list[Any] = []
         while len(found) < count:
             frame = (await self.event()).json()
@@ -105,7 +105,7 @@ class EventStream(HttpConnection):
         return found
 
     async def rest(self) -> list[Any]:
-        """The frames until the stream ends, whether cleanly or not."""
+        """Return the frames up to the end of the stream, clean or not."""
         found: list[Any] = []
         with contextlib.suppress(EOFError, ConnectionError, asyncio.IncompleteReadError):
             while True:
@@ -127,7 +127,7 @@ async def open_stream(
     last_event_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[EventStream]:
-    """Request an event stream; the block begins when the response's headers are here."""
+    """Request an event stream. The block begins when the response's headers have arrived."""
     sent = {"Accept": "text/event-stream", **(headers or {})}
     if last_event_id is not None:
         sent["Last-Event-ID"] = last_event_id
@@ -149,7 +149,7 @@ async def request(
     body: Any = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A whole request, its body as JSON, and its whole response."""
+    """Send a whole request with a JSON body. Returns the whole response."""
     content = b"" if body is None else json.dumps(body).encode()
     sent = {"Connection": "close", "Content-Length": str(len(content)), **(headers or {})}
     reader, writer = await asyncio.open_connection(HOST, port)
@@ -171,22 +171,22 @@ async def request(
 
 
 class WebSocketClient:
-    """A WebSocket on which JSON objects go to and fro."""
+    """A WebSocket that carries JSON objects."""
 
     def __init__(self, socket_: ClientConnection) -> None:
         self._socket = socket_
 
     async def frame(self) -> Any:
-        """The next frame of the server."""
+        """Return the next frame of the server."""
         async with asyncio.timeout(PATIENCE):
             return json.loads(await self._socket.recv())
 
     async def send(self, value: Any) -> None:
-        """Send an object as JSON, a string or bytes as they are."""
+        """Send an object as JSON, text or bytes unchanged."""
         await self._socket.send(value if isinstance(value, str | bytes) else json.dumps(value))
 
     async def closed(self) -> int:
-        """Read on until the server closes; the close code that this client saw."""
+        """Read until the server closes. Returns the close code that this client saw."""
         with contextlib.suppress(ConnectionClosed):
             async with asyncio.timeout(PATIENCE):
                 while True:
@@ -194,7 +194,7 @@ class WebSocketClient:
         return self._socket.close_code or 1005
 
     def cut(self) -> None:
-        """Leave with a RST, as a crashed browser does."""
+        """Disconnect with a RST, as a crashed browser does."""
         raw = self._socket.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.transport.abort()

@@ -1,4 +1,4 @@
-"""A broker whose log survives kill -9: the memory broker, kept in a file."""
+"""A broker whose log survives SIGKILL: the memory broker, stored in a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DurableTokens(MemoryTokens):
-    """The memory broker's tokens. Each change is written before the call returns."""
+    """The token store of the memory broker. Each change is stored before its answer."""
 
     def __init__(self, broker: DurableBroker) -> None:
         super().__init__(None, broker.now)
@@ -50,10 +50,10 @@ class DurableTokens(MemoryTokens):
 
 
 class DurableBroker(MemoryBroker):
-    """Its log, its epoch and its sessions are in the file at ``path``, written at every change.
+    """A memory broker that stores its log, epoch and sessions in the file at `path`.
 
-    So a server that is killed and started again goes on with its log, as it does with a broker of
-    its own process. It writes everything each time: for logs of a few hundred messages.
+    A server that is killed and started again continues with its log, as with an external broker.
+    Each change writes everything, so the broker suits logs of some hundred messages.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,11 +65,11 @@ class DurableBroker(MemoryBroker):
             self._epoch, self._history, self._tokens.registry = kept
 
     def now(self) -> float:
-        """Seconds since the Unix epoch."""
+        """Return seconds since the Unix epoch."""
         return self._clock()
 
     def keep(self) -> None:
-        """Write everything, or nothing."""
+        """Write the whole state atomically."""
         state = (self._epoch, self._history, self.tokens.registry)
         new = self._path.with_suffix(".new")
         new.write_bytes(pickle.dumps(state))

@@ -1,4 +1,4 @@
-"""A decoder of event streams, written from WHATWG HTML, section 9.2.6, and from nothing of ours."""
+"""A decoder of event streams, written from WHATWG HTML, section 9.2.6, never from our encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINE_END = re.compile("\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class Event:
-    """One dispatched event, and how it was written: its field names, in order."""
+    """One dispatched event, and the names of its fields in order."""
 
     type: str
     data: str
@@ -21,15 +21,15 @@ class Event:
     fields: tuple[str, ...]
 
     def json(self) -> Any:
-        """The data as the JSON that it holds."""
+        """Return the data as JSON."""
         return json.loads(self.data)
 
 
 class EventStreamDecoder:
-    """Feed it bytes as they come; it returns the events that they complete.
+    """Decode bytes as they arrive.
 
-    ``last_event_id`` and ``retry`` (milliseconds) are as the specification's event source has
-    them. An event that is cut off before its blank line is never dispatched.
+    `last_event_id` and `retry` (milliseconds) are those of the specification's event source. An
+    event that is cut off before its blank line is never dispatched.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class EventStreamDecoder:
         self._fields: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that ``chunk`` completes."""
+        """Return the events that `chunk` completes."""
         text = self._decode.decode(chunk)
         if text and not self._begun:
             self._begun = True
@@ -89,7 +89,8 @@ class EventStreamDecoder:
         self.last_event_id = self._id
         data, kind, fields = self._data, self._type, tuple(self._fields)
         self._clear()
-        # The data buffer of one empty line is "\n" and dispatched; only no data line at all is not.
+        # One empty data line dispatches an event with empty data; only an event without any is
+        # dropped.
         if not data:
             return None
         return Event(kind or "message", "\n".join(data), self.last_event_id, fields)

@@ -1,4 +1,4 @@
-"""The application of tests/apps/live.py in a real server, and publishing there."""
+"""The application of tests/apps/live.py in a real server, and publishing to it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.support.processes import ARGS, ServerKind, ServerProcess
 
 
 def serve(kind: ServerKind = "uvicorn", **options: Any) -> ServerProcess:
-    """A server as docs/guide.md advises it, with these options of the Broadcaster."""
+    """Return a server as docs/guide.md advises it, with these options of the Broadcaster."""
     env = {"HOLDFAST_OPTIONS": json.dumps(options)}
     return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind], env=env)
 
 
 async def publish(port: int, *data: Any, **more: Any) -> list[int]:
-    """Publish each as one message, all with one request; their offsets."""
+    """Publish each item as one message, all in one request. Returns their offsets."""
     body = {"messages": [{"data": each, **more} for each in data]}
     answer = await request(port, "POST", "/publish", body)
     assert answer.status == 200

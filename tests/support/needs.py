@@ -1,4 +1,4 @@
-"""What a test needs of the machine: skipped with a reason where it is missing, failed in CI."""
+"""The requirements of a test: a missing one skips the test, or fails it in CI."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 def needs(
     *, module: str | None = None, executable: str | Sequence[str] = (), reason: str
 ) -> pytest.MarkDecorator:
-    """Mark a test, a parameter or (as ``pytestmark``) a file with `require` of the same arguments.
+    """Return a mark that calls `require` with the same arguments, for a test, parameter or file.
 
-    ``reason`` says what the test does with it: "the browser client runs in a real browser".
+    `reason` says what the test uses it for: "the browser client runs in a real browser".
     """
     return pytest.mark.needs(module=module, executable=executable, reason=reason)
 
 
 def require(*, module: str | None = None, executable: str | Sequence[str] = (), reason: str) -> str:
-    """Return the path of the executable ("" if none was asked for), or end the running test.
+    """Return the path of the executable ("" without one), or end the running test.
 
-    Of several executables the first that exists is taken. Where something is missing, the test is
-    skipped, but fails where the environment says ``CI=true``: a test that CI skips proves nothing.
+    The first executable that exists is taken. A missing requirement skips the test, but fails it
+    where the environment has `CI=true`, because a test that CI skips proves nothing.
     """
     names = [executable] if isinstance(executable, str) else list(executable)
     path = next(filter(None, map(shutil.which, names)), "")

@@ -1,4 +1,4 @@
-"""A real nginx in front of a real server, with the configurations that are met in the field."""
+"""A real nginx in front of a real server, with common configurations."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from tests.support.processes import HOST, Process, free_port
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Debian has it where only root looks.
+# Debian installs it where only root looks.
 EXECUTABLES = ["nginx", "/usr/sbin/nginx"]
 
 HOST_HEADER = ("proxy_set_header Host $http_host;",)
-"""What the origin check needs: by default, nginx sends the upstream's own address as Host."""
+"""The origin check needs the client's Host; by default, nginx sends the upstream's address."""
 
 WEBSOCKET = (
     "proxy_http_version 1.1;",
     "proxy_set_header Upgrade $http_upgrade;",
     "proxy_set_header Connection $connection_upgrade;",
 )
-"""What a WebSocket needs: https://nginx.org/en/docs/http/websocket.html."""
+"""A WebSocket needs these: https://nginx.org/en/docs/http/websocket.html."""
 
 BUFFERED = ("proxy_buffering on;", "proxy_ignore_headers X-Accel-Buffering;")
-"""What guides warn of. An nginx of today passes on what it has as soon as the server pauses."""
+"""Guides warn of these. A current nginx passes on its buffer when the server pauses."""
 
 HELD_BACK = (*BUFFERED, "gzip on;", "gzip_types text/event-stream;")
-"""What does hold a stream back: gzip collects about 28 KB, the response's headers among them."""
+"""gzip delays a stream: it collects about 28 KB, the response's headers among them."""
 
 LOOKS_CONNECTED = (*HELD_BACK, "postpone_output 0;")
-"""The same, but the headers go out at once, and a reader believes that it works."""
+"""The same, but the headers are sent at once, and a reader believes that the stream works."""
 
 _CONFIGURATION = """\
 daemon off;
@@ -62,10 +62,10 @@ http {{
 
 
 class Nginx(Process):
-    """nginx in front of the server on port ``upstream``, for the length of a ``with`` block.
+    """nginx in front of the server on port `upstream`, during a `with` block.
 
-    Without ``directives`` it is a plain ``proxy_pass``: HTTP/1.0 to the server, no upgrade, the
-    server's own address as Host. ``read_timeout`` is ``proxy_read_timeout``, in whole seconds.
+    Without `directives` it is a plain `proxy_pass`: HTTP/1.0 to the server, no upgrade, the
+    server's own address as Host. `read_timeout` is `proxy_read_timeout`, in whole seconds.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Nginx(Process):
         configuration.write_text(
             _CONFIGURATION.format(
                 folder=self._folder.name,
-                # As root, its workers would be somebody who may not write into our folder.
+                # Workers of a root nginx would run as a user without access to our folder.
                 user="user root;" if os.geteuid() == 0 else "",
                 host=HOST,
                 port=self.port,

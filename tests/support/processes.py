@@ -1,4 +1,4 @@
-"""Real ASGI server processes, each on a port of its own, none left behind."""
+"""Real ASGI server processes, each on a port of its own. None outlives its test."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ARGS: dict[ServerKind, list[str]] = {
     "granian": ["--log-level", "warning", "--workers-kill-timeout", "1"],
     "daphne": ["-v", "0"],
 }
-"""What docs/guide.md (Stopping) advises for each, and silence."""
+"""The options that docs/guide.md (Stopping) advises for each server, and quiet logs."""
 
 
 def _ports() -> itertools.cycle[int]:
-    """Ports below those that the kernel gives to clients, a range of its own for each worker."""
+    """Return ports below the kernel's range for clients, with a separate range per worker."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     ports = range(20_000 + 500 * worker, 20_500 + 500 * worker)
     start = random.randrange(len(ports))
@@ -48,7 +48,7 @@ _candidates = _ports()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens, and that no other test is about to take."""
+    """Return a port of 127.0.0.1 that has no listener, and that no other test is about to take."""
     for port in itertools.islice(_candidates, 500):
         with socket.socket() as probe:
             try:
@@ -56,15 +56,15 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise RuntimeError("every port of this worker's range is taken")
+    raise RuntimeError("every port of this worker's range is in use")
 
 
 def wait_listening(
     port: int, *, timeout: float = 20.0, alive: Callable[[], bool] = lambda: True
 ) -> None:
-    """Return as soon as something listens on the port of 127.0.0.1.
+    """Return when a server listens on the port of 127.0.0.1.
 
-    Raises TimeoutError after ``timeout`` seconds, and at once when ``alive()`` has become false.
+    Raises TimeoutError after `timeout` seconds, and at once if `alive()` is false.
     """
     deadline = time.monotonic() + timeout
     while alive():
@@ -76,7 +76,7 @@ def wait_listening(
             time.sleep(0.02)
         else:
             return
-    raise TimeoutError(f"nothing listens on {HOST}:{port}")
+    raise TimeoutError(f"no server listens on {HOST}:{port}")
 
 
 def _command(kind: ServerKind, app: str, port: int) -> list[str]:
@@ -90,14 +90,14 @@ def _command(kind: ServerKind, app: str, port: int) -> list[str]:
 
 
 class Process:
-    """A server process that listens on ``port``, for the length of a ``with`` block.
+    """A server process that listens on `port`, during a `with` block.
 
-    The block begins when it listens and ends with it and all its children killed. They are killed
-    too when the tests themselves are: a shell that sees its input end does it. An exception that
-    leaves the block carries the last lines of its output as a note.
+    The block begins when the process listens, and ends by killing it and all its children. They are
+    also killed if the tests are: a shell kills them at the end of its input. An exception that
+    leaves the block has the last lines of the output as a note.
 
-    ``env`` is added to the environment. Starting and `terminate` block: where a client in the same
-    event loop has to keep reading meanwhile, run them in a worker thread.
+    `env` is added to the environment. Starting and `terminate` block. Run them in a worker thread
+    if a client in the same event loop has to keep reading.
     """
 
     def __init__(
@@ -155,18 +155,18 @@ class Process:
         self._log.close()
 
     def running(self) -> bool:
-        """Whether the server's main process has not ended yet."""
+        """Return whether the server's main process is running."""
         return self.process.poll() is None
 
     def output(self) -> str:
-        """What the server has written so far, standard output and error together."""
+        """Return the output so far, standard output and error together."""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
     def terminate(self, timeout: float = 5.0) -> float:
-        """Send SIGTERM to the main process, as a supervisor does; return the seconds it took.
+        """Send SIGTERM to the main process, as a supervisor does. Returns the seconds it took.
 
-        Fails if the server had ended by itself, or still runs after ``timeout`` seconds.
+        Fails if the server had ended by itself, or still runs after `timeout` seconds.
         """
         assert self.running(), f"{self.name} had ended by itself with {self.process.returncode}"
         started = time.monotonic()
@@ -189,11 +189,10 @@ class Process:
 
 
 class ServerProcess(Process):
-    """An ASGI app in a real server process, for the length of a ``with`` block (see `Process`).
+    """An ASGI app in a real server process, during a `with` block (see `Process`).
 
-    ``port`` is a free one unless one is given: to start anew where another server was.
-    ``app`` is an import string such as ``"tests.apps.live:app"``, looked up from ``cwd`` (the
-    project's root). ``args`` is added to the server's command line.
+    `port` is a free one by default. `app` is an import string such as `"tests.apps.live:app"`,
+    resolved from `cwd` (the project's root). `args` is added to the server's command line.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A TCP proxy that does to a connection what networks do: cut it, slow it down, swallow it."""
+"""A TCP proxy that cuts, slows down, stalls or discards the data of a connection."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ How = Literal["fin", "rst"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is to happen to one connection; without arguments, nothing.
+    """The fault of one connection; by default there is none.
 
-    ``cut_after`` cuts both sides as soon as so many bytes have gone to the client (0: at once),
-    in the way of ``how``. ``rate`` is in bytes per second towards the client.
+    `cut_after` cuts both sides after as many bytes to the client (0: at once), by `how`. `rate`
+    limits the bytes per second to the client.
     """
 
     cut_after: int | None = None
@@ -41,7 +41,7 @@ class Link:
     ) -> None:
         self.fault = fault
         self.to_client = 0
-        """Bytes that went to the client."""
+        """Bytes sent to the client."""
         self.is_cut = False
         self._from_client, self._client = reader, writer
         self._server: asyncio.StreamWriter | None = None
@@ -51,12 +51,12 @@ class Link:
 
     @property
     def server_port(self) -> int | None:
-        """The port from which the server sees this connection come."""
+        """Return the port from which the server sees this connection."""
         sockname = self._server and self._server.get_extra_info("sockname")
         return sockname[1] if sockname else None
 
     def cut(self, how: How = "rst") -> None:
-        """End both sides at once: with RST, as a lost network does, or with FIN."""
+        """End both sides at once: by RST, as a lost network does, or by FIN."""
         self.is_cut = True
         for writer in filter(None, (self._client, self._server)):
             if how == "rst":
@@ -68,19 +68,19 @@ class Link:
                 writer.close()
 
     def swallow(self) -> None:
-        """Half-open: from now on nothing arrives anywhere, and neither side learns of an end."""
+        """Make the connection half-open: discard all data, and hide the end of either side."""
         self._swallows = True
 
     def stall(self) -> None:
-        """Take nothing more from the server: what it sends piles up on its side."""
+        """Take nothing more from the server, so that its output fills the server's buffers."""
         self._open.clear()
 
     def resume(self) -> None:
-        """Go on after `stall`."""
+        """Continue after `stall`."""
         self._open.set()
 
     async def run(self, target: int) -> None:
-        """Copy both ways, until both sides have ended."""
+        """Copy in both directions until both sides have ended."""
         # A slow link has no large buffer of its own.
         limit = 65536 if self.fault.rate is None else 2048
         from_server, self._server = await asyncio.open_connection(HOST, target, limit=limit)
@@ -88,7 +88,7 @@ class Link:
             self.cut(self.fault.how)
         await asyncio.gather(self._up(self._server), self._down(from_server))
         if self._swallows and not self.is_cut:
-            await asyncio.Event().wait()  # until the proxy ends: nobody learns anything
+            await asyncio.Event().wait()  # until the proxy ends: neither side notices
 
     async def _up(self, server: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -122,10 +122,10 @@ class Link:
 
 
 class Proxy:
-    """Forwards connections on a port of its own to ``127.0.0.1:target``.
+    """Forward connections on a port of its own to `127.0.0.1:target`.
 
-    ``fault`` says what becomes of the connection with this number (from 0). ``links`` are those
-    that are open. ``target`` and ``fault`` may be changed at any time, for new connections.
+    `fault(n)` returns the fault of the n-th connection (from 0). `links` are the open connections.
+    `target` and `fault` may be changed at any time, for new connections.
     """
 
     def __init__(self, target: int, fault: Callable[[int], Fault] = lambda _: Fault()) -> None:
@@ -156,7 +156,7 @@ class Proxy:
             await asyncio.wait(tasks)
 
     def cut(self, how: How = "rst") -> int:
-        """Cut every connection; return how many those were."""
+        """Cut every connection. Returns their number."""
         links = [link for link in self.links if not link.is_cut]
         for link in links:
             link.cut(how)
@@ -172,7 +172,7 @@ class Proxy:
         try:
             await link.run(self.target)
         except (OSError, asyncio.CancelledError):
-            pass  # nobody listens there; or the end of `__aexit__`, which waits for this
+            pass  # no server listens on the target, or `__aexit__` waits for the end of this task
         finally:
             del self.links[link]
             if not link.is_cut:

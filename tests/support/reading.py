@@ -1,4 +1,4 @@
-"""A client without a transport: it reads an outbox as a transport does."""
+"""A client without a transport: it reads a connection as a transport does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.runtime.frames import Frame
 
 
 class Seen(NamedTuple):
-    """A frame as the client sees it: the JSON, and the event id."""
+    """A frame as the client receives it: the JSON, and the event id."""
 
     body: dict[str, Any]
     id: str
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
 
 class Reader:
-    """Reads the frames of one outbox, one at a time; each wait is bounded by ``patience``."""
+    """Reads the frames of one connection, one at a time. Each wait is limited by `patience`."""
 
     def __init__(self, outbox: Connection, *, patience: float = 5.0) -> None:
         self.outbox = outbox
@@ -36,7 +36,7 @@ class Reader:
         self._waiting: list[Seen] = []
 
     async def frame(self) -> Seen | None:
-        """The next frame; ``None`` when the connection is over."""
+        """Return the next frame, or None at the end of the connection."""
         if not self._waiting:
             async with asyncio.timeout(self._patience):
                 found = await self.outbox.next_frames()
@@ -49,14 +49,14 @@ class Reader:
         return seen
 
     async def hello(self) -> Seen:
-        """The first frame."""
+        """Return the first frame."""
         seen = await self.frame()
         assert seen is not None
         assert seen.type == "connection_established"
         return seen
 
     async def take(self, count: int) -> list[Any]:
-        """The data of the next ``count`` messages; nothing else may stand between them."""
+        """Return the data of the next `count` messages. Any other frame fails the test."""
         found: list[Any] = []
         for _ in range(count):
             seen = await self.frame()
@@ -66,15 +66,15 @@ class Reader:
         return found
 
     async def nothing(self) -> None:
-        """Fails if a frame comes within half a second (of a virtual loop: at no cost)."""
+        """Check that no frame comes within half a second (which costs a virtual loop no time)."""
         found: object = self._waiting
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 found = await self.outbox.next_frames()
-        assert found == [], "nothing was to come, and the connection was to go on"
+        assert found == [], "a frame came, or the connection ended"
 
     async def rest(self) -> list[Seen]:
-        """All frames until the connection is over."""
+        """Return all frames up to the end of the connection."""
         found: list[Seen] = []
         while (seen := await self.frame()) is not None:
             found.append(seen)

@@ -1,4 +1,4 @@
-"""Real Redis processes, each on a port of its own, none left behind."""
+"""Real Redis processes, each on a port of its own. None outlives its test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def shared_server() -> RedisServer:
-    """One for all tests of this process that each have a hub of their own, and do not break it."""
+    """Return the Redis of this process, for tests that each use a log of their own."""
     server = RedisServer()
     server.__enter__()
     atexit.register(server.kill)
@@ -32,7 +32,7 @@ def shared_server() -> RedisServer:
 
 @functools.cache
 def shared_cluster() -> RedisServer:
-    """The same, as a Redis Cluster of one node."""
+    """Return the Redis Cluster of one node of this process, for the same tests."""
     server = RedisServer("--cluster-enabled", "yes")
     server.__enter__()
     atexit.register(server.kill)
@@ -40,17 +40,17 @@ def shared_cluster() -> RedisServer:
     deadline = time.monotonic() + 15.0
     while "cluster_state:ok" not in server.command("CLUSTER", "INFO"):
         if time.monotonic() > deadline:
-            pytest.fail("the cluster of one node never came up")
+            pytest.fail("the cluster of one node did not start")
         time.sleep(0.05)
     return server
 
 
 class RedisServer:
-    """A `redis-server`, for the length of a ``with`` block.
+    """A `redis-server`, during a `with` block.
 
-    Without persistence unless ``args`` say otherwise; its folder lasts as long as the block, so a
-    server that is stopped and started again finds what it wrote. ``program`` may be
-    ``redis-sentinel``, which needs a configuration file (``config``).
+    The server has no persistence unless `args` add it. Its folder lasts as long as the block, so a
+    server that is stopped and started again finds its files. `program` may be `redis-sentinel`,
+    which needs a configuration file (`config`).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """What a client connects to."""
+        """Return the URL for a client."""
         return f"redis://{HOST}:{self.port}"
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class RedisServer:
         self._stack.close()
 
     def start(self) -> None:
-        """Start it, or start it again with what it kept on disk; returns when it listens."""
+        """Start the server, also again with its files. Returns when it listens."""
         options: Sequence[str] = ["--save", "", "--appendonly", "no"]
         command = [self._path]
         if self._config is not None:
@@ -113,14 +113,14 @@ class RedisServer:
         )
 
     def kill(self) -> None:
-        """End it at once, as a power cut would; doing it again changes nothing."""
+        """End the server at once, as a power cut would. A second call has no effect."""
         process, self.process = self.process, None
         if process is not None:
             process.kill()
             process.wait()
 
     def stop(self) -> None:
-        """End it in order: it writes what it is configured to keep."""
+        """End the server gracefully: it writes the configured files."""
         process, self.process = self.process, None
         if process is not None:
             process.terminate()
@@ -131,17 +131,17 @@ class RedisServer:
                 process.wait()
 
     def pause(self) -> None:
-        """Stop it in its tracks: connections stay open, and nothing is answered."""
+        """Stop the process by SIGSTOP: connections stay open, and no request is answered."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Let it run on."""
+    def resume(self) -> None:
+        """Continue the process by SIGCONT."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
     def command(self, *words: str, timeout: float = 10.0) -> str:
-        """Send one command with redis-cli, and return what it prints."""
+        """Send one command with redis-cli. Returns its output."""
         program = require(executable="redis-cli", reason="a real Redis keeps the log")
         done = subprocess.run(
             [program, "-h", HOST, "-p", str(self.port), *words],
@@ -153,9 +153,9 @@ class RedisServer:
         return done.stdout.strip()
 
     def wait_for(self, section: str, line: str, timeout: float = 15.0) -> None:
-        """Return as soon as `INFO section` has ``line``."""
+        """Return as soon as `INFO section` contains `line`."""
         deadline = time.monotonic() + timeout
         while line not in self.command("INFO", section).splitlines():
             if time.monotonic() > deadline:
-                pytest.fail(f"INFO {section} never said {line}")
+                pytest.fail(f"INFO {section} did not show {line}")
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: what waits for an hour takes no time, and nothing is patched."""
+"""An event loop whose clock jumps: a wait of an hour takes no time, and nothing is patched."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EPOCH = 1_800_000_000.0
-"""What `wall_clock` says when the loop's own clock says 0."""
+"""The time of `wall_clock` when the loop's own clock is 0."""
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Where nothing is ready, the time until the next timer passes at once."""
+    """Lets the time until the next timer pass at once when no callback is ready."""
 
     now = 0.0
     jumps = 0
@@ -34,16 +34,16 @@ class _Jumping(selectors.DefaultSelector):
         self.now += timeout
         self.jumps += 1
         if self.now > self.limit or self.jumps > self.limit / 10:
-            self.limit = math.inf  # so that what is left can be torn down
-            raise TimeoutError("the clock ran on for days: something waits for what never comes")
+            self.limit = math.inf  # the teardown still runs
+            raise TimeoutError("the clock ran for days: a task waits for an event that never comes")
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, with a clock that passes only while nothing can run.
+    """asyncio's loop, with a clock that advances only while no callback is ready.
 
-    It is for code without threads and without real sockets: those do not stop its clock. When it
-    has run on for days, whoever is left waiting has hung, and `run_forever` raises.
+    The loop serves code without threads and without real sockets, because these do not stop its
+    clock. If the clock has run for days, a task has hung, and `run_forever` raises.
     """
 
     def __init__(self) -> None:
@@ -56,23 +56,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @property
     def jumps(self) -> int:
-        """How often nothing could run, and the clock went on to the next timer."""
+        """The number of times at which the clock advanced to the next timer."""
         return self._jumping.jumps
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """asyncio, on a loop whose clock jumps: for a `conftest.py`, or a file of tests, to import."""
+    """Return asyncio with a virtual loop. A `conftest.py` or a test file imports this fixture."""
     return "asyncio", {"loop_factory": VirtualLoop}
 
 
 def wall_clock() -> float:
-    """Seconds since the Unix epoch that pass with the running loop's clock."""
+    """Return seconds since the Unix epoch that pass with the running loop's clock."""
     return EPOCH + asyncio.get_running_loop().time()
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run ``main`` in a virtual loop of its own; whoever still waits after an hour has hung."""
+    """Run `main` in a virtual loop of its own. A task that still waits after an hour has hung."""
 
     async def bounded() -> T:
         async with asyncio.timeout(3600):
@@ -83,6 +83,6 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def settle(rounds: int = 20) -> None:
-    """Let everything run that can run now, without any time passing."""
+    """Run everything that is ready, without any time passing."""
     for _ in range(rounds):
         await asyncio.sleep(0)

@@ -1,9 +1,9 @@
-"""One file for each contestant, named here in the order of the tables; ../README.md explains."""
+"""One file per contestant, named here in the order of the tables (see ../README.md)."""
 
 from __future__ import annotations
 
 GREETING = "raw_sse_greeting"
-"""Only for what an opening costs: a hand-written server that sends a first frame, too."""
+"""A hand-written server that also sends a first frame, only for the cost of opening."""
 
 SSE = (
     "holdfast_sse",

@@ -1,6 +1,7 @@
-"""The limit of loop and kernel: bytes made once, written to every transport; no server, no HTTP.
+"""The limit of loop and kernel: bytes made once, written to every transport, without a server.
 
-The wire is what uvicorn would send. What comes within one tick is joined, as nobody can do better.
+The wire has the bytes that uvicorn would send. All messages of one tick are joined, which is the
+optimum.
 """
 
 from __future__ import annotations

@@ -50,18 +50,18 @@ async def publish(message: dict[str, Any], topic: str = TOPIC) -> None:
 
 
 def publish_soon(message: dict[str, Any]) -> None:
-    """As those do who publish concurrently: nobody waits for the way to Redis and back."""
+    """Publish concurrently, so that no message waits for the round trip to Redis of another."""
     task = asyncio.create_task(publish(message))
     _publishing.add(task)
     task.add_done_callback(_publishing.discard)
 
 
 def subscribers() -> int:
-    return len(node_of(broadcaster).registry)  # statistics() would look at every connection
+    return len(node_of(broadcaster).registry)  # statistics() would iterate over every connection
 
 
 def numbers(frames: Iterable[tuple[str, str]]) -> list[int]:
-    """The numbers of the messages among (frame, event id); every id is one, and none goes back."""
+    """Return the numbers of the messages among (frame, event id). Each id is valid and higher."""
     found, before = [], None
     for text, id in frames:
         parsed = EventId.parse(id)

@@ -1,4 +1,4 @@
-"""holdfast over SSE: ids, priorities, history and resume all on."""
+"""holdfast over SSE with ids, priorities, history and resume."""
 
 from __future__ import annotations
 

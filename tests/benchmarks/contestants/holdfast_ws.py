@@ -1,4 +1,4 @@
-"""holdfast over WebSocket: ids, priorities, history and resume all on."""
+"""holdfast over WebSocket with ids, priorities, history and resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several hand-written contestants share: response heads, event bytes, pending messages."""
+"""Shared parts of hand-written contestants: response heads, event bytes, pending messages."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EVENT_STREAM_START = {
 
 
 def event(message: dict[str, Any]) -> bytes:
-    """One event, the message's number as its id."""
+    """Return one event with the message's number as its id."""
     return b"id: %d\ndata: %b\n\n" % (message["i"], to_json(message).encode())
 
 
 class Pending(Generic[T]):
-    """What waits for one connection, and the task that waits for it."""
+    """The pending messages of one connection, and the task that waits for them."""
 
     __slots__ = ("items", "waiter")
 
@@ -45,7 +45,7 @@ class Pending(Generic[T]):
                 waiter.set_result(None)
 
     async def take(self) -> list[T]:
-        """All that is pending, at least one."""
+        """Return all pending messages, at least one."""
         while not self.items:
             self.waiter = asyncio.get_running_loop().create_future()
             await self.waiter
@@ -56,7 +56,7 @@ class Pending(Generic[T]):
 async def until_gone(
     receive: Callable[..., Any], pump: asyncio.Task[None], gone: str, forget: Callable[[], None]
 ) -> None:
-    """Sit in `receive` until the client is `gone`."""
+    """Wait in `receive` until the client is `gone`."""
     try:
         while (await receive())["type"] != gone:
             pass
@@ -66,7 +66,7 @@ async def until_gone(
 
 
 class Writers:
-    """A protocol per connection that answers its first bytes; one loop writes to all of them."""
+    """A protocol per connection that answers its first bytes. One loop writes to all of them."""
 
     def __init__(self, answer: Callable[[bytes], bytes], *, join: bool = False) -> None:
         self.transports: set[Any] = set()
@@ -75,11 +75,11 @@ class Writers:
         self._pending: list[bytes] = []
 
     def protocol(self) -> asyncio.Protocol:
-        """For `create_server`."""
+        """Return the protocol, for `create_server`."""
         return _Writer(self.transports, self._answer)
 
     def write(self, data: bytes) -> None:
-        """To everybody: at once, or (`join`) with all else of this tick."""
+        """Write to all connections: at once, or (`join`) with everything else of this tick."""
         if not self._join:
             self._send(data)
             return

@@ -1,4 +1,4 @@
-"""What people write by hand: pure ASGI, encoded once, an asyncio.Queue for each connection."""
+"""The usual hand-written server: pure ASGI, encoded once, an asyncio.Queue per connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""raw_sse, but a list and a bare Future for each connection, and one body for all that waits."""
+"""raw_sse with a list and a bare Future per connection, and one body for all pending messages."""
 
 from __future__ import annotations
 

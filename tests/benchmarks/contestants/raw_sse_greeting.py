@@ -1,6 +1,6 @@
 """raw_sse with a first frame: random id and token, the topics of the query, an event id.
 
-What an opening costs by hand once it says something. Nothing is kept that could be resumed.
+The contestant measures a hand-written opening with a first frame, and keeps no state to resume.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def subscribers() -> int:
 
 
 def decode(body: bytes) -> list[int]:
-    """Like `numbers_of_events`; the first frame has no number."""
+    """Decode like `numbers_of_events`; the first frame has no number."""
     found = [event.json() for event in events(body)]
     return [message["i"] for message in found if message.get("type") is None]
 

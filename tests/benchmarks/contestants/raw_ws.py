@@ -1,4 +1,4 @@
-"""The same by hand over WebSocket: a queue for each connection, a text frame per message."""
+"""The hand-written server over WebSocket: a queue per connection, a text frame per message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""raw_ws, but all that waits goes out as one text frame, messages parted by newlines."""
+"""raw_ws with one text frame for all pending messages, separated by newlines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sse-starlette's EventSourceResponse over an asyncio.Queue, as its documentation has it."""
+"""sse-starlette's EventSourceResponse over an asyncio.Queue, as its documentation shows."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What one operation of each class of the core costs; `python -m tests.benchmarks.micro`."""
+"""The cost of one operation of each core class: `python -m tests.benchmarks.micro`."""

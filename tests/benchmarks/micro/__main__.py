@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.micro`: nanoseconds per operation, and whether they grow."""
+"""Print nanoseconds per operation, and their growth: `python -m tests.benchmarks.micro`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.benchmarks.tables import markdown
 
 
 def table(results: list[tuple[Case, Time]]) -> str:
-    """A line for each operation: its time at each size, and the largest beside the smallest."""
+    """Return a line per operation: its time at each size, and the ratio of largest to smallest."""
     sizes = sorted({case.size for case, _ in results})
     times: dict[str, dict[int, Time]] = {}
     for case, found in results:

@@ -1,4 +1,4 @@
-"""The operations that are measured, by class; each function makes the cases of one class."""
+"""The measured operations by class. Each function makes the cases of one class."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ NONCE = b"\1" * 16
 
 
 def token_of(number: int) -> Token:
-    """A token of the right form."""
+    """Return a token of the right form."""
     return Token(f"{number:022d}")
 
 
 def priority_buffer() -> Iterator[Case]:
-    """`offer` and `take` with so many held, beside the queues of the standard library.
+    """`offer` and `take` with a number of held messages, beside the queues of the standard library.
 
-    Those have no bound by bytes, no eviction and no conflation; they are what people use instead.
+    Applications use these queues instead. They have no bound by bytes, no eviction and no
+    conflation.
     """
     for size in SIZES:
         yield _buffer("PriorityBuffer offer + take", size, keys=0)
@@ -52,7 +53,7 @@ def priority_buffer() -> Iterator[Case]:
 
 
 def _messages(offsets: Iterator[int], keys: int = 0) -> Callable[[int], list[Message]]:
-    """Makes so many messages more, in all lanes in turn, each with one of so many keys."""
+    """Return a function that makes messages in all lanes in turn, each with one of `keys` keys."""
 
     def make(count: int) -> list[Message]:
         return [
@@ -110,7 +111,7 @@ def _queue(name: str, size: int, held: Any) -> Case:
 
 
 def history() -> Iterator[Case]:
-    """`append` to one of so many topics, and a page of up to 64 from among so many messages."""
+    """`append` to one of many topics, and a page of up to 64 from among many messages."""
     for size in SIZES:
         yield _append(size)
         yield _page(size)
@@ -160,7 +161,7 @@ def cursor() -> Iterator[Case]:
 
 
 def tokens() -> Iterator[Case]:
-    """`issue` with `detach`, and `redeem` with `detach`, among so many sessions."""
+    """`issue` with `detach`, and `redeem` with `detach`, among a number of sessions."""
     for size in SIZES[:-1]:
         yield Case("TokenRegistry issue + detach + drop", size, _issue(size))
         yield Case("TokenRegistry redeem + detach", size, _redeem(size))
@@ -205,7 +206,7 @@ def _redeem(size: int) -> Repeat:
 
 
 def topics() -> Iterator[Case]:
-    """`match` of a topic with ten subscribers, among so many topics, and patterns."""
+    """`match` of a topic with ten subscribers, among a number of topics, and patterns."""
     for size in SIZES:
         index: TopicIndex[int] = TopicIndex()
         for number in range(size):
@@ -224,7 +225,7 @@ def topics() -> Iterator[Case]:
 
 
 def connections() -> Iterator[Case]:
-    """`add` and `remove` of a connection with ten topics, among so many."""
+    """`add` and `remove` of a connection with ten topics, among a number of others."""
     for size in SIZES[:-1]:
         registry = ConnectionRegistry[Subscriber](ConnectionLimits(total=10**6))
         names = dict.fromkeys((f"t{number}" for number in range(10)), Offset(0))
@@ -245,7 +246,7 @@ def _comes_and_goes(registry: ConnectionRegistry[Subscriber], names: dict[str, O
 
 
 def window() -> Iterator[Case]:
-    """`sent` and `acknowledge`, with so many frames under way."""
+    """`sent` and `acknowledge`, with a number of frames in flight."""
     for size in SIZES:
         made, numbers = Window(10**9), itertools.count(1)
         for number in itertools.islice(numbers, size):

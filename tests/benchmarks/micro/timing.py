@@ -1,4 +1,4 @@
-"""Timing of many repetitions: nanoseconds of CPU per operation, the median and the least."""
+"""Time many repetitions: nanoseconds of CPU per operation, median and minimum."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROUND = 0.01
-"""Seconds that a round takes, about: far longer than what the clock resolves."""
+"""Seconds of a round, about: far longer than the resolution of the clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """An operation at one size.
 
-    `repeat` does it once for each element that it is given, and leaves everything as large as it
-    was; `prepare` makes so many elements beforehand. Each time counts for `operations`.
+    `repeat` runs it once per element and restores the size afterwards; `prepare` makes the
+    elements. Each run counts as `operations`.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Time:
 
 
 def measure(cases: list[Case], rounds: int) -> Iterator[tuple[Case, Time]]:
-    """The cases in turn, round by round, so that a slow moment of the machine hits all of them."""
+    """Run the cases in turn, round by round, so that a slow moment of the machine affects all."""
     times: dict[int, list[float]] = {number: [] for number in range(len(cases))}
     counts = [_count(case) for case in cases]
     gc.collect()
@@ -60,7 +60,7 @@ def measure(cases: list[Case], rounds: int) -> Iterator[tuple[Case, Time]]:
 
 
 def _count(case: Case) -> int:
-    """How many repetitions take about a round."""
+    """Return the number of repetitions of about a round."""
     count = 1
     while True:
         elements = case.prepare(count)

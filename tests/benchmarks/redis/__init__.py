@@ -1,1 +1,1 @@
-"""What one Redis carries for holdfast; `python -m tests.benchmarks.redis` measures it."""
+"""The capacity of one Redis for holdfast: `python -m tests.benchmarks.redis`."""

@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.redis`: what one Redis carries; the tables of docs/scaling.md.
+"""The capacity of one Redis, for docs/scaling.md: `python -m tests.benchmarks.redis`.
 
-Each scenario has a `redis-server` of its own. Figures of CPU are seconds of `redis-server` and of
-the other processes, from `/proc`; beside medians stand the least and the greatest of all rounds.
+Each scenario has a `redis-server` of its own. CPU figures are seconds of `redis-server` and of the
+other processes, from `/proc`. Minimum and maximum of all rounds stand beside medians.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS, QUICK_ROUNDS = 5, 1
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A line about it, what measures it, its table, and its rounds at the most."""
+    """A line about the scenario, its measurement, its table, and its maximum number of rounds."""
 
     about: str
     rows: Callable[..., Iterator[Row]]
@@ -156,7 +156,7 @@ SCENARIOS = {
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.redis", description=__doc__)
     parser.add_argument("--scenarios", help=f"some of: {', '.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")

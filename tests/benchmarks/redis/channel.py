@@ -1,4 +1,4 @@
-"""The end of a `Child`'s channel in the child: commands come as JSON lines, each is answered."""
+"""A `Child`'s end of the channel: commands come as JSON lines, and each is answered."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Handlers = dict[str, "Callable[..., Awaitable[dict[str, Any]]]"]
 
 
 async def answer(number: int, handlers: Handlers, hello: dict[str, Any]) -> None:
-    """Say hello, and answer until the channel is closed; then this process ends."""
+    """Announce the process, and answer until the channel is closed; then this process ends."""
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=number), limit=2**24)
     writer.write(json.dumps(hello).encode() + b"\n")
     while line := await reader.readline():
         spec = json.loads(line)
         result = await handlers[spec.pop("command")](**spec)
         writer.write(json.dumps(result).encode() + b"\n")
-    os._exit(0)  # nobody waits for a graceful end
+    os._exit(0)  # no client waits for a graceful end

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def deliveries(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """Brokers in turn within each round; the node publishes what it delivers."""
+    """Both brokers in turn within each round. The node publishes the messages that it delivers."""
     place = Place.of_machine(polite=True)
     with Meter.running() as meter:
         for name in ("lockstep", "single", "ten"):

@@ -1,4 +1,4 @@
-"""The feed: what a node costs that reads it, idle and at work."""
+"""The feed: the cost of a node that reads it, idle and under load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACED: Row = {"command": "paced", "rate": RATE, "topic": "t"}
 
 
 def idle(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """Nobody publishes: one node, and one that keeps presence."""
+    """Without publishers: one node, and one that keeps presence."""
     seconds = 3.0 if quick else 10.0
     with Meter.running() as meter:
         for case, presence in (("a node", False), ("a node that keeps presence", True)):
@@ -46,7 +46,7 @@ def idle(rounds: int, *, quick: bool) -> Iterator[Row]:
 
 
 def nodes(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """None, one, two and four nodes read what is published: by the clock, and flat out."""
+    """None, one, two and four nodes read the messages: by the clock, and as fast as possible."""
     flat, paced = (2000, 500) if quick else (10_000, 2000)
     with Meter.running() as meter, worker(meter) as publisher:
         publisher.ask(command="configure", hub="feed")
@@ -83,7 +83,7 @@ def _read_by(children: Sequence[Child], publisher: Child, number: int, **spec: A
 
 
 def catching_up(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """A node starts on a full feed, and has read it; redis-py alone reads a stream beside it."""
+    """A node starts on a full feed and reads it; redis-py alone reads a stream beside it."""
     messages = FEED // 10 if quick else FEED
     with Meter.running() as meter, worker(meter) as publisher:
         publisher.ask(command="configure", hub="feed")
@@ -111,7 +111,7 @@ def catching_up(rounds: int, *, quick: bool) -> Iterator[Row]:
 
 
 def readers(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """What many nodes cost Redis: connections that read the feed as they do, and nothing else."""
+    """The cost of many nodes for Redis: connections that only read the feed."""
     rate, messages = 100.0, 100 if quick else 500
     with Meter.running() as meter, worker(meter) as publisher, worker(meter) as crowd:
         publisher.ask(command="configure", hub="feed")

@@ -1,4 +1,4 @@
-"""Memory: what Redis holds per message, topic and session."""
+"""Memory of Redis per message, topic and session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def held(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """Bytes; each step on the server that the step before has left."""
+    """Return bytes. Each step uses the server as the previous step has left it."""
     messages, topics, sessions = (2000, 2000, 1000) if quick else (50_000, 50_000, 10_000)
     for number in range(rounds):
         with Meter.running() as meter, worker(meter) as publisher:

@@ -1,4 +1,4 @@
-"""What a Redis has used: CPU, memory, and how often each command was called."""
+"""The usage of a Redis: CPU, memory, and the calls of each command."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Column = tuple[str, str, int]
-"""A heading, the key of the rows, and how many digits after the point."""
+"""A heading, the key of the rows, and the number of digits after the point."""
 
 OWN = ("info", "config", "select", "hello", "client")
-"""Commands of this benchmark itself, and of clients that connect."""
+"""Commands of this benchmark itself, and of connecting clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Since the server began: seconds of CPU, and calls by command, inside the script too."""
+    """Usage since the server began: seconds of CPU, and calls per command, also in the script."""
 
     cpu: float
     calls: dict[str, int]
@@ -38,12 +38,12 @@ class Usage:
 
     @property
     def round_trips(self) -> int:
-        """Calls that came from clients: the script, and reads of the feed."""
+        """Return the calls of clients: the script, and reads of the feed."""
         return self.calls.get("evalsha", 0) + self.calls.get("xread", 0)
 
 
 class Meter:
-    """A Redis of its own for a scenario, and what it uses."""
+    """A Redis for one scenario, and its usage."""
 
     def __init__(self, server: RedisServer) -> None:
         self.url = server.url
@@ -54,7 +54,7 @@ class Meter:
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[Meter]:
-        """Start a `redis-server` for the length of a ``with`` block."""
+        """Start a `redis-server`, during a `with` block."""
         with RedisServer("--hz", "10", "--maxclients", "10000") as server:
             meter = cls(server)
             try:
@@ -63,7 +63,7 @@ class Meter:
                 meter._client.close()
 
     def usage(self) -> Usage:
-        """Until now."""
+        """Return the usage so far."""
         stats: Any = self._client.info("commandstats")
         calls = {
             name.removeprefix("cmdstat_"): int(value["calls"])
@@ -73,23 +73,23 @@ class Meter:
         return Usage(Reading.of(self._pid).cpu, calls)
 
     def memory(self) -> int:
-        """Bytes that the allocator gave out, without what clients' buffers take."""
+        """Return the allocated bytes without the buffers of clients."""
         found: Any = self._client.info("memory")
         return int(found["used_memory"]) - int(found["mem_clients_normal"])
 
     def keys(self, pattern: str) -> list[str]:
-        """The names of keys."""
+        """Return the names of keys."""
         return [each.decode() for each in self._client.scan_iter(match=pattern, count=1000)]
 
     def version(self) -> str:
-        """Of the server."""
+        """Return the version of the server."""
         found: Any = self._client.info("server")
         return str(found["redis_version"])
 
 
 @contextmanager
 def worker(meter: Meter) -> Iterator[Child]:
-    """A process that publishes (worker.py)."""
+    """Start a process that publishes (worker.py)."""
     child = Child("redis.worker", {"url": meter.url})
     try:
         child.hear()
@@ -100,7 +100,7 @@ def worker(meter: Meter) -> Iterator[Child]:
 
 @contextmanager
 def node(meter: Meter, hub: str, **spec: Any) -> Iterator[Child]:
-    """A process with a Broadcaster on that hub (node.py); what its start took is in `began`."""
+    """Start a process with a Broadcaster on that log (node.py). `began`: the cost of its start."""
     child = Child("redis.node", {"url": meter.url, "hub": hub, **spec})
     try:
         child.began = child.hear()  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def node(meter: Meter, hub: str, **spec: Any) -> Iterator[Child]:
 
 
 def by_case(*columns: Column) -> Callable[[Sequence[Row]], str]:
-    """A table with a line for each case: medians, and beside the first figures the spread."""
+    """Return a table with a line per case: medians, and the spread beside the first figures."""
 
     def table(rows: Sequence[Row]) -> str:
         lines = []

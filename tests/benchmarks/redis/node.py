@@ -1,7 +1,7 @@
 """A node: a Broadcaster on the Redis broker, and clients in the same process.
 
-The clients go through `Broadcaster.connect` and the real event stream, into a `send` that looks at
-what it gets. Started with a JSON object as its argument; commands come over an inherited socket.
+The clients go through `Broadcaster.connect` and the real event stream, into a `send` that inspects
+its data. The argument is a JSON object. Commands come over an inherited socket.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PATIENCE = 120.0
 
 
 def topics_of(number: int, kind: str) -> list[str]:
-    """What a client is subscribed to: one of 1,000 topics or of 100 patterns, and `all`."""
+    """Return the subscriptions of a client: one of 1,000 topics or of 100 patterns, and `all`."""
     if kind == "watched":
         return ["watched"]
     if kind == "pattern":
@@ -44,7 +44,7 @@ def topics_of(number: int, kind: str) -> list[str]:
 
 
 class Guest:
-    """A client: its last event id, and how many messages it has had."""
+    """A client: its last event id, and the number of its messages."""
 
     __slots__ = ("_room", "id", "latencies", "received", "session", "task")
 
@@ -57,7 +57,7 @@ class Guest:
         self.task: asyncio.Task[None] | None = None
 
     async def run(self, broadcaster: Broadcaster, topics: list[str], user: str | None) -> None:
-        """Connect, with the id of before if there is one, and stay."""
+        """Connect, with the last event id if there is one, and stay connected."""
         opening = broadcaster.connect(topics=topics, last_event_id=self.id or None, user=user)
         async with opening as outbox:
             await sse.serve(outbox, dict(SCOPE), self._room.receive, self._send)
@@ -77,7 +77,7 @@ class Guest:
 
 
 class Room:
-    """Guests that come together."""
+    """Guests that connect together."""
 
     def __init__(self, broadcaster: Broadcaster, *, watched: bool = False) -> None:
         self.watched = watched
@@ -89,18 +89,18 @@ class Room:
         self._complete = asyncio.Event()
 
     async def receive(self) -> Any:
-        """Nobody says anything."""
+        """Read nothing."""
         await asyncio.shield(self._never)
 
     def look(self, guest: Guest) -> None:
-        """Whether that was the last one who had not all of it."""
+        """Return whether it was the last guest without all messages."""
         if guest.received >= self._wanted:
             self._missing.discard(guest)
             if not self._missing:
                 self._complete.set()
 
     async def come(self, kind: str, wanted: int, *, users: bool) -> None:
-        """All at once; returns when each has had its first frame and so many messages."""
+        """Connect all at once. Returns when each has its first frame and `wanted` messages."""
         self._wanted, self._missing = wanted, set(self.guests)
         self._complete.clear()
         for number, guest in enumerate(self.guests):
@@ -111,7 +111,7 @@ class Room:
             await self._complete.wait()
 
     async def come_alone(self, kind: str, wanted: int) -> None:
-        """One after the other."""
+        """Connect one after the other."""
         everybody = self.guests
         for guest in everybody:
             self.guests = [guest]
@@ -119,7 +119,7 @@ class Room:
         self.guests = everybody
 
     async def go_alone(self) -> None:
-        """One after the other."""
+        """Connect one after the other."""
         everybody = self.guests
         for guest in everybody:
             self.guests = [guest]
@@ -127,7 +127,7 @@ class Room:
         self.guests = everybody
 
     async def go(self) -> None:
-        """All at once, and their sessions are detached."""
+        """Disconnect all at once, and detach their sessions."""
         gone = [guest.task for guest in self.guests if guest.task is not None]
         for task in gone:
             task.cancel()
@@ -144,19 +144,19 @@ class Node:
         self._watchers = Room(broadcaster, watched=True)
 
     async def open(self, number: int, kind: str, *, users: bool) -> dict[str, Any]:
-        """So many clients come for the first time, at once."""
+        """Connect `number` new clients at once."""
         self._room.guests = [Guest(self._room) for _ in range(number)]
         return await self._timed(self._room.come(kind, 0, users=users), number)
 
     async def leave(self, ids: str) -> dict[str, Any]:
-        """They go; their event ids are written to a file."""
+        """Disconnect them, and write their event ids to a file."""
         result = await self._timed(self._room.go(), len(self._room.guests))
         text = "\n".join(guest.id for guest in self._room.guests)
-        Path(ids).write_text(text, encoding="ascii")  # noqa: ASYNC240 - nothing else runs
+        Path(ids).write_text(text, encoding="ascii")  # noqa: ASYNC240 - no other task runs
         return result
 
     async def resume(self, ids: str, kind: str, missed: int, *, users: bool) -> dict[str, Any]:
-        """They come here, at once, and are there when each has all that it missed."""
+        """Reconnect them here at once. Returns when each has all missed messages."""
         self._room.guests = []
         for id in Path(ids).read_text(encoding="ascii").split():  # noqa: ASYNC240
             guest = Guest(self._room)
@@ -169,7 +169,7 @@ class Node:
         return {**result, "resumed": resumed, "surplus": surplus}
 
     async def alone(self, number: int, step: str) -> dict[str, Any]:
-        """So many clients open, leave or resume, each when the one before is done."""
+        """Let `number` clients open, close or resume, one after the other."""
         if step == "open":
             self._room.guests = [Guest(self._room) for _ in range(number)]
         leaves = step == "leave"
@@ -177,13 +177,13 @@ class Node:
         return await self._timed(work, number)
 
     async def watch(self, number: int) -> dict[str, Any]:
-        """Some clients on the topic `watched`, whose latency counts."""
+        """Connect some clients on the topic `watched`, whose latency is measured."""
         self._watchers.guests = [Guest(self._watchers) for _ in range(number)]
         await self._watchers.come("watched", 0, users=False)
         return {}
 
     async def seen(self) -> dict[str, Any]:
-        """Latencies of the watchers since this was last asked, in milliseconds."""
+        """Return the latencies of the watchers since the last call, in milliseconds."""
         found = [each for guest in self._watchers.guests for each in guest.latencies]
         for guest in self._watchers.guests:
             guest.latencies = []
@@ -193,18 +193,18 @@ class Node:
         }  # fmt: skip
 
     async def reached(self, offset: int) -> dict[str, Any]:
-        """Answers when this node has read so far."""
+        """Return when this node has read up to `offset`."""
         async with asyncio.timeout(PATIENCE):
-            while node_of(self._broadcaster).log.delivered_offset < offset:  # noqa: ASYNC110 - nothing tells
+            while node_of(self._broadcaster).log.delivered_offset < offset:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
         return {}
 
     async def head(self) -> dict[str, Any]:
-        """Where the log ends."""
+        """Return the end of the log."""
         return {"offset": (await self._broker.head()).offset}
 
     async def issue(self, number: int, *, attached: bool) -> dict[str, Any]:
-        """So many sessions, with a connection or without."""
+        """Create `number` sessions, with a connection or without."""
         subscriptions = {"area.1.news": 1, "all": 1}
         tokens = self._broker.tokens
 
@@ -215,11 +215,11 @@ class Node:
         return await self._timed(_all(one(place) for place in range(number)), number)
 
     async def refresh(self) -> dict[str, Any]:
-        """What each node does with the sessions of its connections between two sweeps."""
+        """Refresh the sessions of its connections, as each node does between two sweeps."""
         return await self._timed(self._broker.tokens.refresh(), max(1, len(self._room.guests)))
 
     async def presence(self, number: int, *, come: bool) -> dict[str, Any]:
-        """So many users come or go, each on one topic of 1,000 and online, told in one step."""
+        """Let `number` users join or leave, each on one topic of 1,000 and online, in one step."""
         users = [UserId(f"user{place}") for place in range(number)]
         members: list[Member] = [("$user", user) for user in users]
         members += [(f"room.{place % 1000}", user) for place, user in enumerate(users)]
@@ -228,7 +228,7 @@ class Node:
         return await self._timed(work, number)
 
     async def who(self, number: int) -> dict[str, Any]:
-        """Ask so often who is on a topic."""
+        """Query the presence of a topic `number` times."""
         presence = self._broker.presence
         work = _all(presence.users(f"room.{place % 1000}") for place in range(number))
         return await self._timed(work, number)
@@ -245,7 +245,7 @@ async def _all(work: Any) -> None:
 
 
 async def main() -> None:
-    """Until the channel is closed."""
+    """Answer commands until the channel is closed."""
     spec = json.loads(sys.argv[1])
     client = Redis.from_url(spec["url"])
     tokens = TokenLimits(total=200_000)

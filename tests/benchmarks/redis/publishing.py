@@ -1,4 +1,4 @@
-"""Publishing: how many per second, and what each costs Redis and the publisher."""
+"""Publishing: messages per second, and the cost of each for Redis and the publisher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.session import Child
 
 FEED = 20_000
-"""Messages that the feed holds: from there on, publishing trims it, too."""
+"""Messages that the feed holds. Beyond them, publishing also trims the feed."""
 PROCESSES = 4
 
 WAYS: tuple[tuple[str, int, dict[str, Any]], ...] = (
@@ -59,13 +59,13 @@ def ways(rounds: int, *, quick: bool) -> Iterator[Row]:
 
 
 def aim(spec: dict[str, Any]) -> dict[str, Any]:
-    """Where each command writes to."""
+    """The target of each command."""
     target = {"publish": "hub", "sync": "hub", "xadd": "key", "pubsub": "channel"}
     return {**spec, target[spec["command"]]: "ways"}
 
 
 def ask(child: Child, number: int, **spec: Any) -> Row:
-    """Tell a child to do something so often."""
+    """Let a child run a command `number` times."""
     return child.ask(within=300.0, number=number, **spec)
 
 
@@ -84,7 +84,7 @@ def together(publishers: list[Child], number: int) -> dict[str, Any]:
 
 
 def measure(meter: Meter, number: int, work: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` answers, and what it cost Redis for each of `number`."""
+    """Return the answer of `work`, and its cost for Redis per one of `number`."""
     before = meter.usage()
     answer = work(number)
     used = meter.usage() - before
@@ -100,7 +100,7 @@ def measure(meter: Meter, number: int, work: Callable[[int], dict[str, Any]]) ->
 
 
 def shapes(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """All shapes in turn, within each round, each on a hub whose feed is full."""
+    """All shapes in turn, within each round, each on a log whose feed is full."""
     share = 10 if quick else 1
     with Meter.running() as meter, worker(meter) as publisher:
         for place, (_, spec, retention) in enumerate(SHAPES):

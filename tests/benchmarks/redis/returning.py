@@ -1,4 +1,4 @@
-"""Opening and resuming: what a reconnect costs, and a storm of them on one node."""
+"""Opening and resuming: the cost of a reconnect, and a reconnect storm on one node."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KINDS = (
     ("older than the feed, a pattern", "pattern", False, True),
     ("older than the feed, each its own user", "topics", True, True),
 )
-"""A name, what they are subscribed to, whether each is a user, whether the feed has moved on."""
+"""A name, the subscriptions, whether each client is a user, whether the feed has moved on."""
 
 
 def storms(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """Clients of one node go, miss messages, and all come at once to a node that has just begun.
+    """Clients of one node disconnect, miss messages, and all connect to a node that has started.
 
-    Meanwhile another process publishes; clients of the new node and of a third one get that.
+    Another process publishes meanwhile; clients of the new node and of a third one receive that.
     """
     connections = 1000 if quick else 10_000
     for number in range(rounds):
@@ -47,7 +47,7 @@ def _storm(
 ) -> Iterator[Row]:
     with tempfile.NamedTemporaryFile() as file, node(meter, "storm") as quiet:
         with node(meter, "storm") as before:
-            # Each topic has something, as topics do.
+            # Each topic has messages, as in practice.
             publisher.ask(command="publish", hub="storm", way="burst", number=1000, areas=True)
             spec: Row = {"kind": kind, "users": users}
             yield {
@@ -82,7 +82,7 @@ def _resume(meter: Meter, publisher: Child, quiet: Child, connections: int, **sp
     with node(meter, "storm") as after:
         after.ask(command="watch", number=WATCHERS)
         publisher.ask(command="start_live", hub="storm", rate=RATE, topic="watched")
-        time.sleep(0.5)  # the first few are not what counts
+        time.sleep(0.5)  # leave out the first few
         for each in (quiet, after):
             each.ask(command="seen")
         row = measure(
@@ -103,7 +103,7 @@ def _resume(meter: Meter, publisher: Child, quiet: Child, connections: int, **sp
 
 
 def alone(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """Clients that come and go one after the other: nothing is shared."""
+    """Clients open and close one after the other, so they share no call."""
     connections = 50 if quick else 300
     with Meter.running() as meter, node(meter, "alone") as child:
         for number in range(rounds):
@@ -115,7 +115,7 @@ def alone(rounds: int, *, quick: bool) -> Iterator[Row]:
 
 
 def refreshing(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """What a sweep costs for each session that has a connection."""
+    """The cost of a sweep per session with a connection."""
     sessions = 1000 if quick else 10_000
     with Meter.running() as meter, node(meter, "storm") as child:
         child.ask(within=60.0, command="open", number=sessions, kind="topics", users=False)
@@ -125,7 +125,7 @@ def refreshing(rounds: int, *, quick: bool) -> Iterator[Row]:
 
 
 def presence(rounds: int, *, quick: bool) -> Iterator[Row]:
-    """Users who come and go, told by a node in one step, and questions who is there."""
+    """Users join and leave, reported by a node in one step, and presence queries."""
     users = 1000 if quick else 10_000
     with Meter.running() as meter, node(meter, "room") as child:
         for number in range(rounds):

@@ -1,6 +1,6 @@
-"""A process that publishes, in all ways there are: holdfast's, and what redis-py alone does.
+"""A process that publishes in every way: those of holdfast, and those of redis-py alone.
 
-Started with a JSON object as its argument; commands come over an inherited socket.
+The argument is a JSON object. Commands come over an inherited socket.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ One = Callable[[int], Awaitable[Any]]
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` of them are."""
+    """Return the value below which `share` of the values are."""
     ordered = sorted(values) or [0.0]
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 async def each(one: One, number: int) -> None:
-    """One caller that awaits each."""
+    """One caller that awaits each publish."""
     for place in range(number):
         await one(place)
 
 
 async def tasks(one: One, number: int) -> None:
-    """50 callers, each awaiting its own."""
+    """50 callers, each awaiting its own publish."""
     places = iter(range(number))
 
     async def run() -> None:
@@ -57,7 +57,7 @@ async def tasks(one: One, number: int) -> None:
 
 
 async def burst(one: One, number: int) -> None:
-    """1,000 at once, and when they are all there, the next."""
+    """1,000 publishes at once, and the next 1,000 when all are done."""
     for start in range(0, number, AT_ONCE):
         await asyncio.gather(*map(one, range(start, min(number, start + AT_ONCE))))
 
@@ -76,7 +76,7 @@ class Worker:
         self._numbers = count(1)
 
     async def configure(self, hub: str, **retention: Any) -> dict[str, Any]:
-        """Give a hub its limits."""
+        """Give a log its limits."""
         broker = RedisBroker(self._client, hub=hub, retention=Retention(**retention))
         await broker.start()
         await broker.close()
@@ -109,7 +109,7 @@ class Worker:
         return await self._timed(WAYS[way](one, number), number)
 
     async def sync(self, hub: str, number: int, *, size: int = 200) -> dict[str, Any]:
-        """Publish with `SyncPublisher`; nothing else runs meanwhile."""
+        """Publish with `SyncPublisher`, with no other load."""
         publisher = SyncPublisher(self._sync, hub=hub)
 
         async def run() -> None:
@@ -128,13 +128,13 @@ class Worker:
         return {}
 
     async def start_live(self, hub: str, rate: float, topic: str) -> dict[str, Any]:
-        """Publish by the clock from now on."""
+        """Start publishing by the clock."""
         self._taken = list[float]()
         self._live = asyncio.create_task(self._publish_for_ever(hub, rate, topic))
         return {}
 
     async def stop_live(self) -> dict[str, Any]:
-        """End that; how long each took until it could be read, in milliseconds."""
+        """Stop it. Returns the milliseconds from each publish until it could be read."""
         await stop(self._live)
         return {"p50": percentile(self._taken, 0.5), "p99": percentile(self._taken, 0.99)}
 
@@ -148,7 +148,7 @@ class Worker:
             await asyncio.sleep(max(0.0, start + place / rate - time.monotonic()))
 
     async def xadd(self, key: str, way: str, number: int, *, size: int = 200) -> dict[str, Any]:
-        """What redis-py does: the same bytes into one capped stream."""
+        """Publish with redis-py: the same bytes into one capped stream."""
 
         async def one(place: int) -> None:
             body = to_json(make_message(place, size))
@@ -166,7 +166,7 @@ class Worker:
         return await self._timed(work, number)
 
     async def pubsub(self, channel: str, way: str, number: int) -> dict[str, Any]:
-        """`PUBLISH`; nothing is kept."""
+        """`PUBLISH`; no message is kept."""
 
         async def one(place: int) -> None:
             await self._client.publish(channel, to_json(make_message(place, 200)))
@@ -174,7 +174,7 @@ class Worker:
         return await self._timed(WAYS[way](one, number), number)
 
     async def listen(self, channel: str, number: int) -> dict[str, Any]:
-        """Subscribe, and take so many messages that this process publishes meanwhile."""
+        """Subscribe, and take `number` messages that this process publishes meanwhile."""
         pubsub = self._client.pubsub()
         await pubsub.subscribe(channel)
 
@@ -196,7 +196,7 @@ class Worker:
         return one
 
     async def xread(self, key: str, number: int) -> dict[str, Any]:
-        """Read a stream from its beginning as redis-py gives it, 256 at a time."""
+        """Read a stream from its beginning with redis-py, 256 entries at a time."""
 
         async def run() -> None:
             last, left = "0-0", number
@@ -208,13 +208,13 @@ class Worker:
         return await self._timed(run(), number)
 
     async def readers(self, key: str, number: int) -> dict[str, Any]:
-        """So many follow a stream as nodes do, each over a connection of its own, from now on."""
+        """Follow a stream over `number` connections, as nodes do, from now on."""
         self._readers = [asyncio.create_task(self._follow(key)) for _ in range(number)]
         await asyncio.sleep(0.5)
         return {}
 
     async def stop_readers(self) -> dict[str, Any]:
-        """End that."""
+        """Stop following."""
         await asyncio.gather(*map(stop, self._readers))
         return {}
 
@@ -234,7 +234,7 @@ class Worker:
 
 
 async def main() -> None:
-    """Until the channel is closed."""
+    """Answer commands until the channel is closed."""
     spec = json.loads(sys.argv[1])
     made = Worker(spec["url"])
     names = "configure publish sync paced start_live stop_live readers stop_readers"

@@ -17,7 +17,7 @@ from holdfast.core.log.pages import PageRequest
 from holdfast.core.message import Draft, Gap, Message, Offset
 from holdfast.errors import NotRunning
 from tests.brokers.redis.conftest import Start
-from tests.faults.hub import feed_links
+from tests.faults.redis_log import feed_links
 from tests.support.processes import HOST
 from tests.support.proxy import Proxy
 from tests.support.redis_server import shared_cluster, shared_server

@@ -1,4 +1,4 @@
-"""A client that comes back for ever, and remembers all that it was told."""
+"""A client that reconnects for ever, and keeps all that it received."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PATIENCE = 30.0
 
 
 @dataclass
-class Visit:
-    """One connection that got as far as its first frame."""
+class ConnectionRecord:
+    """One connection that received its first frame."""
 
     first: dict[str, Any]
     """The data of the first frame."""
@@ -28,15 +28,15 @@ class Visit:
 
     @property
     def session(self) -> str:
-        """`fresh`, `resumed`, or the cause of a gap."""
+        """Return `fresh`, `resumed`, or the cause of a gap."""
         return str(self.first["gap"]["cause"] if "gap" in self.first else self.first["session"])
 
 
-class Returning:
-    """Reads an event stream; whenever it ends, comes back with the last event id.
+class ReconnectingClient:
+    """A client that reads an event stream, and reconnects with its last event id at its end.
 
-    ``pause()`` says after how many seconds; without it, it waits for what ``retry`` said, as a
-    browser does. The server's heartbeats must come more often than every ten seconds.
+    `pause()` returns the seconds until it reconnects. Without it, the client waits for the time of
+    `retry`, as a browser does. The server's heartbeats must be less than ten seconds apart.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Returning:
         self.port = port
         self.path = path
         self.last_event_id = last_event_id
-        self.visits: list[Visit] = []
-        self.tries = 0
+        self.connections: list[ConnectionRecord] = []
+        self.attempts = 0
         self.connected = False
         self._headers = headers
         self._pause = pause
@@ -63,26 +63,26 @@ class Returning:
 
     @property
     def messages(self) -> list[Any]:
-        """The data of all messages, over all visits."""
-        return list(itertools.chain.from_iterable(visit.messages for visit in self.visits))
+        """Return the data of all messages, over all connections."""
+        return list(itertools.chain.from_iterable(visit.messages for visit in self.connections))
 
     @property
     def sessions(self) -> list[str]:
-        """What each connection was told to be."""
-        return [visit.session for visit in self.visits]
+        """Return the session of each connection."""
+        return [visit.session for visit in self.connections]
 
-    async def until(self, condition: Callable[[Self], bool]) -> None:
-        """Wait until it holds; it is looked at after every event and every end."""
+    async def wait_until(self, condition: Callable[[Self], bool]) -> None:
+        """Wait until the condition holds; every event and every end checks it."""
         async with asyncio.timeout(PATIENCE):
             while not condition(self):
                 self._news.clear()
                 await self._news.wait()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Connect again and again, until cancelled."""
         while True:
-            self.tries += 1
-            # TimeoutError is a server that is silent: as good as gone.
+            self.attempts += 1
+            # TimeoutError: a silent server counts as gone.
             with contextlib.suppress(OSError, EOFError, ValueError, IndexError):
                 await self._visit()
             self.connected = False
@@ -93,14 +93,14 @@ class Returning:
         async with open_stream(
             self.port, self.path, last_event_id=self.last_event_id, headers=self._headers
         ) as stream:
-            visit: Visit | None = None
+            visit: ConnectionRecord | None = None
             while True:
                 event = await stream.event()
                 frame = event.json()
                 match frame["type"]:
                     case "connection_established":
-                        visit = Visit(frame["data"], event.last_event_id)
-                        self.visits.append(visit)
+                        visit = ConnectionRecord(frame["data"], event.last_event_id)
+                        self.connections.append(visit)
                         self.connected = True
                     case "message" if visit:
                         visit.messages.append(frame["data"])
@@ -115,8 +115,8 @@ class Returning:
 
 
 @contextlib.asynccontextmanager
-async def running(*clients: Returning) -> AsyncIterator[None]:
-    """All of them run for the length of the block; whoever breaks, fails it."""
+async def running(*clients: ReconnectingClient) -> AsyncIterator[None]:
+    """Run the clients during the block. An exception of a client fails the block."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(client.run()) for client in clients]
         yield

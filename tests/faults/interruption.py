@@ -1,8 +1,8 @@
-"""A small world in which one operation is interrupted, and what must hold in it afterwards.
+"""A world in which one operation is interrupted, and the conditions that hold afterwards.
 
-An operation is an async generator: it prepares the world, yields the coroutine that is to be
-interrupted, gets back whether that came to its end, and checks what is special about it. What
-holds after every operation, whatever befell it, stands in `World.check`.
+An operation is an async generator: it prepares the world, yields the coroutine to be interrupted,
+receives whether that coroutine finished, and checks its own conditions. `World.check` has the
+conditions that hold after every operation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from holdfast import Broadcaster, NotRunning, Priority
 from holdfast.runtime.lifecycle import BroadcasterState
-from tests.faults.points import LOST_ANSWERS, Failing, Points, interrupted
+from tests.faults.call_points import LOST_ANSWERS, CallPoints, FailingCalls, interrupted
 from tests.support.brokers import LateBroker
 from tests.support.inside import node_of
 from tests.support.virtual import run_virtual, wall_clock
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 LANES = list(Priority)
 
 
-class Client:
-    """One who keeps what it got, and comes back with its last event id."""
+class WorldClient:
+    """A client that keeps what it received, and reconnects with its last event id."""
 
     def __init__(
         self, world: World, user: str | None = "ada", broadcaster: Broadcaster | None = None
@@ -39,18 +39,18 @@ class Client:
         self.broadcaster = broadcaster or world.broadcaster
         self.user = user
         self.last_id: str | None = None
-        self.got: list[tuple[str, Any]] = []
+        self.received: list[tuple[str, Any]] = []
         self.sessions: list[str] = []
         self.gaps = 0
         self.rejected = False
-        """Whether it was told that it may not see the topic."""
+        """True if the topic was refused."""
 
-    def see(self, body: dict[str, Any], id: str) -> None:
-        """A frame has arrived."""
+    def record(self, body: dict[str, Any], id: str) -> None:
+        """Record a frame."""
         self.last_id = id
         match body["type"]:
             case "message":
-                self.got.append((body["priority"], body["data"]))
+                self.received.append((body["priority"], body["data"]))
             case "connection_established":
                 self.sessions.append(body["data"]["session"])
                 self.rejected |= "t" in body["data"]["rejected"]
@@ -58,41 +58,41 @@ class Client:
                 self.gaps += 1
 
     def data(self) -> list[Any]:
-        """What was in the messages."""
-        return [data for _, data in self.got]
+        """Return the data of all messages."""
+        return [data for _, data in self.received]
 
-    async def visit(self, enough: Callable[[], bool], **presented: Any) -> None:
-        """Come back, and read until it is enough or the server ends it."""
+    async def read(self, enough: Callable[[], bool], **presented: Any) -> None:
+        """Connect, and read until `enough()` holds or the server ends the connection."""
         hello = {"user": self.user, "topics": ["t"], "last_event_id": self.last_id, **presented}
-        async with self.broadcaster.connect(may_subscribe=self.world.may, **hello) as outbox:
+        async with self.broadcaster.connect(may_subscribe=self.world.authorize, **hello) as outbox:
             while not enough() and (frames := await outbox.next_frames()) is not None:
                 await self.send()
                 for frame in frames:
-                    self.see(json.loads(frame.body), frame.id)
+                    self.record(json.loads(frame.body), frame.id)
                 outbox.mark_sent()
 
     async def send(self) -> None:
-        """What a server's `send` does: it takes its time, and may fail before it and after."""
+        """Send as a server does: yield to the event loop, and fail before or after."""
         self.world.points.reach("send before")
         await asyncio.sleep(0)
         self.world.points.reach("send after")
 
-    async def greeted(self, **presented: Any) -> None:
-        """Come for the first frame alone."""
+    async def read_first_frame(self, **presented: Any) -> None:
+        """Connect, read the first frame, and disconnect."""
         before = len(self.sessions)
-        await self.visit(lambda: len(self.sessions) > before, **presented)
+        await self.read(lambda: len(self.sessions) > before, **presented)
 
 
 class World:
-    """A Broadcaster on a slow broker, two who listen all the time, and one who is away.
+    """A Broadcaster on a slow broker, two connected listeners, and Ada, who is away.
 
-    ``owed`` is what was published to topic ``t`` since Ada left; she holds an event id.
+    `expected` is the data published to topic `t` since Ada left. Ada has an event id.
     """
 
     def __init__(self) -> None:
-        self.points = Points()
+        self.points = CallPoints()
         self.broker = LateBroker(rounds=2)
-        failing: Any = Failing(self.broker, self.points)
+        failing: Any = FailingCalls(self.broker, self.points)
         self.broadcaster = Broadcaster(
             broker=failing,
             clock=wall_clock,
@@ -100,37 +100,39 @@ class World:
             heartbeat_interval=None,
             idle_timeout=None,
         )
-        self.owed: list[Any] = []
-        self.forgotten = False
-        """Whether Ada's session is gone by now, as it should be."""
-        self.ada = Client(self)
-        self.listeners = [Client(self, "bob"), Client(self, None)]
-        self.staying = 2
-        """How many connections are left when all is over."""
-        self.watching: list[asyncio.Task[None]] = []
+        self.expected: list[Any] = []
+        self.session_dropped = False
+        """True if Ada's session has to be gone."""
+        self.ada = WorldClient(self)
+        self.listeners = [WorldClient(self, "bob"), WorldClient(self, None)]
+        self.remaining_connections = 2
+        """The number of connections at the end."""
+        self.listening: list[asyncio.Task[None]] = []
         self.own: set[asyncio.Task[Any]] = set()
-        self.stray: list[dict[str, Any]] = []
+        self.loop_errors: list[dict[str, Any]] = []
 
-    async def may(self, topic: str) -> bool:
-        """The hook: everything but what is secret."""
+    async def authorize(self, topic: str) -> bool:
+        """Allow every topic except `secret`."""
         self.points.reach("may_subscribe")
         await asyncio.sleep(0)
         return topic != "secret"
 
-    async def publish(self, data: Any, *, owed: bool = True) -> None:
-        """Publish to everybody, in turn on each lane."""
-        if owed:
-            self.owed.append(data)
-        lane = LANES[len(self.owed) % len(LANES)]
+    async def publish(self, data: Any, *, expected: bool = True) -> None:
+        """Publish to all clients, on each lane in turn."""
+        if expected:
+            self.expected.append(data)
+        lane = LANES[len(self.expected) % len(LANES)]
         await self.broadcaster.publish("t", data, priority=lane)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The life of the world; at its end everything is given back."""
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: self.stray.append(told))
+        """Run the world during the block. At the end, every resource has to be released."""
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: self.loop_errors.append(context)
+        )
         async with self.broadcaster:
-            self.watch()
-            await self.ada.greeted()
+            self.start_listeners()
+            await self.ada.read_first_frame()
             for n in range(6):
                 await self.publish(n)
             await asyncio.sleep(0.1)
@@ -138,61 +140,63 @@ class World:
             yield
             await asyncio.sleep(5.0)  # longer than any last send, shorter than any deadline
             await self.check()
-        await asyncio.wait(self.watching)
+        await asyncio.wait(self.listening)
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        with pytest.raises(NotRunning):  # the last one to leave closed it
+        with pytest.raises(NotRunning):  # the last Broadcaster closed the log
             await self.broker.log.head()
-        assert self.stray == []
+        assert self.loop_errors == []
 
-    def watch(self) -> None:
-        """Let the two listen, until they are told to go."""
-        self.watching = [
-            asyncio.ensure_future(each.visit(lambda: False)) for each in self.listeners
+    def start_listeners(self) -> None:
+        """Connect the two listeners until the server ends their connections."""
+        self.listening = [
+            asyncio.ensure_future(each.read(lambda: False)) for each in self.listeners
         ]
 
-    async def again(self) -> None:
-        """Start anew on the same log, after a stop."""
+    async def restart(self) -> None:
+        """Start the Broadcaster again on the same log."""
         await self.broadcaster.__aenter__()
-        await asyncio.gather(*self.watching, return_exceptions=True)
-        self.watch()
+        await asyncio.gather(*self.listening, return_exceptions=True)
+        self.start_listeners()
         await asyncio.sleep(0.1)
 
-    # -- what must hold ------------------------------------------------------------------------
+    # -- conditions ----------------------------------------------------------------------------
 
     async def check(self) -> None:
-        """Nothing is left behind, nothing is lost, and everything goes on."""
-        self.check_nothing_left()
+        """Check that every resource is released, no message is lost, and publishing continues."""
+        self.check_released()
         await self.publish("next")
         await asyncio.sleep(1.0)
         for listener in self.listeners:
             got = Counter(listener.data())
-            assert got == Counter(self.owed), "a listener got something twice or not at all"
+            assert got == Counter(self.expected), (
+                "a listener received a message twice or not at all"
+            )
             assert listener.gaps == 0
-        if self.forgotten or self.ada.rejected:
+        if self.session_dropped or self.ada.rejected:
             return
-        await self.ada.visit(lambda: len(self.ada.got) >= len(self.owed))
+        await self.ada.read(lambda: len(self.ada.received) >= len(self.expected))
         assert self.ada.sessions[-1] == "resumed", self.ada.sessions
-        assert Counter(self.ada.data()) == Counter(self.owed)
+        assert Counter(self.ada.data()) == Counter(self.expected)
         assert self.ada.gaps == 0
-        by_priority = Counter(priority for priority, _ in self.ada.got)
+        by_priority = Counter(priority for priority, _ in self.ada.received)
         for lane in by_priority:
-            mine = [data for priority, data in self.ada.got if priority == lane]
-            theirs = [data for priority, data in self.listeners[0].got if priority == lane]
-            assert mine == theirs, f"the order of {lane}"
+            mine = [data for priority, data in self.ada.received if priority == lane]
+            theirs = [data for priority, data in self.listeners[0].received if priority == lane]
+            assert mine == theirs, f"wrong order in lane {lane}"
         await asyncio.sleep(1.0)
-        self.check_nothing_left()
+        self.check_released()
 
-    def check_nothing_left(self) -> None:
-        """No connection, no newcomer, no task, no session of a connection that is not there."""
+    def check_released(self) -> None:
+        """Check that no connection, handshake, task or attached session is left."""
         node = node_of(self.broadcaster)
         current = asyncio.current_task()
         assert self.broadcaster.state is BroadcasterState.RUNNING
-        assert self.broadcaster.statistics().connections == self.staying
-        assert len(node.connections) == self.staying
+        assert self.broadcaster.statistics().connections == self.remaining_connections
+        assert len(node.connections) == self.remaining_connections
         assert node._handshakes == {}
         assert node._background._tasks == set()
         assert node._waiting_for_log == set()
-        stray = asyncio.all_tasks() - self.own - {*self.watching, current}
+        stray = asyncio.all_tasks() - self.own - {*self.listening, current}
         assert {
             task
             for task in stray
@@ -202,11 +206,11 @@ class World:
         if self.points.failed not in LOST_ANSWERS:
             alive = {connection.id for connection in node.connections}
             attached = set(self.broker.sessions.registry._attached)
-            assert attached <= alive, "a session waits for a connection that never came"
+            assert attached <= alive, "a session is attached to a connection that does not exist"
 
 
-async def turn() -> None:
-    """Let run what can run now, once; where nothing can, time passes until the next timer."""
+async def run_ready_callbacks() -> None:
+    """Run all ready callbacks once; if there are none, advance to the next timer."""
     loop: Any = asyncio.get_running_loop()
     if loop._ready:
         await asyncio.sleep(0)
@@ -216,8 +220,8 @@ async def turn() -> None:
 
 
 @asynccontextmanager
-async def _noted(points: Points) -> AsyncIterator[None]:
-    """A failure says where it was."""
+async def _with_failed_point(points: CallPoints) -> AsyncIterator[None]:
+    """Add the failed call to the notes of an exception."""
     try:
         yield
     except BaseException as failure:
@@ -227,11 +231,11 @@ async def _noted(points: Points) -> AsyncIterator[None]:
 
 async def _interrupt(
     operation: Any, steps: int | None = None, fail_at: int | None = None, error: Any = None
-) -> tuple[bool, Points]:
-    """Run it in a world of its own; whether it came to its end, and what it called."""
+) -> tuple[bool, CallPoints]:
+    """Run the operation in a new world. Returns whether it finished, and its calls."""
     world = World()
     points = world.points
-    async with _noted(points), world.running():
+    async with _with_failed_point(points), world.running():
         script = operation(world)
         points.fail_at, points.error = fail_at, error
         context = copy_context()
@@ -239,12 +243,12 @@ async def _interrupt(
         task = asyncio.create_task(await anext(script), context=context)
         taken = 0
         while not task.done() and (steps is None or taken < steps):
-            await turn()
+            await run_ready_callbacks()
             taken += 1
-            assert taken < 2000, f"it hung after {points.passed}"
+            assert taken < 2000, f"the operation hung after {points.passed}"
         task.cancel()
         await asyncio.wait([task], timeout=10.0)
-        assert task.done(), "it was cancelled, and goes on"
+        assert task.done(), "the operation continues after its cancellation"
         raised = None if task.cancelled() else task.exception()
         if raised is not None and error is None:
             raise raised
@@ -255,7 +259,7 @@ async def _interrupt(
 
 
 def cancel_at_every_step(operation: Any) -> int:
-    """Cancel it after 0, 1, 2, … turns of the loop, until it ends by itself; how many that were."""
+    """Cancel the operation after 0, 1, 2, … loop turns, until it finishes. Returns the turns."""
     for steps in range(1000):
         try:
             finished, _ = run_virtual(_interrupt(operation, steps=steps))
@@ -264,19 +268,19 @@ def cancel_at_every_step(operation: Any) -> int:
             raise
         if finished:
             return steps
-    raise AssertionError("it never comes to its end")
+    raise AssertionError("the operation never finishes")
 
 
 def fail_at_every_point(operation: Any, error: Exception) -> list[str]:
-    """Let each foreign call in it raise, one at a time; which those were."""
+    """Let each external call of the operation raise, one per run. Returns the calls."""
     places: list[str] = []
     for number in range(1000):
         try:
             _, points = run_virtual(_interrupt(operation, fail_at=number, error=error))
         except BaseException as failure:
-            failure.add_note(f"{error!r} at call {number} of something foreign")
+            failure.add_note(f"{error!r} at external call {number}")
             raise
         if points.failed is None:
             return places
         places.append(points.failed)
-    raise AssertionError("it never comes to its end")
+    raise AssertionError("the operation never finishes")

@@ -1,8 +1,8 @@
-"""Several nodes of one hub in this process, over a real Redis, and clients that hop between them.
+"""Several nodes of one log in this process, on a real Redis, and clients that move between them.
 
-The oracle is `Hopper.check`: whatever a client did not get lies in a gap that it was told of, or
-before a reset that it was told of; nothing came twice or in another order; and nobody was told of
-a gap or a reset that the test does not allow.
+`RoamingClient.check` is the oracle. A message that a client did not receive lies in a gap or before
+a reset that was reported to it. No message arrives twice or out of order. No client gets a gap or a
+reset that the test does not allow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOPICS = ("t.a", "t.b")
 async def nodes(
     url: str, count: int, *, hub: str | None = None, **limits: Any
 ) -> AsyncIterator[list[Broadcaster]]:
-    """So many started Broadcasters, each with a Redis client of its own."""
+    """Start `count` Broadcasters, each with its own Redis client."""
     hub = hub or secrets.token_hex(8)
     async with contextlib.AsyncExitStack() as stack:
         made: list[Broadcaster] = []
@@ -50,7 +50,7 @@ async def nodes(
 
 
 async def feed_links(client: Redis, proxy: Proxy) -> list[Link]:
-    """The connections through the proxy that wait for the feed."""
+    """Return the connections through the proxy that wait for the feed."""
     waiting = {
         int(each["addr"].rpartition(":")[2])
         for each in await client.client_list()
@@ -60,24 +60,24 @@ async def feed_links(client: Redis, proxy: Proxy) -> list[Link]:
 
 
 @dataclass
-class Log:
-    """What was published: numbers, in order, and what became of each."""
+class NumberedMessages:
+    """The published messages: numbers in order, and the outcome of each."""
 
     published: list[int] = field(default_factory=list)
-    """Those whose publishing returned."""
+    """The numbers whose publishing returned."""
     unknown: list[int] = field(default_factory=list)
-    """Those of which nobody knows."""
-    at: dict[int, float] = field(default_factory=dict)
+    """The numbers whose outcome is unknown."""
+    published_at: dict[int, float] = field(default_factory=dict)
     lane: dict[int, str] = field(default_factory=dict)
     refused: int = 0
-    seconds: list[float] = field(default_factory=list)
-    """How long each that failed took to fail."""
+    failure_times: list[float] = field(default_factory=list)
+    """The seconds that each failed call took."""
     _number: Any = field(default_factory=itertools.count)
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One after the other, so that the numbers are in the order of the log."""
+    """Publishers take turns, so that the numbers have the order of the log."""
 
     async def publish(self, node: Broadcaster) -> bool:
-        """Publish the next number; whether it is certain that it was published."""
+        """Publish the next number. Returns True if it was certainly published."""
         async with self._one:
             return await self._publish(node)
 
@@ -96,29 +96,29 @@ class Log:
             raise
         else:
             self.published.append(number)
-            self.at[number] = time.monotonic()
+            self.published_at[number] = time.monotonic()
             return True
-        self.seconds.append(time.monotonic() - began)
+        self.failure_times.append(time.monotonic() - began)
         return False
 
     async def publish_many(self, publishers: Sequence[Broadcaster], count: int) -> None:
-        """So many in turn by these nodes, all certain; what fails is counted and left behind."""
+        """Publish `count` numbers through the nodes in turn. A number that fails is left out."""
         async with asyncio.timeout(PATIENCE):
             for node in itertools.islice(itertools.cycle(publishers), count):
-                while not await self.publish(node):  # noqa: ASYNC110 - it is a try, not a look
+                while not await self.publish(node):  # noqa: ASYNC110 - each turn is an attempt
                     await asyncio.sleep(0.05)
 
     @contextlib.asynccontextmanager
     async def busy(
         self, publishers: Sequence[Broadcaster], pause: float = 0.003
     ) -> AsyncIterator[None]:
-        """Publish without end, meanwhile."""
+        """Publish without pause during the block."""
 
-        async def go_on() -> None:
+        async def publish_repeatedly() -> None:
             for node in itertools.cycle(publishers):
                 await asyncio.sleep(pause if await self.publish(node) else 0.05)
 
-        task = asyncio.create_task(go_on())
+        task = asyncio.create_task(publish_repeatedly())
         try:
             yield
         finally:
@@ -127,22 +127,22 @@ class Log:
 
 
 @dataclass
-class Hopper:
-    """A client that connects to one node after the other, with what it saw last."""
+class RoamingClient:
+    """A client that connects to one node after the other with its last event id."""
 
     nodes: Sequence[Broadcaster]
-    at: int = 0
+    node_index: int = 0
     topics: tuple[str, ...] = TOPICS
-    got: list[int] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
     """`fresh`, `resumed`, or the cause of a gap, of each connection."""
     gaps: list[dict[str, Any]] = field(default_factory=list)
     controls: list[str] = field(default_factory=list)
-    resets: list[float] = field(default_factory=list)
-    """When it was told that it begins anew."""
+    reset_times: list[float] = field(default_factory=list)
+    """The times at which a reset was reported."""
     refusals: list[int] = field(default_factory=list)
-    since: float | None = None
-    """When it was first connected."""
+    connected_at: float | None = None
+    """The time of the first connection."""
     last_id: str | None = None
     cursors: list[tuple[str, int]] = field(default_factory=list)
     connected: bool = False
@@ -151,7 +151,7 @@ class Hopper:
     async def run(self) -> None:
         """Connect again and again, until cancelled."""
         while True:
-            node = self.nodes[self.at % len(self.nodes)]
+            node = self.nodes[self.node_index % len(self.nodes)]
             try:
                 async with node.connect(topics=self.topics, last_event_id=self.last_id) as outbox:
                     self._outbox = outbox
@@ -163,11 +163,11 @@ class Hopper:
                 self.refusals.append(error.reason.status or 0)
             finally:
                 self._outbox, self.connected = None, False
-            self.at += 1
+            self.node_index += 1
             await asyncio.sleep(0.02)
 
     def cut(self) -> None:
-        """As if the line were cut: nothing more is read, and it comes back on the next node."""
+        """Lose the connection: read nothing more, and reconnect to the next node."""
         if self._outbox is not None:
             self._outbox.lost()
 
@@ -178,13 +178,13 @@ class Hopper:
             cause = data["gap"]["cause"] if "gap" in data else data["session"]
             self.sessions.append(cause)
             if cause in ("restart", "unknown"):
-                self.resets.append(time.monotonic())
-            if self.since is None:
-                self.since = time.monotonic()
+                self.reset_times.append(time.monotonic())
+            if self.connected_at is None:
+                self.connected_at = time.monotonic()
             self.connected = True
         elif kind == "message":
             assert isinstance(data, int)
-            self.got.append(data)
+            self.received.append(data)
         elif kind == "gap":
             assert isinstance(data, dict)
             self.gaps.append(data)
@@ -193,68 +193,79 @@ class Hopper:
         if id:
             self.last_id = id
 
-    async def until(self, condition: Callable[[Hopper], object]) -> None:
-        """Wait until it holds."""
+    async def wait_until(self, condition: Callable[[RoamingClient], object]) -> None:
+        """Wait until the condition holds."""
         async with asyncio.timeout(PATIENCE):
-            while not condition(self):  # noqa: ASYNC110 - many things make it true
+            while not condition(self):  # noqa: ASYNC110 - many events change the condition
                 await asyncio.sleep(0.02)
 
-    async def until_it_has(self, numbers: Sequence[int]) -> None:
-        """Wait until it got all of these."""
-        await self.until(lambda client: set(numbers) <= set(client.got))
+    async def wait_for(self, numbers: Sequence[int]) -> None:
+        """Wait until the client has received all these numbers."""
+        await self.wait_until(lambda client: set(numbers) <= set(client.received))
 
     def check(
         self,
-        log: Log,
+        log: NumberedMessages,
         *,
         sessions: Sequence[str] = ("fresh", "resumed"),
         lost: frozenset[int] = frozenset(),
     ) -> None:
-        """Everything that this client was owed came once and in order, or was declared.
+        """Check that every expected message came once and in order, or was reported lost.
 
-        `sessions` are those that may be; `lost` is what the server itself lost.
+        Args:
+            log: the published messages.
+            sessions: the sessions and causes that may occur.
+            lost: the numbers that the server itself lost.
         """
         assert set(self.sessions) <= set(sessions), self.sessions
-        assert len(set(self.got)) == len(self.got), f"twice: {doubles(self.got)}"
+        assert len(set(self.received)) == len(self.received), (
+            f"received twice: {repeated(self.received)}"
+        )
         known = set(log.published) | set(log.unknown)
-        assert set(self.got) <= known, set(self.got) - known
+        assert set(self.received) <= known, set(self.received) - known
         for lane in ("critical", "normal", "low"):
-            of_lane = [n for n in self.got if log.lane[n] == lane and n not in log.unknown]
+            of_lane = [n for n in self.received if log.lane[n] == lane and n not in log.unknown]
             assert of_lane == sorted(of_lane), f"{lane} out of order"
-        assert self.since is not None
-        owed = {n for n in log.published if log.at[n] > self.since} - lost
-        missing = owed - set(self.got)
-        excused = {n for n in missing if any(log.at[n] < reset for reset in self.resets)}
+        assert self.connected_at is not None
+        owed = {n for n in log.published if log.published_at[n] > self.connected_at} - lost
+        missing = owed - set(self.received)
+        excused = {
+            n for n in missing if any(log.published_at[n] < reset for reset in self.reset_times)
+        }
         trimmed = sum(gap["count"] or len(owed) for gap in self.gaps)
         missing -= excused
-        assert len(missing) <= trimmed, f"silently lost {sorted(missing)[:20]}; {self.sessions}"
+        assert len(missing) <= trimmed, (
+            f"lost without a report: {sorted(missing)[:20]}; {self.sessions}"
+        )
 
 
-def doubles(numbers: Sequence[int]) -> list[int]:
-    """Those that occur twice."""
+def repeated(numbers: Sequence[int]) -> list[int]:
+    """Return the numbers that occur more than once."""
     seen: set[int] = set()
     return [number for number in numbers if number in seen or seen.add(number)]  # type: ignore[func-returns-value]
 
 
 @contextlib.asynccontextmanager
-async def hopping(*clients: Hopper) -> AsyncIterator[None]:
-    """All of them run for the length of the block; whoever breaks, fails it."""
+async def running(*clients: RoamingClient) -> AsyncIterator[None]:
+    """Run the clients during the block. An exception of a client fails the block."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(client.run()) for client in clients]
         for client in clients:
-            await client.until(lambda client: client.connected)
+            await client.wait_until(lambda client: client.connected)
         yield
         for task in tasks:
             task.cancel()
 
 
-async def settle(log: Log, clients: Sequence[Hopper], publisher: Broadcaster) -> None:
-    """Publish until every client has the last; who was reset just then gets the next."""
+async def deliver_last(
+    log: NumberedMessages, clients: Sequence[RoamingClient], publisher: Broadcaster
+) -> None:
+    """Publish until every client has the last messages. A reset may need a second round."""
     async with asyncio.timeout(PATIENCE):
         while True:
             await log.publish_many([publisher], 3)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(3.0):
                     for client in clients:
-                        await client.until_it_has(log.published[-3:])
+                        await client.wait_for(log.published[-3:])
                     return

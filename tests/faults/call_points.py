@@ -1,4 +1,4 @@
-"""The places at which an operation calls something foreign, each of which may fail."""
+"""The points at which an operation calls external code. Each of these calls may fail."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from contextvars import ContextVar
 from typing import Any
 
 LOST_ANSWERS = ("redeem after", "issue after", "detach before", "detach after")
-"""Where the store itself fails, nobody can tell it afterwards that a connection is gone."""
+"""The calls after which the token store itself cannot learn that a connection is gone."""
 
 interrupted: ContextVar[bool] = ContextVar("interrupted", default=False)
-"""Set in the operation that is to be interrupted, and so in every task that it starts."""
+"""True in the operation that is interrupted, and in every task that it starts."""
 
 
-class Points:
-    """The places at which something foreign is called: a broker, a hook, a server's `send`.
+class CallPoints:
+    """The calls of external code: of a broker, of a hook, of a server's `send`.
 
-    Those that the interrupted operation reaches, or a task that it started, are counted, and the
-    one with the number ``fail_at`` raises.
+    The calls of the interrupted operation and of its tasks are counted. The call with the number
+    `fail_at` raises.
     """
 
     def __init__(self) -> None:
@@ -27,31 +27,31 @@ class Points:
 
     @property
     def failed(self) -> str | None:
-        """The place that raised."""
+        """Return the name of the call that raised, or None."""
         reached = self.fail_at is not None and self.fail_at < len(self.passed)
         return self.passed[self.fail_at or 0] if reached else None
 
     def reach(self, name: str) -> None:
-        """Something foreign is called."""
+        """Record a call of external code."""
         if interrupted.get():
             self.passed.append(name)
             if self.error is not None and len(self.passed) - 1 == self.fail_at:
                 raise self.error
 
 
-class Failing:
-    """A broker or its tokens, each call of which is a point before it happens and one after."""
+class FailingCalls:
+    """A broker or its token store. Each call has one point before it and one after it."""
 
-    def __init__(self, inner: Any, points: Points) -> None:
+    def __init__(self, inner: Any, points: CallPoints) -> None:
         self._inner = inner
         self._points = points
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
         if name == "tokens":
-            return Failing(found, self._points)
+            return FailingCalls(found, self._points)
         if name in ("follow", "sweep", "start", "close") or not inspect.iscoroutinefunction(found):
-            return found  # the Broadcaster's own tasks: it fails with them
+            return found  # the Broadcaster's own tasks, which fail together with it
 
         async def call(*arguments: Any) -> Any:
             self._points.reach(f"{name} before")
