@@ -29,6 +29,7 @@ import time
 from typing import Any
 
 from tests.benchmarks.wire import latencies, without_chunks
+from tests.support.sockets import reset_on_close
 
 REQUEST = "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n"
 EVENT_STREAM = "Accept: text/event-stream\r\n"
@@ -164,8 +165,7 @@ class Client:
             case "close":
                 for connection in self.connections.values():
                     # A reset: thousands of connections in TIME_WAIT would use up the ports.
-                    linger = struct.pack("ii", 1, 0)
-                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    reset_on_close(connection.socket)
                     connection.socket.close()
                 self.connections.clear()
                 self.answer()

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tests.support.eventstream import EventStreamDecoder
+from tests.support.framing import TEXT, ChunkedBody, WebSocketFrames
 
 if TYPE_CHECKING:
     from tests.support.eventstream import Event
@@ -40,16 +41,11 @@ def to_json(message: dict[str, Any]) -> str:
 
 def without_chunks(data: bytes) -> bytes:
     """Undo HTTP/1.1 chunked transfer coding. A framing fault raises."""
-    out, position = [], 0
-    while position < len(data):
-        end = data.index(b"\r\n", position)
-        size = int(data[position:end], 16)
-        body_end = end + 2 + size
-        if data[body_end : body_end + 2] != b"\r\n":
-            raise ValueError("a chunk is not closed by CRLF")
-        out.append(data[end + 2 : body_end])
-        position = body_end + 2
-    return b"".join(out)
+    decoder = ChunkedBody()
+    body = b"".join(decoder.feed(data))
+    if not decoder.is_at_chunk_end:
+        raise ValueError("the body ends within a chunk")
+    return body
 
 
 def events(body: bytes) -> list[Event]:
@@ -60,23 +56,12 @@ def events(body: bytes) -> list[Event]:
 
 
 def texts(data: bytes) -> list[str]:
-    """Return the text messages of whole unmasked, unfragmented frames (RFC 6455, section 5.2)."""
-    out, position = [], 0
-    while position < len(data):
-        code, length = data[position] & 0x0F, data[position + 1]
-        position += 2
-        if length & 0x80:
-            raise ValueError("a server's frame is masked")
-        extended = {126: 2, 127: 8}.get(length, 0)
-        if extended:
-            length = int.from_bytes(data[position : position + extended], "big")
-            position += extended
-        if code == 1:
-            out.append(data[position : position + length].decode())
-        position += length
-    if position != len(data):
+    """Return the text messages of a whole number of unmasked frames (RFC 6455, section 5.2)."""
+    decoder = WebSocketFrames()
+    found = [payload.decode() for opcode, payload in decoder.feed(data) if opcode == TEXT]
+    if not decoder.is_at_message_end:
         raise ValueError("the stream ends within a frame")
-    return out
+    return found
 
 
 def numbers_of_events(body: bytes) -> list[int]:

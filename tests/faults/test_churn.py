@@ -11,8 +11,6 @@ import gc
 import json
 import os
 import random
-import socket
-import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -21,6 +19,7 @@ from holdfast import Broadcaster
 from holdfast.runtime.connection import Connection
 from tests.support import ServerProcess
 from tests.support.clients import HOST, request
+from tests.support.sockets import reset_on_close
 from tests.support.virtual import run_virtual
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 FIRST_ROUND = int(os.environ.get("HOLDFAST_CHURN", "10000"))
 AT_ONCE = 60
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 ARGS: dict[ServerKind, list[str]] = {
     # asyncio's own loop: only there the timers can be counted.
@@ -81,8 +79,7 @@ async def visit(port: int, visit_: Visit, user: int) -> None:
         # A reset at once discards the request; a later reset meets the server at any point.
         await asyncio.sleep(random.choice([0.0, 0.001, 0.005, 0.02]))
     if visit_.resets:
-        raw = writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        reset_on_close(writer.get_extra_info("socket"))
         writer.transport.abort()
     else:
         writer.close()

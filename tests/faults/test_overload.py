@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from holdfast import Broadcaster, Priority
-from tests.support import ServerProcess
 from tests.support.clients import EventStream, open_socket, open_stream, request
+from tests.support.live import serve
 from tests.support.proxy import Fault, Proxy
 from tests.support.reading import Reader
 from tests.support.virtual import run_virtual
@@ -23,16 +22,6 @@ pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 PADDING = "x" * 20_000
 """Messages of 20 kB: about 200 of them fill the buffers between server and stalled reader."""
-
-
-def serve(**options: Any) -> ServerProcess:
-    """Return a real server."""
-    return ServerProcess(
-        "uvicorn",
-        "tests.apps.live:app",
-        args=["--log-level", "warning"],
-        env={"HOLDFAST_OPTIONS": json.dumps(options)},
-    )
 
 
 async def publish(port: int, data: Iterable[Any], **more: Any) -> None:

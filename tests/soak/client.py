@@ -63,6 +63,7 @@ class SoakClient:
     oracle: ClientOracle = field(init=False)
     received: ReceivedFrames = field(init=False)
     rng: random.Random = field(init=False)
+    _twin: SoakClient | None = None
     _attempts: int = 0
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -80,7 +81,14 @@ class SoakClient:
         twin.oracle = self.oracle.copy(name)
         twin.received = ReceivedFrames(self.environment, twin.oracle)
         twin.received.last_event_id = self.received.last_event_id
+        self._twin = twin
         return twin
+
+    @property
+    def shares_token(self) -> bool:
+        """Return whether a duplicated tab may still copy this client's session."""
+        twin = self._twin
+        return twin is not None and not twin.stopped and twin.oracle.has_copied_token
 
     @property
     def headers(self) -> dict[str, str]:

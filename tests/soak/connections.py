@@ -6,10 +6,8 @@ A `RawConnection` can cut itself at any received byte, so that a cut needs no pr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -19,8 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from tests.support.eventstream import EventStreamDecoder
-
-from .decoders import (
+from tests.support.framing import (
     CLOSE,
     PING,
     PONG,
@@ -30,9 +27,9 @@ from .decoders import (
     masked_frame,
     websocket_handshake,
 )
+from tests.support.sockets import reset_on_close
 
 HOST = "127.0.0.1"
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 CutMethod = Literal["fin", "rst"]
 Kind = Literal["sse", "websocket", "poll", "httpx-sse", "websockets"]
@@ -186,10 +183,7 @@ class RawConnection(asyncio.Protocol):
         if self._transport is None:
             return
         if method == "rst":
-            with contextlib.suppress(OSError):
-                self._transport.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
-                )
+            reset_on_close(self._transport.get_extra_info("socket"))
             self._transport.abort()
         else:
             self._transport.close()

@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tests.fuzz.reference import covers
+
 from .expected import ExpectedMessages
-from .published import PublishedMessage, PublishedMessages, covers
+from .published import PublishedMessage, PublishedMessages
 
 Change = Literal["subscribe", "unsubscribe"]
 
@@ -50,6 +52,8 @@ class ClientOracle:
         self.unanswered: dict[str, Change] = {}
         """Topic → the change that the client requested and that has no answer yet."""
         self.token: str | None = None
+        self.has_copied_token = False
+        """True from `copy` until the first connection, which copies the session of the token."""
         self._presented_token: str | None = None
 
     def copy(self, name: str) -> ClientOracle:
@@ -57,6 +61,7 @@ class ClientOracle:
         twin = ClientOracle(name, self.published, self.user, self.base_topics)
         twin.expected, twin.epoch = self.expected.copy(name), self.epoch
         twin.token, twin._presented_token = self.token, self._presented_token
+        twin.has_copied_token = True
         twin.subscribed, twin.unanswered = set(self.subscribed), dict(self.unanswered)
         if twin.epoch == self.published.epoch:
             twin._update_topics()
@@ -108,6 +113,7 @@ class ClientOracle:
             self._start_session(attempt, epoch, first_frame)
         self._presented_token = attempt.token
         self.token = first_frame["reconnectToken"]
+        self.has_copied_token = False
 
     def _start_session(
         self, attempt: ConnectAttempt, epoch: str, first_frame: dict[str, Any]

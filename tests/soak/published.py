@@ -26,19 +26,6 @@ LogName = tuple[str, str | None, str]
 """Topic, user and lane: the history is bounded per log."""
 
 
-def covers(expression: str, topic: str) -> bool:
-    """Return whether a topic or pattern covers a topic (docs/protocol.md, section 1)."""
-    wanted, given = expression.split("."), topic.split(".")
-    if wanted[-1] == "**":
-        wanted.pop()
-        if len(given) <= len(wanted):
-            return False
-        given = given[: len(wanted)]
-    return len(wanted) == len(given) and all(
-        one in ("*", other) for one, other in zip(wanted, given, strict=True)
-    )
-
-
 @dataclass(slots=True, eq=False)
 class PublishedMessage:
     """One message. `expires_at` is the earliest time at which the server may drop it."""

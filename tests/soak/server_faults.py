@@ -156,7 +156,7 @@ class ServerFaults:
 async def change_topics(client: SoakClient) -> None:
     """Let a connected client subscribe to one of its extra topics, or unsubscribe from it."""
     id, connection, oracle = client.received.connection_id, client.connection, client.oracle
-    if id is None or connection is None or oracle.unanswered:
+    if id is None or connection is None or oracle.unanswered or client.shares_token:
         return
     topic = client.rng.choice(client.extra_topics)
     change: Change = "unsubscribe" if topic in oracle.subscribed else "subscribe"

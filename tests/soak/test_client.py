@@ -197,3 +197,16 @@ async def test_silent_connection_is_stuck(monkeypatch: pytest.MonkeyPatch) -> No
             await asyncio.sleep(0.01)
         await client.leave(running)
     assert set(violations(client)) == {"stuck"}
+
+
+async def test_client_shares_its_token_until_the_duplicated_tab_connects() -> None:
+    """The first connection of the tab copies the session, whose topics must not change before."""
+    client = make_client()
+    receive(client, FIRST_FRAME)
+    twin = client.duplicate("twin")
+    assert client.shares_token
+    twin.received.expect_connection(twin.oracle.connect(), resume_by_message=False)
+    resumed = {"session": "resumed", "reconnectToken": "token-2"}
+    receive(twin, FIRST_FRAME | {"data": FIRST_FRAME["data"] | resumed})
+    assert not client.shares_token
+    assert violations(client) == {}

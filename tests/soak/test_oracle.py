@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fuzz.reference import covers
 from tests.soak.oracle import ClientOracle
-from tests.soak.published import covers
 from tests.soak.script import Script
 
 

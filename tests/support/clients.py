@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.eventstream import Event, EventStreamDecoder
+from tests.support.sockets import reset_on_close
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -70,8 +69,7 @@ class HttpConnection:
     def cut(self, how: Literal["fin", "rst"] = "fin") -> None:
         """Disconnect as a closed browser does (FIN), or as a crashed one (RST)."""
         if how == "rst":
-            raw = self._writer.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_on_close(self._writer.get_extra_info("socket"))
             self._writer.transport.abort()
         else:
             self._writer.close()
@@ -195,8 +193,7 @@ class WebSocketClient:
 
     def cut(self) -> None:
         """Disconnect with a RST, as a crashed browser does."""
-        raw = self._socket.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(self._socket.transport.get_extra_info("socket"))
         self._socket.transport.abort()
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from tests.support.sockets import reset_on_close
+
 HOST = "127.0.0.1"
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 How = Literal["fin", "rst"]
 
@@ -60,9 +59,7 @@ class Link:
         self.is_cut = True
         for writer in filter(None, (self._client, self._server)):
             if how == "rst":
-                sock = writer.get_extra_info("socket")
-                with suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                reset_on_close(writer.get_extra_info("socket"))
                 writer.transport.abort()
             else:
                 writer.close()

@@ -1,6 +1,7 @@
 """Chunked bodies and WebSocket frames without I/O, written from their RFCs.
 
-A soak reads hundreds of connections on one core, so both decode whatever has arrived in one call.
+Malformed bytes raise ValueError. A soak reads hundreds of connections on one core, so both decoders
+take any number of bytes in one call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ class ChunkedBody:
         self._buffer = b""
         self._left = 0  # bytes of the chunk and of the line end after it
 
+    @property
+    def is_at_chunk_end(self) -> bool:
+        """Return whether only whole chunks have arrived."""
+        return not self._left and not self._buffer
+
     def feed(self, received: bytes) -> Iterator[bytes]:
         """Return the pieces of the body in `received`."""
         buffer = self._buffer + received if self._buffer else received
@@ -33,6 +39,8 @@ class ChunkedBody:
                 yield piece
             elif self._left:
                 step = min(self._left, end - at)
+                if buffer[at : at + step] != b"\r\n"[2 - self._left :][:step]:
+                    raise ValueError("a chunk is not closed by CRLF")
                 at += step
                 self._left -= step
             else:
@@ -69,12 +77,19 @@ class WebSocketFrames:
         self._buffer = b""
         self._parts: list[bytes] = []
 
+    @property
+    def is_at_message_end(self) -> bool:
+        """Return whether only whole messages have arrived."""
+        return not self._buffer and not self._parts
+
     def feed(self, received: bytes) -> Iterator[tuple[int, bytes]]:
         """Return the messages that `received` completes, as (opcode, payload)."""
         buffer = self._buffer + received if self._buffer else received
         self._buffer = b""
         at, end = 0, len(buffer)
         while end - at >= 2:
+            if buffer[at + 1] & 0x80:
+                raise ValueError("a frame of a server is masked")
             size, begin = buffer[at + 1] & 0x7F, at + 2
             if size >= 126:
                 begin += 2 if size == 126 else 8

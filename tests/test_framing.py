@@ -1,11 +1,12 @@
-"""The decoders of the soak return the same for every division of the bytes into pieces."""
+"""The decoders of the tests return the same for every division of the bytes into pieces."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.soak.decoders import TEXT, ChunkedBody, WebSocketFrames
+from tests.support.framing import TEXT, ChunkedBody, WebSocketFrames, masked_frame
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 40))
@@ -29,3 +30,32 @@ def test_websocket_messages_are_reassembled(lengths: list[int], size: int) -> No
     for at in range(0, len(wire), size):
         found += [(code, len(payload)) for code, payload in decoder.feed(wire[at : at + size])]
     assert found == [(TEXT, length) for length in lengths]
+
+
+@pytest.mark.parametrize("body", [b"1\r\nxy\r\n", b"1\r\nx\n\r", b"x\r\n"])
+def test_malformed_chunk_raises(body: bytes) -> None:
+    """A chunk has a hexadecimal size, as many bytes, and CRLF behind them."""
+    with pytest.raises(ValueError, match=r"CRLF|invalid literal"):
+        list(ChunkedBody().feed(body))
+
+
+def test_incomplete_chunk_is_reported() -> None:
+    """A body that is cut off differs from a whole one."""
+    decoder = ChunkedBody()
+    assert list(decoder.feed(b"2\r\nx")) == [b"x"]
+    assert not decoder.is_at_chunk_end
+    assert list(decoder.feed(b"y\r\n")) == [b"y"]
+    assert decoder.is_at_chunk_end
+
+
+def test_masked_frame_of_a_server_raises() -> None:
+    """Only a client masks its frames (RFC 6455, section 5.1)."""
+    with pytest.raises(ValueError, match="masked"):
+        list(WebSocketFrames().feed(masked_frame(TEXT, b"x")))
+
+
+def test_incomplete_frame_is_reported() -> None:
+    """A stream that is cut off differs from a whole one."""
+    decoder = WebSocketFrames()
+    assert list(decoder.feed(b"\x81\x02x")) == []
+    assert not decoder.is_at_message_end
