@@ -232,8 +232,8 @@ async def bystander(app: App, broadcaster: Broadcaster) -> AsyncIterator[Bystand
 async def reader(broadcaster: Broadcaster) -> AsyncIterator[Reader]:
     """Connect a reader of all that Ann may see, who has to receive nothing during the block."""
     topics = ["t", "**"]
-    async with broadcaster.connect(user="ann", topics=topics) as outbox:
-        made = Reader(outbox)
+    async with broadcaster.connect(user="ann", topics=topics) as connection:
+        made = Reader(connection)
         await made.hello()
         yield made
         await settle()

@@ -119,7 +119,7 @@ async def test_wrong_type_of_topics_is_refused(
 async def test_invalid_topic_in_a_call_raises(broadcaster: Broadcaster) -> None:
     """In Python code an invalid name raises, and nothing is opened, queued or scheduled."""
     wrong: list[Any] = ["", ",", "a,b", *NO_TOPICS, *SURROGATES, *WRONG_TYPES[:12], b"a", object]
-    async with broadcaster.connect(topics=["t"]) as outbox:
+    async with broadcaster.connect(topics=["t"]) as connection:
         for name in wrong:
             with pytest.raises(InvalidTopic):
                 await broadcaster.publish(name, 1)
@@ -129,8 +129,8 @@ async def test_invalid_topic_in_a_call_raises(broadcaster: Broadcaster) -> None:
                 broadcaster.periodic(name, lambda: 1, interval=1.0)
             if not isinstance(name, dict | list):
                 for call in (
-                    broadcaster.subscribe(outbox, ["good", name]),
-                    broadcaster.unsubscribe(outbox, ["t", name]),
+                    broadcaster.subscribe(connection, ["good", name]),
+                    broadcaster.unsubscribe(connection, ["t", name]),
                     broadcaster.position(["t", name]),
                 ):
                     with pytest.raises(Refused) as caught:
@@ -139,7 +139,7 @@ async def test_invalid_topic_in_a_call_raises(broadcaster: Broadcaster) -> None:
                 with pytest.raises(Refused):
                     async with broadcaster.connect(topics=["t", name]):
                         pass
-        assert list(outbox.subscriptions) == ["t"]
+        assert list(connection.subscriptions) == ["t"]
     statistics = broadcaster.statistics()
     assert (statistics.opened, statistics.published, statistics.position) == (1, 0, 0)
 
@@ -147,13 +147,13 @@ async def test_invalid_topic_in_a_call_raises(broadcaster: Broadcaster) -> None:
 async def test_string_in_place_of_topics_raises(broadcaster: Broadcaster) -> None:
     """A single name in the place of a list is an error, not a list of its letters."""
     names: Any = "orders"
-    async with broadcaster.connect(topics=["t"]) as outbox:
+    async with broadcaster.connect(topics=["t"]) as connection:
         with pytest.raises(TypeError):
             await broadcaster.position(names)
         with pytest.raises(TypeError):
-            await broadcaster.subscribe(outbox, names)
+            await broadcaster.subscribe(connection, names)
         with pytest.raises(TypeError):
-            await broadcaster.unsubscribe(outbox, names)
+            await broadcaster.unsubscribe(connection, names)
         with pytest.raises(TypeError):
             async with broadcaster.connect(topics=names):
                 pass
@@ -189,12 +189,12 @@ async def test_key_syntax_of_a_store_reaches_no_other_topic(broadcaster: Broadca
     """A separator, hash tag or pattern of a store's key syntax is only part of the name."""
     names = ["a:b", "a", "b", "{a}", "a{b}", "a:{b}", "holdfast:a", "a\\:b", "[a]", "a?", "a:b:c"]
     for name in names:
-        async with broadcaster.connect(topics=[name], user="ann") as outbox:
+        async with broadcaster.connect(topics=[name], user="ann") as connection:
             for other in names:
                 await broadcaster.publish(other, other, key="k")
                 await broadcaster.publish(other, f"for {other}", key="k", to_user="bob")
-            await outbox.next_frames()
-            frames = await outbox.next_frames() or []
+            await connection.next_frames()
+            frames = await connection.next_frames() or []
             assert [json.loads(frame.body)["data"] for frame in frames] == [name]
 
 

@@ -82,12 +82,16 @@ class Fleet:
                 await asyncio.sleep(0)
 
     async def _event_stream(self, topics: Sequence[str], last_event_id: str | None) -> None:
-        async with self._broadcaster.connect(topics=topics, last_event_id=last_event_id) as outbox:
-            await sse.serve(outbox, dict(SCOPE), self._receive, self._send_body)
+        async with self._broadcaster.connect(
+            topics=topics, last_event_id=last_event_id
+        ) as connection:
+            await sse.serve(connection, dict(SCOPE), self._receive, self._send_body)
 
     async def _socket(self, topics: Sequence[str], last_event_id: str | None) -> None:
-        async with self._broadcaster.connect(topics=topics, last_event_id=last_event_id) as outbox:
-            await websocket.serve(outbox, self._receive, self._send_text, self._command)
+        async with self._broadcaster.connect(
+            topics=topics, last_event_id=last_event_id
+        ) as connection:
+            await websocket.serve(connection, self._receive, self._send_text, self._command)
 
     async def _receive(self) -> Any:
         await asyncio.shield(self._never)

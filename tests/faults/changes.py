@@ -56,8 +56,8 @@ async def reauthorize(world: World) -> Script:
         allowed.discard("u")
         yield world.broadcaster.reauthorize("eve")
         await world.broadcaster.reauthorize("eve")
-        for outbox in (one, two):
-            assert set(outbox.subscriptions) == {"t", "$user"}
+        for connection in (one, two):
+            assert set(connection.subscriptions) == {"t", "$user"}
         assert not world.broadcaster.has_listeners("u")
 
 

@@ -168,8 +168,8 @@ async def stream_that_the_server_ends(world: World) -> Script:
         serving = asyncio.ensure_future(wire.run(live(world)))
         try:
             await asyncio.sleep(0.01)
-            for outbox in world.broadcaster.connections_of("ada"):
-                world.broadcaster.disconnect(outbox.id)
+            for connection in world.broadcaster.connections_of("ada"):
+                world.broadcaster.disconnect(connection.id)
             await serving
         finally:
             serving.cancel()
@@ -271,8 +271,8 @@ def request(method: str, path: str, **body: Any) -> Any:
         eve, app = WorldClient(world, "eve"), live(world)
         streaming = asyncio.ensure_future(AsgiPeer(world, "/stream?topics=t", eve).run(app))
         await asyncio.sleep(0.1)
-        [outbox] = world.broadcaster.connections_of("eve")
-        whole = json.dumps({"connectionId": outbox.id, "id": eve.last_id, **body})
+        [connection] = world.broadcaster.connections_of("eve")
+        whole = json.dumps({"connectionId": connection.id, "id": eve.last_id, **body})
 
         def once() -> AsgiPeer:
             caller = WorldClient(world, "eve")
@@ -282,7 +282,7 @@ def request(method: str, path: str, **body: Any) -> Any:
         again = once()
         await again.run(app)
         assert again.status == 200
-        assert outbox.session.subscriptions == outbox.subscriptions
+        assert connection.session.subscriptions == connection.subscriptions
         streaming.cancel()
         await asyncio.wait([streaming])
 

@@ -64,12 +64,14 @@ class WorldClient:
     async def read(self, enough: Callable[[], bool], **presented: Any) -> None:
         """Connect, and read until `enough()` holds or the server ends the connection."""
         hello = {"user": self.user, "topics": ["t"], "last_event_id": self.last_id, **presented}
-        async with self.broadcaster.connect(may_subscribe=self.world.authorize, **hello) as outbox:
-            while not enough() and (frames := await outbox.next_frames()) is not None:
+        async with self.broadcaster.connect(
+            may_subscribe=self.world.authorize, **hello
+        ) as connection:
+            while not enough() and (frames := await connection.next_frames()) is not None:
                 await self.send()
                 for frame in frames:
                     self.record(json.loads(frame.body), frame.id)
-                outbox.mark_sent()
+                connection.mark_sent()
 
     async def send(self) -> None:
         """Send as a server does: yield to the event loop, and fail before or after."""

@@ -82,7 +82,7 @@ async def connect_with_token(world: World) -> Script:
     """A reconnect token alone opens the session; the event id opens it afterwards."""
     ada = world.ada
     token = str(ada.last_id).rpartition("~")[2]
-    yield ada.read_first_frame(last_event_id=None, token=token)
+    yield ada.read_first_frame(last_event_id=None, reconnect_token=token)
 
 
 async def connect_with_foreign_token(world: World) -> Script:
@@ -165,13 +165,13 @@ async def next_live(world: World) -> Script:
 async def next_taken_out_by_hand(world: World) -> Script:
     """A cancelled `next` takes nothing: the following call on the connection returns it."""
     ada = world.ada
-    async with world.broadcaster.connect(user="ada", last_event_id=ada.last_id) as outbox:
+    async with world.broadcaster.connect(user="ada", last_event_id=ada.last_id) as connection:
         taken: list[str] = []
 
         async def all_of_it() -> None:
             while len(taken) < 1 + len(world.expected):
-                taken.extend(frame.id for frame in await outbox.next_frames() or ())
-                outbox.mark_sent()
+                taken.extend(frame.id for frame in await connection.next_frames() or ())
+                connection.mark_sent()
 
         world.remaining_connections += 1
         yield all_of_it()
@@ -183,25 +183,25 @@ async def next_taken_out_by_hand(world: World) -> Script:
 async def next_with_a_close_pending(world: World) -> Script:
     """An interrupted close delivers the closing frame once, and then the end."""
     ada = world.ada
-    async with world.broadcaster.connect(user="ada", last_event_id=ada.last_id) as outbox:
+    async with world.broadcaster.connect(user="ada", last_event_id=ada.last_id) as connection:
         bodies: list[bytes] = []
 
         async def to_the_end() -> None:
-            while (frames := await outbox.next_frames()) is not None:
+            while (frames := await connection.next_frames()) is not None:
                 await ada.send()
                 bodies.extend(frame.body for frame in frames)
-                outbox.mark_sent()
+                connection.mark_sent()
 
         async def closed_meanwhile() -> None:
             reading = asyncio.ensure_future(to_the_end())
             try:
                 await asyncio.sleep(0.01)
-                outbox.close(Reason.REQUESTED)
+                connection.close(Reason.REQUESTED)
                 await reading
             finally:
                 reading.cancel()
 
         yield closed_meanwhile()
-        outbox.close(Reason.REQUESTED)
+        connection.close(Reason.REQUESTED)
         await asyncio.wait_for(to_the_end(), 5.0)
         assert sum(b'"closing"' in body for body in bodies) <= 1

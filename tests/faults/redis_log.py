@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from holdfast import Broadcaster, Priority, Refused
 from holdfast.brokers.redis import RedisBroker
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
+from holdfast.runtime.connection import Connection
 from tests.support.proxy import Link, Proxy
 
 PATIENCE = 20.0
@@ -146,30 +147,32 @@ class RoamingClient:
     last_id: str | None = None
     cursors: list[tuple[str, int]] = field(default_factory=list)
     connected: bool = False
-    _outbox: Any = None
+    _connection: Connection | None = None
 
     async def run(self) -> None:
         """Connect again and again, until cancelled."""
         while True:
             node = self.nodes[self.node_index % len(self.nodes)]
             try:
-                async with node.connect(topics=self.topics, last_event_id=self.last_id) as outbox:
-                    self._outbox = outbox
-                    while (frames := await outbox.next_frames()) is not None:
-                        outbox.mark_sent()
+                async with node.connect(
+                    topics=self.topics, last_event_id=self.last_id
+                ) as connection:
+                    self._connection = connection
+                    while (frames := await connection.next_frames()) is not None:
+                        connection.mark_sent()
                         for frame in frames:
                             self._take(json.loads(frame.body), frame.id)
             except Refused as error:
                 self.refusals.append(error.reason.status or 0)
             finally:
-                self._outbox, self.connected = None, False
+                self._connection, self.connected = None, False
             self.node_index += 1
             await asyncio.sleep(0.02)
 
     def cut(self) -> None:
         """Lose the connection: read nothing more, and reconnect to the next node."""
-        if self._outbox is not None:
-            self._outbox.lost()
+        if self._connection is not None:
+            self._connection.mark_lost()
 
     def _take(self, frame: dict[str, Any], id: str) -> None:
         kind, data = frame["type"], frame.get("data")

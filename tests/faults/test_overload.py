@@ -228,9 +228,9 @@ def test_hot_key_keeps_its_place() -> None:
         seen: list[tuple[int, int]] = []
         async with (
             Broadcaster(buffer_bytes=8 * 1024 * 1024) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            reader, number, turns = Reader(outbox), 0, itertools.cycle(range(1, others + 1))
+            reader, number, turns = Reader(connection), 0, itertools.cycle(range(1, others + 1))
             await reader.hello()
             padding = "x" * 65_536  # one message at a time
             for _ in range(reads):

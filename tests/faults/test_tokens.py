@@ -143,8 +143,8 @@ class Tab:
 
     async def _visit(self, count: float) -> None:
         connecting = self._broadcaster.connect(topics=["t"], last_event_id=self.id)
-        async with connecting as outbox:
-            reader = Reader(outbox, patience=100.0)
+        async with connecting as connection:
+            reader = Reader(connection, patience=100.0)
             self.sessions.append((await reader.hello()).data["session"])
             self.id = reader.last_id
             while len(self.got) < count and (seen := await reader.frame()) is not None:
@@ -215,8 +215,8 @@ def test_old_id_works_until_the_client_detects_silence() -> None:
             async with broadcaster.connect(topics=["t"], last_event_id=id):
                 await broadcaster.publish("t", "while it waited")
                 await asyncio.sleep(2.5 * interval)
-                async with broadcaster.connect(topics=["t"], last_event_id=id) as outbox:
-                    reader = Reader(outbox)
+                async with broadcaster.connect(topics=["t"], last_event_id=id) as connection:
+                    reader = Reader(connection)
                     assert (await reader.hello()).data["session"] == "resumed"
                     assert await reader.take(1) == ["while it waited"]
 

@@ -145,7 +145,7 @@ class ReceivedFrames:
     def _check_end(self, kind: str, frame: dict[str, Any]) -> None:
         """Keep the reason of the frame that ends the connection."""
         if kind == "closing":
-            self.closing = frame["data"]["reason"].replace(" ", "_")
+            self.closing = frame["data"]["reason"]
         elif kind == "error":  # a refusal, which has no event id
             self.closing = frame["data"]["code"]
         else:

@@ -29,8 +29,8 @@ class Seen(NamedTuple):
 class Reader:
     """Reads the frames of one connection, one at a time. Each wait is limited by `patience`."""
 
-    def __init__(self, outbox: Connection, *, patience: float = 5.0) -> None:
-        self.outbox = outbox
+    def __init__(self, connection: Connection, *, patience: float = 5.0) -> None:
+        self.connection = connection
         self.last_id = ""
         self._patience = patience
         self._waiting: list[Seen] = []
@@ -39,10 +39,10 @@ class Reader:
         """Return the next frame, or None at the end of the connection."""
         if not self._waiting:
             async with asyncio.timeout(self._patience):
-                found = await self.outbox.next_frames()
+                found = await self.connection.next_frames()
             if found is None:
                 return None
-            self.outbox.mark_sent()
+            self.connection.mark_sent()
             self._waiting = [Seen(json.loads(frame.body), frame.id) for frame in found]
         seen = self._waiting.pop(0)
         self.last_id = seen.id
@@ -70,7 +70,7 @@ class Reader:
         found: object = self._waiting
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5):
-                found = await self.outbox.next_frames()
+                found = await self.connection.next_frames()
         assert found == [], "a frame came, or the connection ended"
 
     async def rest(self) -> list[Seen]:

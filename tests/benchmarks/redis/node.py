@@ -59,8 +59,8 @@ class Guest:
     async def run(self, broadcaster: Broadcaster, topics: list[str], user: str | None) -> None:
         """Connect, with the last event id if there is one, and stay connected."""
         opening = broadcaster.connect(topics=topics, last_event_id=self.id or None, user=user)
-        async with opening as outbox:
-            await sse.serve(outbox, dict(SCOPE), self._room.receive, self._send)
+        async with opening as connection:
+            await sse.serve(connection, dict(SCOPE), self._room.receive, self._send)
 
     async def _send(self, event: Any) -> None:
         body = event.get("body", b"")
