@@ -5,7 +5,7 @@ Beside LiveApp's endpoints: ``POST /publish`` takes ``{"messages": [...]}`` and 
 blocks the event loop for ``seconds``; ``GET /internals`` counts what must not leak.
 ``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON; ``HOLDFAST_LOG`` names a file in
 which the log survives the process; ``HOLDFAST_REDIS`` is the URL of a Redis that keeps it, and
-``HOLDFAST_HUB`` its name there.
+``HOLDFAST_NAMESPACE`` its name there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def broker() -> Broker | None:
 
         from holdfast.brokers.redis import RedisBroker
 
-        return RedisBroker(Redis.from_url(url), hub=os.environ.get("HOLDFAST_HUB", "main"))
+        return RedisBroker(
+            Redis.from_url(url), namespace=os.environ.get("HOLDFAST_NAMESPACE", "main")
+        )
     return None
 
 

@@ -47,12 +47,16 @@ async def memory() -> AsyncIterator[Make]:
 
 @asynccontextmanager
 async def redis(connect: Callable[[], Redis | RedisCluster]) -> AsyncIterator[Make]:
-    """The broker on Redis, each in a hub of its own."""
+    """The broker on Redis, each in a namespace of its own."""
     made: list[RedisBroker] = []
     async with connect() as client:
 
         def make(**limits: Any) -> Broker:
-            made.append(RedisBroker(client, hub=secrets.token_hex(8), clock=CLOCK, **limits))
+            # The timeout is generous because a loaded machine may be late by seconds.
+            broker = RedisBroker(
+                client, namespace=secrets.token_hex(8), clock=CLOCK, timeout=20.0, **limits
+            )
+            made.append(broker)
             return made[-1]
 
         yield make

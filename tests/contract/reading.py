@@ -41,14 +41,14 @@ async def read(
 
 
 async def survey_of(broker: Broker, after: int, topics: dict[str, Offset]) -> ReplaySummary:
-    """What lies between a position and the end of the log."""
+    """Summarize the log from a position to its end."""
     summary = await broker.summarize((await broker.head()).epoch, Cursor.at(after), topics, None)
     assert summary is not None
     return summary
 
 
 async def followed(broker: Broker, begin: Head, count: int) -> list[Message]:
-    """What follows a position, in as many batches as it takes to have ``count`` messages."""
+    """Follow from a position, in as many batches as it takes to have ``count`` messages."""
     found: list[Message] = []
     async with asyncio.timeout(5):
         while len(found) < count:
@@ -60,7 +60,7 @@ async def followed(broker: Broker, begin: Head, count: int) -> list[Message]:
 
 
 def bodies(page: Page) -> list[bytes]:
-    """What a page holds; gaps are left out."""
+    """The bodies of a page, without its gaps."""
     return [entry.body for entry in page.entries if isinstance(entry, Message)]
 
 

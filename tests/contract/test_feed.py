@@ -1,4 +1,4 @@
-"""What every Broker must do: the feed, and how it begins and ends."""
+"""The contract of every Broker: the feed, its start and its close."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TestFollow:
         batch = await asyncio.wait_for(broker.follow(begin), 5)
         assert [m.body for m in batch.messages] == [b"1"]
 
-    async def test_too_far_behind_is_told(self, broker: Broker) -> None:
+    async def test_a_batch_says_that_it_is_truncated(self, broker: Broker) -> None:
         """A follower too far behind gets `truncated`, and history has the rest."""
         begin = await broker.head()
         body = b"x" * 100_000
@@ -85,7 +85,7 @@ class TestFollow:
         assert len(bodies(await read(broker, max_bytes=100_000_000))) == 100
 
     async def test_a_batch_is_complete_up_to_its_head(self, make: Make) -> None:
-        """Whatever is published while a follower works, batch follows batch without a hole."""
+        """Batches follow each other without a hole, also while messages are published."""
         broker = make()
         await broker.start()
         position = await broker.head()
@@ -114,8 +114,8 @@ class TestFollow:
 class TestLife:
     """Start, close, start again."""
 
-    async def test_close_wakes_who_waits(self, broker: Broker) -> None:
-        """Whoever waits in follow when the broker closes gets NotRunning, and does not hang."""
+    async def test_close_wakes_waiting_tasks(self, broker: Broker) -> None:
+        """A task that waits in `follow` when the broker closes gets `NotRunning`."""
         following = [asyncio.ensure_future(broker.follow(await broker.head())) for _ in range(3)]
         await settle()
         await broker.close()
@@ -146,7 +146,7 @@ class TestLife:
         assert bodies(await read(broker)) == [b"1", b"2"]
         await broker.close()
 
-    async def test_who_shares_is_not_closed_by_another(self, make: Make) -> None:
+    async def test_a_broker_started_twice_closes_at_the_second_close(self, make: Make) -> None:
         """A broker that was started twice runs until it is closed twice."""
         broker = make()
         await broker.start()

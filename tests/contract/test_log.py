@@ -1,4 +1,4 @@
-"""What every Broker must do: what is published can be read, as far as it is kept."""
+"""The contract of every Broker: published messages can be read, as far as they are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestLog:
     """Publishing, and reading what was published."""
 
     async def test_published_is_readable_at_once(self, broker: Broker) -> None:
-        """What publish returned for can be read, without waiting for anything."""
+        """A message can be read as soon as `publish` returns."""
         head = await broker.publish(draft(1))
         page = await read(broker)
         assert bodies(page) == [b"1"]
@@ -89,7 +89,7 @@ class TestLog:
         assert len((await read(broker, max_bytes=250)).entries) == 2
 
     async def test_page_ends_where_it_is_asked_to(self, broker: Broker) -> None:
-        """Nothing beyond `up_to` is read, and such a page is complete there."""
+        """A page ends at `up_to`, and is complete there."""
         for n in range(10):
             await broker.publish(draft(n))
         page = await read(broker, after=2, up_to=6)
@@ -97,7 +97,7 @@ class TestLog:
         assert (page.through, page.complete) == (6, True)
 
     async def test_since_hides_what_was_before(self, broker: Broker) -> None:
-        """What was published up to `since` is neither read nor counted nor declared lost."""
+        """Messages up to `since` are neither read nor counted nor declared lost."""
         await broker.publish(draft(1))
         head = await broker.publish(draft(2))
         await broker.publish(draft(3))
@@ -123,7 +123,7 @@ class TestLog:
         assert bodies(await read(broker, user="carl")) == [b"all"]
 
     async def test_superseded_is_not_replayed(self, broker: Broker) -> None:
-        """Of a key only the newest value is read, also across lanes, and nothing is lost by it."""
+        """Only the newest value of a key is read, also across lanes; older ones are not lost."""
         await broker.publish(draft(1, key="k"))
         await broker.publish(draft(2, key="k", priority=Priority.LOW))
         await broker.publish(draft(3, key="other"))
@@ -161,7 +161,7 @@ class TestLog:
         assert bodies(await read(broker)) == [b"1", b"2", b"4"]
 
     async def test_idempotency_holds_for_concurrent_publishers(self, broker: Broker) -> None:
-        """Of several at once with one key, one publishes, and all get its position."""
+        """One of several publishes with one key takes effect, and all get its position."""
         heads = await asyncio.gather(
             *(broker.publish(draft(n, idempotency_key="x")) for n in range(8))
         )
@@ -170,7 +170,7 @@ class TestLog:
 
 
 class TestRetention:
-    """What is kept, for how long, and how the rest is declared."""
+    """The bounds of history, and the declaration of the rest."""
 
     async def test_kept_per_topic_and_lane(self, make: Make) -> None:
         """A busy topic pushes out no quiet one, nor LOW the others of its own topic."""
@@ -201,7 +201,7 @@ class TestRetention:
             assert sum(gap.count or 0 for gap in gaps(page)) == lost
 
     async def test_age_is_kept_by_the_sweep(self, make: Make) -> None:
-        """What is older than its age is gone after a sweep, and declared."""
+        """Messages beyond the age are gone after a sweep, and declared."""
         broker = make(retention=Retention(age=10.0))
         assert broker.history_age == 10.0
         await broker.start()
@@ -215,7 +215,7 @@ class TestRetention:
         assert [gap.count for gap in gaps(page)] == [1]
 
     async def test_nothing_kept_is_declared(self, make: Make) -> None:
-        """With a limit of 0 the live feed has everything, and a reader of the past a gap."""
+        """A limit of 0 leaves the live feed complete, and gives a reader of history a gap."""
         broker = make(retention=Retention(limit=0))
         await broker.start()
         begin = await broker.head()
@@ -226,7 +226,7 @@ class TestRetention:
         assert (bodies(page), [gap.count for gap in gaps(page)]) == ([], [1])
 
     async def test_a_wider_gap_than_is_remembered_has_no_count(self, make: Make) -> None:
-        """A reader from very far back is told of the gap, if not of its size."""
+        """A reader from very far back gets the gap, though not its size."""
         broker = make(retention=Retention(limit=16))
         await broker.start()
         for n in range(200):

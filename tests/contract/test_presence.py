@@ -1,4 +1,4 @@
-"""What every Broker must do: count who is there."""
+"""The contract of every Broker: count the users that are present."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ANN_ON_T, BOB_ON_T = ("t", UserId("ann")), ("t", UserId("bob: +%é"))
 
 
 class TestPresence:
-    """Who is where, over all nodes."""
+    """The users of each topic, over all nodes."""
 
     async def test_counted_once_over_all_nodes(self, broker: Broker) -> None:
-        """A user on two nodes came with the first and goes with the last."""
+        """A user on two nodes joins with the first and leaves with the last."""
         here = broker.presence
         first = await here.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
         assert (set(first.joined), first.left) == ({ANN_ON_T, BOB_ON_T}, ())
@@ -28,15 +28,15 @@ class TestPresence:
         assert await here.users("t") == frozenset()
 
     async def test_topics_are_apart(self, broker: Broker) -> None:
-        """Who is on one topic is not on another, whatever their names."""
+        """A user on one topic is not on another, whatever their names."""
         names = ["t", "t.u", "*", "$user", "t:u", "u"]
         for name in names:
             await broker.presence.update(A, [(name, UserId(f"of {name}"))], [], 10.0)
         for name in names:
             assert await broker.presence.users(name) == {f"of {name}"}
 
-    async def test_telling_again_changes_nothing(self, broker: Broker) -> None:
-        """Coming twice and going twice are reported, and counted, once."""
+    async def test_a_repeated_update_changes_nothing(self, broker: Broker) -> None:
+        """Joining twice and leaving twice are reported, and counted, once."""
         for n in range(2):
             moved = await broker.presence.update(A, [ANN_ON_T], [], 10.0)
             assert moved.joined == ((ANN_ON_T,) if n == 0 else ())
@@ -46,7 +46,7 @@ class TestPresence:
         assert await broker.presence.users("t") == frozenset()
 
     async def test_node_that_dies_takes_its_members_along(self, broker: Broker) -> None:
-        """Whoever tells next after its lease is over reports who went with it."""
+        """The next update after its lease has ended reports the users that left with it."""
         await broker.presence.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
         await broker.presence.update(B, [BOB_ON_T], [], 100.0)
         CLOCK.skip(11.0)
@@ -55,8 +55,8 @@ class TestPresence:
         assert await broker.presence.users("t") == {BOB_ON_T[1]}
         assert (await broker.presence.update(B, [], [], 100.0)).left == ()
 
-    async def test_node_taken_for_dead_is_told(self, broker: Broker) -> None:
-        """A node that comes back after its lease learns that nobody knows its members."""
+    async def test_a_node_taken_for_dead_learns_of_it(self, broker: Broker) -> None:
+        """A node that comes back after its lease learns that its members were dropped."""
         await broker.presence.update(A, [ANN_ON_T], [], 10.0)
         await broker.presence.update(B, [], [], 100.0)
         CLOCK.skip(11.0)
@@ -64,8 +64,8 @@ class TestPresence:
         assert (moved.is_known, moved.left) == (False, (ANN_ON_T,))
         assert (await broker.presence.update(A, [], [], 10.0)).is_known
 
-    async def test_after_an_outage_nobody_is_buried(self, broker: Broker) -> None:
-        """If nobody has told for a lease's length, all get another; who is silent then goes."""
+    async def test_an_outage_drops_no_node(self, broker: Broker) -> None:
+        """If no node sent an update for a lease, all get another; a node silent then is dropped."""
         await broker.presence.update(A, [ANN_ON_T], [], 10.0)
         await broker.presence.update(B, [BOB_ON_T], [], 10.0)
         CLOCK.skip(60.0)
@@ -78,8 +78,8 @@ class TestPresence:
         assert (await broker.presence.update(B, [], [], 10.0)).left == (ANN_ON_T,)
         assert await broker.presence.users("t") == {BOB_ON_T[1]}
 
-    async def test_nodes_that_die_together_are_buried_together(self, broker: Broker) -> None:
-        """A user who was on two of them goes once."""
+    async def test_nodes_that_die_together_are_dropped_together(self, broker: Broker) -> None:
+        """A user who was on two of them leaves once."""
         await broker.presence.update(A, [ANN_ON_T], [], 10.0)
         await broker.presence.update(B, [ANN_ON_T], [], 10.0)
         await broker.presence.update(NodeId("c"), [], [], 100.0)
@@ -89,14 +89,14 @@ class TestPresence:
         assert await broker.presence.users("t") == frozenset()
 
     async def test_node_that_ends_takes_its_members_along(self, broker: Broker) -> None:
-        """Whoever was nowhere else is reported at once."""
+        """A user that was on no other node is reported at once."""
         await broker.presence.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
         await broker.presence.update(B, [BOB_ON_T], [], 10.0)
         assert (await broker.presence.remove(A)).left == (ANN_ON_T,)
         assert (await broker.presence.remove(A)).left == ()
 
     async def test_many_members_at_once(self, broker: Broker) -> None:
-        """Thousands come and go in one telling."""
+        """Thousands join and leave in one update."""
         many = [("t", UserId(f"u{n}")) for n in range(2500)]
         assert set((await broker.presence.update(A, many, [], 10.0)).joined) == set(many)
         moved = await broker.presence.update(A, many[:100], many[100:], 10.0)

@@ -33,15 +33,15 @@ TOPICS = ("t.a", "t.b")
 
 @contextlib.asynccontextmanager
 async def nodes(
-    url: str, count: int, *, hub: str | None = None, **limits: Any
+    url: str, count: int, *, namespace: str | None = None, **limits: Any
 ) -> AsyncIterator[list[Broadcaster]]:
     """Start `count` Broadcasters, each with its own Redis client."""
-    hub = hub or secrets.token_hex(8)
+    namespace = namespace or secrets.token_hex(8)
     async with contextlib.AsyncExitStack() as stack:
         made: list[Broadcaster] = []
         for _ in range(count):
             client = await stack.enter_async_context(Redis.from_url(url))
-            broker = RedisBroker(client, hub=hub, **limits)
+            broker = RedisBroker(client, namespace=namespace, **limits)
             made.append(
                 await stack.enter_async_context(
                     Broadcaster(broker=broker, heartbeat_interval=None, cleanup_interval=1.0)

@@ -99,7 +99,7 @@ async def test_deleted_keys_are_reported(kind: str) -> None:
                         await delete(client, KINDS[kind])
                 await delete(client, KINDS["feed"])
                 # A node that has followed nothing has to read everything from Redis.
-                async with nodes(server.url, 1, hub=hub_name(hub), retention=keep) as (fresh,):
+                async with nodes(server.url, 1, namespace=hub_name(hub), retention=keep) as (fresh,):
                     late.nodes = [fresh]
                     async with running(away, late):
                         await deliver_last(log, [stays, away, late], hub[0])
@@ -116,7 +116,7 @@ def has_more_resets(client: RoamingClient, count: int) -> bool:
 def hub_name(hub: list[Broadcaster]) -> str:
     """Return the name of the log that these nodes share."""
     broker: Any = hub[0]._broker
-    prefix: str = broker._line._prefix
+    prefix: str = broker._scripts._prefix
     return prefix.partition("{")[2].rstrip("}")
 
 

@@ -60,7 +60,7 @@ async def test_thousand_resumes_need_as_many_reads_as_ten(fetches: bool) -> None
             hub = secrets.token_hex(8)
             log = NumberedMessages()
             async with Redis.from_url(server.url) as client:
-                async with nodes(server.url, 1, hub=hub) as (first,):
+                async with nodes(server.url, 1, namespace=hub) as (first,):
                     ids = await asyncio.gather(*(resume(first, None, None) for _ in range(count)))
                     await log.publish_many([first], 100)
                     if not fetches:
@@ -68,7 +68,7 @@ async def test_thousand_resumes_need_as_many_reads_as_ten(fetches: bool) -> None
                         await resume_all(first, ids, log.published[-1])
                 if fetches:
                     await client.delete(*await client.keys(f"*{hub}*:feed"))
-                    async with nodes(server.url, 1, hub=hub) as (late,):
+                    async with nodes(server.url, 1, namespace=hub) as (late,):
                         await client.config_resetstat()
                         await resume_all(late, ids, log.published[-1])
                 stats = await client.info("commandstats")
@@ -91,11 +91,11 @@ async def test_client_moves_to_a_node_that_lags_without_loss() -> None:
     hub = secrets.token_hex(8)
     with RedisServer() as server:
         async with contextlib.AsyncExitStack() as stack:
-            (ahead,) = await stack.enter_async_context(nodes(server.url, 1, hub=hub))
+            (ahead,) = await stack.enter_async_context(nodes(server.url, 1, namespace=hub))
             proxy = await stack.enter_async_context(Proxy(server.port))
             client_of_redis = await stack.enter_async_context(Redis.from_url(server.url))
             url = f"redis://{HOST}:{proxy.port}"
-            (lags,) = await stack.enter_async_context(nodes(url, 1, hub=hub))
+            (lags,) = await stack.enter_async_context(nodes(url, 1, namespace=hub))
             log = NumberedMessages()
             client = RoamingClient([ahead, lags])
             marks, stalls = list[int](), 0
@@ -130,7 +130,7 @@ def highest(id: str | None) -> int:
 
 async def serve(url: str, hub: str, up: list[Broadcaster], ending: asyncio.Event) -> None:
     """Run one node in its own task. Clients stop using it when it begins to end."""
-    async with nodes(url, 1, hub=hub) as (node,):
+    async with nodes(url, 1, namespace=hub) as (node,):
         up.append(node)
         await ending.wait()
         up.remove(node)

@@ -178,7 +178,7 @@ async def soak(plan: Plan) -> Report:
         options = {"heartbeat_interval": HEARTBEAT, "max_connections_per_user": 1000}
         env = {
             "HOLDFAST_REDIS": url,
-            "HOLDFAST_HUB": f"soak-{plan.seed}",
+            "HOLDFAST_NAMESPACE": f"soak-{plan.seed}",
             "HOLDFAST_OPTIONS": json.dumps(options),
         }
         arguments = ["--log-level", "warning", "--timeout-graceful-shutdown", "1"]

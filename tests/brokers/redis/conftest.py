@@ -23,18 +23,18 @@ async def client() -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def hub() -> str:
-    """A hub of the test's own."""
+def namespace() -> str:
+    """A namespace of the test's own."""
     return secrets.token_hex(8)
 
 
 @pytest.fixture
-async def start(client: Redis, hub: str) -> AsyncIterator[Start]:
-    """Makes and starts a broker of the hub."""
+async def start(client: Redis, namespace: str) -> AsyncIterator[Start]:
+    """Makes and starts a broker of the namespace."""
     made: list[RedisBroker] = []
 
     async def make(**options: Any) -> RedisBroker:
-        made.append(RedisBroker(options.pop("client", client), hub=hub, **options))
+        made.append(RedisBroker(options.pop("client", client), namespace=namespace, **options))
         await made[-1].start()
         return made[-1]
 

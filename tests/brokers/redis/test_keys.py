@@ -18,7 +18,7 @@ users = st.none() | st.text(min_size=1, max_size=8).map(UserId)
 @given(topics, users)
 def test_an_address_is_read_back(topic: str, user: UserId | None) -> None:
     """Topic and user come back as they were."""
-    assert keys.parse_address(keys.address(topic, user)) == (topic, user)
+    assert keys.parse_address(keys.format_address(topic, user)) == (topic, user)
 
 
 @given(st.tuples(topics, users), st.tuples(topics, users))
@@ -26,19 +26,19 @@ def test_addresses_are_unlike(
     one: tuple[str, UserId | None], two: tuple[str, UserId | None]
 ) -> None:
     """Two addresses have one name only if they are the same."""
-    assert (keys.address(*one) == keys.address(*two)) is (one == two)
+    assert (keys.format_address(*one) == keys.format_address(*two)) is (one == two)
 
 
 @given(topics, users)
 def test_all_keys_are_in_one_slot(topic: str, user: UserId | None) -> None:
-    """Whatever follows the prefix, Redis Cluster hashes the hub's name alone."""
+    """Redis Cluster hashes only the namespace in each key."""
     prefix = keys.prefix("main")
-    name = f"{prefix}:space:m:1:{keys.address(topic, user)}"
+    name = f"{prefix}:space:m:1:{keys.format_address(topic, user)}"
     assert key_slot(name.encode("utf-8", "surrogatepass")) == key_slot(prefix.encode())
 
 
-@pytest.mark.parametrize("hub", ["", "a b", "{a}", "a:b", "é", "x" * 65, "a\n"])
-def test_a_hub_with_another_name_is_refused(hub: str) -> None:
-    """Nothing gets into a prefix that could be taken for something else."""
+@pytest.mark.parametrize("namespace", ["", "a b", "{a}", "a:b", "é", "x" * 65, "a\n"])
+def test_a_namespace_with_another_name_is_refused(namespace: str) -> None:
+    """A name with a character that separates parts of a key is refused."""
     with pytest.raises(ConfigurationError):
-        keys.prefix(hub)
+        keys.prefix(namespace)

@@ -1,4 +1,4 @@
-"""Presence in a real Redis that loses keys, or its last seconds, or is away."""
+"""Presence in a real Redis that loses keys, or its last seconds, or does not reply."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEASE = 10.0
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -36,14 +36,14 @@ class Clock:
 
 
 class Site:
-    """The presence of one hub, its clock, and its keys."""
+    """The presence of one namespace, its clock, and its keys."""
 
-    def __init__(self, broker: RedisBroker, clock: Clock, client: Redis, hub: str) -> None:
+    def __init__(self, broker: RedisBroker, clock: Clock, client: Redis, namespace: str) -> None:
         self.presence, self.clock, self.client = broker.presence, clock, client
-        self._prefix = keys.prefix(hub)
+        self._prefix = keys.prefix(namespace)
 
     def key(self, name: str) -> str:
-        """A key of the hub."""
+        """A key of the namespace."""
         return f"{self._prefix}:{name}"
 
     async def lose(self, name: str) -> None:
@@ -51,24 +51,24 @@ class Site:
         assert await self.client.delete(self.key(name)) == 1
 
     async def left(self) -> set[str]:
-        """The keys that have to do with presence."""
+        """The names of the keys of presence."""
         found = [each.decode() async for each in self.client.scan_iter(f"{self._prefix}:*")]
         names = {each.removeprefix(f"{self._prefix}:") for each in found}
         return {name for name in names if name.startswith(("node", "on:"))}
 
 
 @pytest.fixture
-async def site(start: Start, client: Redis, hub: str) -> Site:
-    """A hub without anybody."""
+async def site(start: Start, client: Redis, namespace: str) -> Site:
+    """A namespace without members."""
     clock = Clock()
-    return Site(await start(clock=clock), clock, client, hub)
+    return Site(await start(clock=clock), clock, client, namespace)
 
 
 class TestLostKeys:
-    """Each key may be lost, by eviction or by somebody's DEL."""
+    """Each key may be lost, by eviction or by a DEL of another program."""
 
-    async def test_lost_node_is_found_out_and_told_again(self, site: Site) -> None:
-        """The next telling says that not all is noted; told again, nobody has come or gone."""
+    async def test_a_lost_node_is_noticed_and_sent_again(self, site: Site) -> None:
+        """The next update reports the loss; after a full update, no user has joined or left."""
         await site.presence.update(A, [ANN, BOB], [], LEASE)
         assert (await site.presence.update(A, [], [], LEASE)).is_known
         await site.lose("node:a")
@@ -80,17 +80,17 @@ class TestLostKeys:
         assert (await site.presence.remove(A)).left == (ANN,)
         assert await site.left() == set()
 
-    async def test_what_a_lost_node_left_counts_for_nothing(self, site: Site) -> None:
-        """A node that ends after its key was lost leaves nobody behind, nor anything for long."""
+    async def test_members_of_a_lost_node_do_not_count(self, site: Site) -> None:
+        """A node that ends after its key was lost leaves no member behind."""
         await site.presence.update(A, [ANN], [], LEASE)
         await site.presence.update(B, [BOB], [], LEASE)
         await site.lose("node:a")
         await site.presence.remove(A)
         assert await site.presence.users("t") == {"bob"}
-        assert await site.client.hkeys(site.key("on:t")) == [keys.owner(BOB[1]).encode()]
+        assert await site.client.hkeys(site.key("on:t")) == [keys.format_user(BOB[1]).encode()]
 
-    async def test_who_was_there_by_a_lost_node_comes_anew(self, site: Site) -> None:
-        """It does not count beside the nodes that are."""
+    async def test_a_member_of_a_lost_node_joins_again(self, site: Site) -> None:
+        """A lost node does not count beside the nodes that are alive."""
         await site.presence.update(A, [ANN], [], LEASE)
         await site.lose("node:a")
         await site.presence.remove(A)
@@ -98,16 +98,16 @@ class TestLostKeys:
         assert (await site.presence.update(B, [], [ANN], LEASE)).left == (ANN,)
         assert await site.left() == {"nodes", "node:b"}
 
-    async def test_lost_topic_is_there_when_all_is_told_again(self, site: Site) -> None:
-        """Whoever is told again is noted again."""
+    async def test_a_lost_topic_is_restored_by_a_full_update(self, site: Site) -> None:
+        """A member that is sent again is stored again."""
         await site.presence.update(A, [ANN], [], LEASE)
         await site.lose("on:t")
         assert await site.presence.users("t") == frozenset()
         await site.presence.update(A, [ANN], [], LEASE)
         assert await site.presence.users("t") == {"ann"}
 
-    async def test_lost_leases_are_known_to_be(self, site: Site) -> None:
-        """Each node learns it with its next telling, and counts from then on."""
+    async def test_lost_leases_are_noticed(self, site: Site) -> None:
+        """Each node learns of the loss with its next update, and counts from then on."""
         await site.presence.update(A, [ANN], [], LEASE)
         await site.presence.update(B, [ANN], [], LEASE)
         await site.lose("nodes")
@@ -118,8 +118,8 @@ class TestLostKeys:
         assert (await site.presence.remove(A)).left == ()
         assert (await site.presence.remove(B)).left == (ANN,)
 
-    async def test_every_key_ends_by_itself(self, site: Site) -> None:
-        """If all nodes die at once, nothing stays for ever; each telling prolongs its own."""
+    async def test_every_key_expires(self, site: Site) -> None:
+        """If all nodes die at once, each key expires; each update extends the keys of its node."""
         await site.presence.update(A, [ANN], [], LEASE)
         assert await site.left() == {"nodes", "node:a", "on:t"}
         for name in await site.left():
@@ -131,8 +131,8 @@ class TestLostKeys:
             assert await site.client.ttl(site.key(name)) > 3000
 
 
-async def test_server_that_lacks_the_end_is_found_out(site: Site) -> None:
-    """What was confirmed, and is undone by a failover, is told again, departures too."""
+async def test_a_server_that_lacks_updates_is_noticed(site: Site) -> None:
+    """Updates that a failover undoes are sent again, also those of users that left."""
     await site.presence.update(A, [ANN], [], LEASE)
     kept = {name: await site.client.dump(site.key(name)) for name in ("node:a", "on:t")}
     assert (await site.presence.update(A, [BOB], [ANN], LEASE)).left == (ANN,)
@@ -146,8 +146,8 @@ async def test_server_that_lacks_the_end_is_found_out(site: Site) -> None:
 
 
 @pytest.mark.parametrize("keeps", ["yes", "no"])
-async def test_departure_during_an_outage_is_told_afterwards(keeps: str) -> None:
-    """Over a Redis that is gone for a while, and comes back empty-handed or not, nobody stays."""
+async def test_a_user_that_left_during_an_outage_is_reported_afterwards(keeps: str) -> None:
+    """After an outage of Redis, with or without loss of its keys, no absent user stays listed."""
     with RedisServer("--appendonly", keeps, "--appendfsync", "always") as server:
         async with Redis(host=HOST, port=server.port) as client:
             broker = RedisBroker(client, timeout=5.0)
@@ -190,12 +190,12 @@ MEMBERS: list[Member] = [(topic, UserId(user)) for topic in "tu" for user in ("a
     )
 )
 def test_same_as_in_memory(script: list[tuple[str, NodeId, Member]]) -> None:
-    """Whatever nodes do, end or die, both stores answer the same."""
+    """Both stores return the same, for each sequence of updates, ends and deaths of nodes."""
 
     async def both() -> None:
         clock = Clock()
         async with Redis.from_url(shared_server().url) as client:
-            broker = RedisBroker(client, hub=secrets.token_hex(8), clock=clock)
+            broker = RedisBroker(client, namespace=secrets.token_hex(8), clock=clock)
             stores: list[PresenceStore] = [broker.presence, MemoryBroker(clock=clock).presence]
             for step, node, member in script:
                 clock.now += {"wait": 0.6 * LEASE, "outage": 1.1 * LEASE}.get(step, 0.0)

@@ -1,4 +1,4 @@
-"""Publishing from processes that serve nobody, to nodes that do."""
+"""Publishing from processes that serve no client, to nodes that do."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def broadcaster(client: Redis, hub: str) -> AsyncIterator[Broadcaster]:
-    """A node of the hub."""
-    async with Broadcaster(broker=RedisBroker(client, hub=hub)) as made:
+async def broadcaster(client: Redis, namespace: str) -> AsyncIterator[Broadcaster]:
+    """A node of the namespace."""
+    async with Broadcaster(broker=RedisBroker(client, namespace=namespace)) as made:
         yield made
 
 
 async def test_nodes_deliver_what_a_publisher_publishes(
-    broadcaster: Broadcaster, client: Redis, hub: str
+    broadcaster: Broadcaster, client: Redis, namespace: str
 ) -> None:
     """Every option of publish reaches the client of a node, in the order of the calls."""
-    publisher = Publisher(client, hub=hub)
+    publisher = Publisher(client, namespace=namespace)
     async with broadcaster.connect(user="ann", topics=["t"]) as connection:
         reader = Reader(connection)
         await reader.hello()
@@ -45,22 +45,22 @@ async def test_nodes_deliver_what_a_publisher_publishes(
         assert await reader.take(1) == ["for ann"]
 
 
-async def test_idempotency_key_holds_across_publishers(client: Redis, hub: str) -> None:
-    """Whoever repeats it, and however, a key is published once."""
-    first = await Publisher(client, hub=hub).publish("t", 1, idempotency_key="k")
+async def test_idempotency_key_holds_across_publishers(client: Redis, namespace: str) -> None:
+    """A key is published once, whichever publisher repeats it."""
+    first = await Publisher(client, namespace=namespace).publish("t", 1, idempotency_key="k")
     with redis.Redis.from_url(shared_server().url) as sync:
         again = await asyncio.to_thread(
-            SyncPublisher(sync, hub=hub).publish, "t", 1, idempotency_key="k"
+            SyncPublisher(sync, namespace=namespace).publish, "t", 1, idempotency_key="k"
         )
     assert again == first == 1
 
 
 async def test_synchronous_code_publishes_from_threads_and_forks(
-    broadcaster: Broadcaster, hub: str
+    broadcaster: Broadcaster, namespace: str
 ) -> None:
     """One publisher, shared by threads and a forked child, loses and repeats nothing."""
     with redis.Redis.from_url(shared_server().url) as sync:
-        publisher = SyncPublisher(sync, hub=hub)
+        publisher = SyncPublisher(sync, namespace=namespace)
 
         def work(name: str) -> None:
             for n in range(50):
@@ -98,9 +98,9 @@ def _forked(publisher: SyncPublisher) -> int:
         os._exit(status)
 
 
-async def test_mistakes_raise_before_anything_is_sent(client: Redis, hub: str) -> None:
-    """What is no message is refused as `Broadcaster.publish` refuses it."""
-    publisher = Publisher(client, hub=hub, max_message_bytes=1000)
+async def test_mistakes_raise_before_anything_is_sent(client: Redis, namespace: str) -> None:
+    """An invalid message is refused as by `Broadcaster.publish`."""
+    publisher = Publisher(client, namespace=namespace, max_message_bytes=1000)
     with pytest.raises(InvalidPayload):
         await publisher.publish("t", object())
     with pytest.raises(MessageTooLarge):
@@ -108,11 +108,11 @@ async def test_mistakes_raise_before_anything_is_sent(client: Redis, hub: str) -
     assert await publisher.publish("t", 1) == 1
 
 
-async def test_no_server_is_an_error_at_once(hub: str) -> None:
-    """Without a Redis, every call says so, and that nothing was done."""
+async def test_no_server_is_an_error_at_once(namespace: str) -> None:
+    """Each call without a Redis raises at once; the asyncio one also says that nothing was done."""
     port = free_port()
     async with Redis(host="127.0.0.1", port=port) as client:
-        publisher = Publisher(client, hub=hub, timeout=0.5)
+        publisher = Publisher(client, namespace=namespace, timeout=0.5)
         for _ in range(3):
             async with asyncio.timeout(2):
                 with pytest.raises(BrokerUnavailable):
@@ -121,13 +121,13 @@ async def test_no_server_is_an_error_at_once(hub: str) -> None:
         redis.Redis.from_url(f"redis://127.0.0.1:{port}") as sync,
         pytest.raises(OutcomeUnknown),
     ):
-        SyncPublisher(sync, hub=hub).publish("t", 1)
+        SyncPublisher(sync, namespace=namespace).publish("t", 1)
 
 
-def test_client_that_decodes_is_refused(hub: str) -> None:
+def test_client_that_decodes_is_refused(namespace: str) -> None:
     """Messages are bytes; the error says what to do."""
     with (
         redis.Redis(decode_responses=True) as sync,
         pytest.raises(ConfigurationError, match="decode_responses"),
     ):
-        SyncPublisher(sync, hub=hub)
+        SyncPublisher(sync, namespace=namespace)

@@ -1,4 +1,4 @@
-"""What Redis keeps, and what it says of the rest, beside the default broker."""
+"""The retention of Redis, compared with the default broker."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Publish:
     ttl: float | None
 
     def is_superseded_by(self, other: Publish) -> bool:
-        """Whether `other`, which came later, has a newer value of the same key."""
+        """Return True if `other`, which came later, has a newer value of the same key."""
         return self.key is not None and (self.topic, self.user, self.key) == (
             other.topic, other.user, other.key
         )  # fmt: skip
@@ -64,7 +64,7 @@ class Both:
     client: Redis
     retention: Retention
     clock: Clock = field(default_factory=Clock)
-    hub: str = field(default_factory=lambda: secrets.token_hex(8))
+    namespace: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
         self.memory = MemoryBroker(retention=self.retention, clock=self.clock)
@@ -72,7 +72,9 @@ class Both:
 
     def node(self) -> RedisBroker:
         """One more node, which has followed nothing."""
-        return RedisBroker(self.client, hub=self.hub, retention=self.retention, clock=self.clock)
+        return RedisBroker(
+            self.client, namespace=self.namespace, retention=self.retention, clock=self.clock
+        )
 
     async def publish(self, step: Publish) -> None:
         self.clock.now += 0.25
@@ -84,9 +86,9 @@ class Both:
         heads = [await broker.publish(draft) for broker in (self.memory, self.redis)]
         assert heads[0].offset == heads[1].offset
 
-    async def forget_feed(self, share: float) -> None:
-        """Leave but the newest part of the feed, as if more had been published than it holds."""
-        (name,) = await self.client.keys(f"{keys.prefix(self.hub)}:*:feed") or [b""]
+    async def trim_feed(self, share: float) -> None:
+        """Drop the older part of the feed, as if more had been published than it holds."""
+        (name,) = await self.client.keys(f"{keys.prefix(self.namespace)}:*:feed") or [b""]
         if name:
             await self.client.xtrim(
                 name, int(share * await self.client.xlen(name)), approximate=False
@@ -94,15 +96,15 @@ class Both:
 
 
 async def look(broker: Broker, after: int, limit: int) -> list[Any]:
-    """All that readers of many kinds are told from a position on."""
+    """Everything that readers of many kinds get from a position on."""
     head = await broker.head()
-    told: list[Any] = []
+    found: list[Any] = []
     for topics in READ:
         since = {topic: Offset(at) for topic, at in topics.items()}
         for user in (None, ANN):
             summary = await broker.summarize(head.epoch, Cursor.at(after), since, user)
             assert summary is not None
-            told += [summary.replay, summary.lost]
+            found += [summary.replay, summary.lost]
             for lane in Priority:
                 begin = Offset(after)
                 while True:
@@ -111,14 +113,14 @@ async def look(broker: Broker, after: int, limit: int) -> list[Any]:
                     assert page is not None
                     if lane in summary.empty and summary.through >= head.offset:
                         assert page.entries == ()
-                    told += [topics, lane, user, page.through, page.complete]
-                    told += [
+                    found += [topics, lane, user, page.through, page.complete]
+                    found += [
                         e if isinstance(e, Gap) else dataclasses.astuple(e) for e in page.entries
                     ]
                     begin = page.through
                     if page.complete:
                         break
-    return told
+    return found
 
 
 publishes = st.builds(
@@ -133,7 +135,7 @@ publishes = st.builds(
 
 
 def retentions(max_logs: st.SearchStrategy[int]) -> st.SearchStrategy[Retention]:
-    """Small limits of every kind but `total_bytes`, which each broker shrinks to in its own way."""
+    """Small limits of every kind except `total_bytes`, which each broker keeps in its own way."""
     return st.builds(
         Retention,
         limit=st.integers(0, 6),
@@ -147,7 +149,7 @@ def retentions(max_logs: st.SearchStrategy[int]) -> st.SearchStrategy[Retention]
 async def both_with(
     retention: Retention, steps: list[Publish], share: float
 ) -> AsyncIterator[tuple[Both, RedisBroker]]:
-    """The two after these steps, and a node that came late and found so much of the feed."""
+    """The two after these steps, and a late node that found this `share` of the feed."""
     async with Redis.from_url(shared_server().url) as client:
         both = Both(client, retention)
         await both.memory.start()
@@ -156,7 +158,7 @@ async def both_with(
         try:
             for step in steps:
                 await both.publish(step)
-            await both.forget_feed(share)
+            await both.trim_feed(share)
             await late.start()
             yield both, late
         finally:
@@ -179,10 +181,10 @@ def test_same_as_in_memory(
     look_from: tuple[int, int],
     share: float,
 ) -> None:
-    """Pages, gaps with their counts and surveys are those of the default broker.
+    """Pages, gaps with their counts and summaries are those of the default broker.
 
-    A node that was there says so, and one that came later and had to fetch everything, before and
-    after more was published.
+    A node that followed the log returns them, and so does a late node that reads all from Redis,
+    before and after more is published.
     """
 
     async def script() -> None:
@@ -208,9 +210,9 @@ def test_same_as_in_memory(
 def test_same_as_in_memory_with_few_logs(
     retention: Retention, steps: list[Publish], after: int
 ) -> None:
-    """What was dropped as a whole is declared by Redis as by the default broker.
+    """Redis declares a dropped address as the default broker does.
 
-    Only a node that fetches everything is asked: one that was there may still have it.
+    Only the late node is compared: a node that followed the log may still have the messages.
     """
 
     async def script() -> None:
@@ -227,7 +229,7 @@ def test_same_as_in_memory_with_few_logs(
 def test_total_bytes_bound_what_is_held_and_the_rest_is_declared(
     steps: list[Publish], total: int
 ) -> None:
-    """What is held in all stays within its bound; each message that went for it is in a gap."""
+    """The total stays within its bound; each message that was dropped for it is in a gap."""
 
     async def script() -> None:
         async with both_with(Retention(total_bytes=total), steps, 0.0) as (_, late):
@@ -268,8 +270,8 @@ async def test_total_bytes_take_from_the_lowest_lane() -> None:
         assert 0 < counts[Priority.LOW] <= 7
 
 
-async def test_what_was_superseded_in_time_is_no_loss_for_a_late_node() -> None:
-    """A node that reads an old feed does not let a value grow old that had a newer one by then."""
+async def test_a_superseded_value_is_not_lost_for_a_late_node() -> None:
+    """A late node does not count a value as lost by age that had a newer value by that time."""
     value = Publish(topic="d", lane=Priority.LOW, key="k", size=5, user=None, ttl=None)
     other = dataclasses.replace(value, topic="a.b", key=None)
     brief = dataclasses.replace(other, topic="a.c", ttl=0.1)

@@ -75,18 +75,18 @@ async def test_save_that_is_overtaken_by_the_end_leaves_nothing(start: Start) ->
     end = replace(session, subscriptions={})
     await broker.tokens.detach(ONE, end)
     assert await saving
-    assert broker.tokens._attached == {}
+    assert broker.tokens._session_names == {}
     assert (await broker.tokens.redeem(token, ANN, TWO)).session == end
 
 
-async def test_redis_never_sees_a_token(client: Redis, hub: str, start: Start) -> None:
-    """No key and no value of the hub has a token in it, before or after it was redeemed."""
+async def test_redis_never_sees_a_token(client: Redis, namespace: str, start: Start) -> None:
+    """No key and no value of the namespace has a token in it, before or after it was redeemed."""
     broker = await start()
     token = await broker.tokens.issue(Session(ANN), None)
     answer = await broker.tokens.redeem(token, ANN, ONE)
     assert answer.token is not None
     seen = b""
-    async for key in client.scan_iter(match=f"{keys.prefix(hub)}*"):
+    async for key in client.scan_iter(match=f"{keys.prefix(namespace)}*"):
         seen += key + await client.dump(key)
     for secret in (token, answer.token):
         assert secret.encode() not in seen

@@ -1,7 +1,7 @@
-"""Many nodes on one Redis, with redis-py (`pip install holdfast[redis]`).
+"""A log in Redis, shared by many nodes, with redis-py (`pip install holdfast[redis]`).
 
-`RedisBroker` is for processes that serve clients, `Publisher` and `SyncPublisher` for those that
-only publish. docs/scaling.md says what one Redis carries.
+`RedisBroker` is for processes that serve clients; `Publisher` and `SyncPublisher` are for processes
+that only publish. docs/scaling.md has what one Redis carries.
 """
 
 from .broker import RedisBroker

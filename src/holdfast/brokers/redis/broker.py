@@ -17,22 +17,22 @@ from ...core.log.retention import Retention
 from ...core.message import Draft, Offset, UserId
 from ...core.tokens import TokenLimits
 from ...core.validation import check_number
-from ...errors import BrokerUnavailable, ConfigurationError
+from ...errors import BrokerUnavailable
 from ..protocol import Batch
 from . import entries, keys
-from .archive import Archive
-from .bounded import within
-from .line import UNREACHABLE, Client, Line, connection_settings
+from .feed_reader import FeedReader
 from .presence import RedisPresence
-from .reader import Reader
+from .remote_history import RemoteHistory
 from .replica import Replica
-from .script import HEAD, End, Operation
+from .script import HEAD, LogState, Operation
+from .script_client import UNREACHABLE, Client, ScriptClient, check_client
+from .timeouts import run_with_timeout
 from .tokens import RedisTokens
 
 _logger = logging.getLogger("holdfast")
 
-SWEPT = 100
-"""Things that one operation of a sweep drops, at the most."""
+SWEEP_STEP = 100
+"""The number of sessions or addresses that one operation of a sweep drops, at most."""
 
 
 class RedisBroker:
@@ -41,20 +41,33 @@ class RedisBroker:
         client = redis.asyncio.Redis.from_url("redis://…")
         Broadcaster(broker=RedisBroker(client))
 
-    `client` is redis-py's asyncio client, connected as the application likes (TLS, Sentinel,
-    Cluster), with `decode_responses=False`; it stays the application's to close. A node uses two
-    of its connections. All nodes of one `hub` share one log; give them the same `retention` and
-    `tokens`, which count from the last node that started.
+    All nodes of one `namespace` share one log. Give them the same `retention` and `tokens`: those
+    of the last node that started apply.
 
-    `timeout`: seconds until a call to Redis has failed. `replica_bytes`: messages kept here, so
-    that clients that come back soon ask Redis nothing. `clock` gives seconds since the Unix epoch.
+    The client belongs to the event loop in which it is used first, and so does the RedisBroker:
+    make both anew for each event loop, for instance in the function that makes the application. A
+    node uses two connections of the client. The application closes the client.
+
+    Args:
+        client: redis-py's asyncio client, with the application's options for TLS, Sentinel or
+            Cluster, and with `decode_responses=False`.
+        namespace: The name of the log: 1 to 64 characters of A-Z a-z 0-9 . _ -
+        retention: The bounds of the history.
+        tokens: The limits of resume tokens.
+        timeout: Seconds until a call to Redis has failed.
+        replica_bytes: The size of the messages that this process keeps, so that clients that
+            return soon cost Redis no read.
+        clock: Returns seconds since the Unix epoch.
+
+    Raises:
+        ConfigurationError: An argument is out of range, or the client decodes replies.
     """
 
     def __init__(
         self,
         client: Client,
         *,
-        hub: str = "main",
+        namespace: str = "main",
         retention: Retention | None = None,
         tokens: TokenLimits | None = None,
         timeout: float = 2.0,
@@ -64,36 +77,47 @@ class RedisBroker:
         check_number("timeout", timeout)
         check_number("replica_bytes", replica_bytes, whole=True)
         check_client(client)
-        prefix = keys.prefix(hub)
+        prefix = keys.prefix(namespace)
+        self._namespace = namespace
         self._retention = retention or Retention()
         self._limits = tokens or TokenLimits()
         self._clock = clock
         self._client = client
         self._timeout = timeout
-        self._line = Line(client, prefix, timeout=timeout, clock=clock)
-        self._line.on_change = self._changed
-        self._reader = Reader(
+        self._scripts = ScriptClient(
             client,
-            self._line,
             prefix,
-            replace(self._retention, total_bytes=min(replica_bytes, self._retention.total_bytes)),
+            timeout=timeout,
+            clock=clock,
+            on_log_state=self._log_state_received,
+            on_availability=self._availability_changed,
+        )
+        total_bytes = min(replica_bytes, self._retention.total_bytes)
+        self._reader = FeedReader(
+            client,
+            self._scripts,
+            prefix,
+            replace(self._retention, total_bytes=total_bytes),
             self._configure,
         )
-        self._tokens = RedisTokens(self._line)
-        self._presence = RedisPresence(self._line)
-        self._watchers: list[Callable[[bool], None]] = []
-        self._archive = Archive(self._line)
+        self._tokens = RedisTokens(self._scripts)
+        self._presence = RedisPresence(self._scripts)
+        self._history = RemoteHistory(self._scripts)
+        self._availability_callbacks: list[Callable[[bool], None]] = []
         self._users = 0
         self._starting = asyncio.Lock()
 
+    def __repr__(self) -> str:
+        return f"<RedisBroker namespace={self._namespace!r}>"
+
     @property
     def tokens(self) -> RedisTokens:
-        """The place for tokens."""
+        """The sessions of resume tokens."""
         return self._tokens
 
     @property
     def presence(self) -> RedisPresence:
-        """Where it is noted who is there."""
+        """The presence of all nodes."""
         return self._presence
 
     @property
@@ -107,20 +131,29 @@ class RedisBroker:
         return self._limits.lifetime
 
     @property
-    def skipped(self) -> int:
-        """Entries of the feed that were none of ours; they count as lost."""
-        return self._reader.skipped
+    def foreign_entries(self) -> int:
+        """The number of entries in the feed that another program wrote; they count as lost."""
+        return self._reader.foreign_entries
 
     def on_availability(self, callback: Callable[[bool], None]) -> Callable[[], None]:
         """See `Broker.on_availability`."""
-        self._watchers.append(callback)
-        return partial(self._watchers.remove, callback)
+        self._availability_callbacks.append(callback)
+        return partial(self._availability_callbacks.remove, callback)
 
     async def start(self) -> None:
-        """Tell Redis the limits, and begin to follow; raises `BrokerUnavailable`."""
-        if not self._users and not self._starting.locked():
-            self._starting = asyncio.Lock()  # of this loop
-        async with self._starting:  # whoever shares this broker waits for the first
+        """Send the limits to Redis, read the feed, and follow it.
+
+        Each `start` needs one `close`. A second start while the first is under way waits for it.
+
+        Raises:
+            BrokerUnavailable: Redis does not reply, or refuses.
+            OutcomeUnknown: Redis stopped replying.
+            WrongThread: The client belongs to another event loop; the message says what to do.
+
+        Cancellation: the broker is not started.
+        """
+        self._scripts.check_loop(asyncio.get_running_loop())
+        async with self._starting:
             if not self._users:
                 try:
                     self._configure()
@@ -132,22 +165,23 @@ class RedisBroker:
             self._users += 1
 
     async def close(self) -> None:
-        """The last one to close wakes who waits; the client stays open."""
+        """Undo one `start`. The last one stops the reader; the client stays open."""
         self._users = max(0, self._users - 1)
         if not self._users:
             await self._reader.stop()
-            await self._line.settled()
+            await self._scripts.wait_idle()
 
     async def publish(self, draft: Draft) -> Head:
-        """See `Broker.publish`. Those of one process keep the order in which they were called."""
+        """See `Broker.publish`. Messages of one process are published in the order of the calls."""
         self._reader.feed.open_head()
-        head: Head = await self._line.call(entries.publish(draft), _position)
+        operation = entries.publish_operation(draft)
+        head: Head = await self._scripts.call(operation, _decode_position)
         return head
 
     async def head(self) -> Head:
         """See `Broker.head`."""
         self._reader.feed.open_head()
-        head: Head = await self._line.call(HEAD, _end)
+        head: Head = await self._scripts.call(HEAD, _decode_head)
         return head
 
     async def follow(self, after: Head) -> Batch:
@@ -158,93 +192,91 @@ class RedisBroker:
         self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
     ) -> Page | None:
         """See `Broker.read`."""
-        replica = await self._reach(epoch, request.up_to)
+        replica = await self._current_replica(epoch, request.up_to)
         if replica is None:
             return None
         cursor = Cursor.at(request.after)
         if replica.covers(cursor, subscriptions, (request.lane,)):
             return replica.page(request, subscriptions, user, self._clock())
-        page = await self._archive.page(request, subscriptions, user)
-        return page if self._reader.is_of(epoch) else None
+        page = await self._history.page(request, subscriptions, user)
+        return page if self._reader.is_in_epoch(epoch) else None
 
     async def summarize(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
     ) -> ReplaySummary | None:
         """See `Broker.summarize`."""
-        replica = await self._reach(epoch, Offset(MAX_OFFSET))
+        replica = await self._current_replica(epoch, Offset(MAX_OFFSET))
         if replica is None:
             return None
         if replica.covers(cursor, subscriptions):
             return replica.summarize(cursor, subscriptions, user, self._clock())
-        summary = await self._archive.summarize(cursor, subscriptions, user)
-        return summary if self._reader.is_of(epoch) else None
+        summary = await self._history.summarize(cursor, subscriptions, user)
+        return summary if self._reader.is_in_epoch(epoch) else None
 
     async def sweep(self) -> None:
-        """Trim by age, expire tokens, drop what nobody has used for long."""
+        """Trim by age, expire tokens, and drop addresses that are not in use any more."""
         self._reader.feed.open_head()
-        await self._reader.reach(self._reader.head)
+        await self._reader.wait_for(self._reader.head)
         self._reader.replica.trim(self._clock())
         await self._tokens.refresh()
-        while await self._line.call(Operation("trim_aged", (SWEPT,))):
+        while await self._scripts.call(Operation("trim_aged", (SWEEP_STEP,))):
             pass
         for name in ("expire_sessions", "drop_idle"):
-            while await self._line.call(Operation(name, (SWEPT,))) >= SWEPT:
+            while await self._scripts.call(Operation(name, (SWEEP_STEP,))) >= SWEEP_STEP:
                 pass
 
     # ------------------------------------------------------------------------------------------
 
-    async def _reach(self, epoch: Epoch, up_to: Offset) -> Replica | None:
-        """The replica, come as far as is known; `None` if the log is another one by now."""
+    async def _current_replica(self, epoch: Epoch, up_to: Offset) -> Replica | None:
+        """Return the replica when it has `up_to` or the head; `None` if the epoch has ended."""
         self._reader.feed.open_head()
         up_to = min(up_to, self._reader.head)
-        await self._reader.reach(up_to)
-        if not self._reader.is_of(epoch):
+        await self._reader.wait_for(up_to)
+        if not self._reader.is_in_epoch(epoch):
             return None
-        if self._reader.is_behind(up_to):
-            raise BrokerUnavailable("the feed has not come as far as what is asked for")
+        if self._reader.lacks(up_to):
+            raise BrokerUnavailable("the feed is behind the requested position")
         return self._reader.replica
 
     def _configure(self) -> None:
-        """Tell the hub its limits; it forgets them with everything else."""
-        keep, limits = self._retention, self._limits
+        """Send the limits to the namespace, which loses them if it loses its keys."""
+        retention, limits = self._retention, self._limits
         settings = {
-            "limit": keep.limit, "max_bytes": keep.max_bytes,
-            "age": "" if keep.age is None else keep.age,
-            "total_bytes": keep.total_bytes, "max_logs": keep.max_logs,
+            "limit": retention.limit, "max_bytes": retention.max_bytes,
+            "age": "" if retention.age is None else retention.age,
+            "total_bytes": retention.total_bytes, "max_logs": retention.max_logs,
             "lifetime": limits.lifetime, "grace": limits.grace,
             "per_user": limits.per_user, "total": limits.total,
         }  # fmt: skip
         flat = [each for setting in settings.items() for each in setting]
-        self._line.tell(Operation("configure", flat))
+        self._scripts.submit_nowait(Operation("configure", flat))
 
     async def _warn_of_eviction(self) -> None:
-        """Say so if Redis may throw away what it was given: that is a loss, if a declared one."""
+        """Log a warning if Redis may evict keys: that is a loss, though a declared one."""
         with contextlib.suppress(*UNREACHABLE):
-            memory: Any = await within(
+            memory: Any = await run_with_timeout(
                 self._timeout, self._client.execute_command("INFO", "memory")
             )
             policy = memory.get("maxmemory_policy") if hasattr(memory, "get") else None
             if policy not in (None, "noeviction"):
-                _logger.warning("maxmemory-policy is %s: for this it should be noeviction", policy)
+                _logger.warning(
+                    "Redis may evict keys of holdfast: maxmemory-policy is %s, set noeviction",
+                    policy,
+                )
 
-    def _changed(self, is_up: bool) -> None:
-        if is_up:
-            self._tokens.catch_up()
-        for told in self._watchers:
-            told(is_up)
+    def _log_state_received(self, state: LogState) -> None:
+        self._reader.update_log_state(state)
 
-
-def check_client(client: object) -> None:
-    """Raise `ConfigurationError` for a client that decodes: messages are bytes."""
-    if connection_settings(client).get("decode_responses"):
-        raise ConfigurationError(
-            "the Redis client has decode_responses=True: make one without it for this"
-        )
+    def _availability_changed(self, is_available: bool) -> None:
+        if is_available:
+            self._tokens.send_pending_detaches()
+        for callback in self._availability_callbacks:
+            callback(is_available)
 
 
-def _position(offset: int, end: End) -> Head:
-    return Head(end.epoch, Offset(offset), end.forks)
+def _decode_position(offset: int, state: LogState) -> Head:
+    return Head(state.epoch, Offset(offset), state.forks)
 
 
-def _end(_: Any, end: End) -> Head:
-    return Head(end.epoch, end.head, end.forks)
+def _decode_head(_: Any, state: LogState) -> Head:
+    return Head(state.epoch, state.head, state.forks)

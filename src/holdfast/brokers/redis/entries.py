@@ -13,19 +13,19 @@ from ...core.cursor import Epoch
 from ...core.message import Draft, Message, Offset, Priority, UserId
 from ...core.topics import USER_TOPIC, check_topic
 from ...errors import InvalidTopic
-from .keys import address, parse_address
+from .keys import format_address, parse_address
 from .script import Argument, Operation
 
 _LANES = {str(int(lane)).encode(): lane for lane in Priority}
 
 
-def publish(draft: Draft) -> Operation:
+def publish_operation(draft: Draft) -> Operation:
     """Return the operation that appends a message (lua/operations/publish.lua)."""
     key = draft.idempotency_key
     return Operation(
         "publish",
         (
-            address(draft.topic, draft.to_user),
+            format_address(draft.topic, draft.to_user),
             int(draft.priority),
             "-" if key is None else f"+{key}",
             *_encode(draft),
@@ -58,7 +58,7 @@ def _decode(
     )
 
 
-def from_feed(id: bytes, fields: dict[bytes, bytes]) -> tuple[Epoch, Message] | None:
+def decode_feed_entry(id: bytes, fields: dict[bytes, bytes]) -> tuple[Epoch, Message] | None:
     """Decode an entry of the feed; `None` if another program wrote it.
 
     Returns:
@@ -72,7 +72,7 @@ def from_feed(id: bytes, fields: dict[bytes, bytes]) -> tuple[Epoch, Message] | 
         return None
 
 
-def from_log(
+def decode_log_entry(
     id: bytes, fields: dict[bytes, bytes], topic: str, lane: Priority, user: UserId | None
 ) -> Message | None:
     """Decode an entry of a topic log; `None` if another program wrote it."""
@@ -83,7 +83,7 @@ def from_log(
         return None
 
 
-def pairs(raw: Any) -> dict[bytes, bytes]:
+def named_fields(raw: Any) -> dict[bytes, bytes]:
     """Return the fields of an entry, which Redis sends as a flat list, by name."""
     if hasattr(raw, "items"):  # redis-py has parsed it
         return dict(raw.items())

@@ -1,4 +1,4 @@
-"""RedisPresence: the roster of all nodes, in Redis."""
+"""RedisPresence: the presence of all nodes, in Redis."""
 
 from __future__ import annotations
 
@@ -10,92 +10,92 @@ from ...core.message import UserId
 from ...core.presence import Member, NodeId, PresenceDelta
 from ...errors import BrokerUnavailable, OutcomeUnknown
 from . import keys
-from .line import Line
-from .script import Argument, End, Operation, text
+from .script import Argument, LogState, Operation, to_text
+from .script_client import ScriptClient
 
-TOLD = 1000
-"""Members in one operation, at the most."""
+MEMBERS_PER_CALL = 1000
+"""At most, in one operation."""
 
 
 @dataclass(slots=True)
-class _Tellings:
-    """The tellings of a node that changed something, counted: Redis may lose what it confirmed."""
+class _UpdateCount:
+    """The updates of a node that changed something, and how many Redis confirmed."""
 
-    made: int = 0
+    sent: int = 0
     confirmed: int = 0
 
 
 class RedisPresence:
-    """A `PresenceStore` in a hub.
+    """A `PresenceStore` in a namespace.
 
-    Each telling says which of those before it was carried out. If Redis does not know that one (its
-    keys were lost, or another server took over that lacked the end), `is_known` is false.
+    Each update names the last update that Redis confirmed. If Redis lacks that one (its keys were
+    lost, or a server took over that had not received it), `PresenceDelta.is_known` is false.
     """
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._tellings: dict[NodeId, _Tellings] = {}
+    def __init__(self, scripts: ScriptClient) -> None:
+        self._scripts = scripts
+        self._updates: dict[NodeId, _UpdateCount] = {}
 
     async def update(
         self, node: NodeId, joined: Iterable[Member], left: Iterable[Member], lease: float
     ) -> PresenceDelta:
         """See `PresenceStore.update`."""
-        coming, going = [*map(_address, joined)], [*map(_address, left)]
-        is_known, arrived, departed = True, list[Member](), list[Member]()
+        to_add, to_remove = [*map(_address, joined)], [*map(_address, left)]
+        is_known, all_joined, all_left = True, list[Member](), list[Member]()
         is_first = True
-        while is_first or coming or going:
-            now, coming = coming[:TOLD], coming[TOLD:]
-            then, going = going[: TOLD - len(now)], going[TOLD - len(now) :]
+        while is_first or to_add or to_remove:
+            add, to_add = to_add[:MEMBERS_PER_CALL], to_add[MEMBERS_PER_CALL:]
+            room = MEMBERS_PER_CALL - len(add)
+            remove, to_remove = to_remove[:room], to_remove[room:]
             try:
-                moved = await self._tell(node, lease, now, then)
+                delta = await self._send(node, lease, add, remove)
             except (BrokerUnavailable, OutcomeUnknown):
                 if is_first:
                     raise
-                # What has been done is reported, and everything told again.
-                return PresenceDelta(is_known=False, joined=tuple(arrived), left=tuple(departed))
-            is_first, is_known = False, is_known and moved.is_known
-            arrived += moved.joined
-            departed += moved.left
-        return PresenceDelta(is_known, tuple(arrived), tuple(departed))
+                # The parts that succeeded are reported; is_known=False makes the node send all.
+                return PresenceDelta(is_known=False, joined=tuple(all_joined), left=tuple(all_left))
+            is_first, is_known = False, is_known and delta.is_known
+            all_joined += delta.joined
+            all_left += delta.left
+        return PresenceDelta(is_known, tuple(all_joined), tuple(all_left))
 
-    async def _tell(
+    async def _send(
         self, node: NodeId, lease: float, joined: Sequence[str], left: Sequence[str]
     ) -> PresenceDelta:
-        tellings = self._tellings.setdefault(node, _Tellings())
-        tellings.made += bool(joined or left)
-        number = tellings.made
-        arguments: list[Argument] = [node, lease, number, tellings.confirmed, len(joined)]
+        updates = self._updates.setdefault(node, _UpdateCount())
+        updates.sent += bool(joined or left)
+        number = updates.sent
+        arguments: list[Argument] = [node, lease, number, updates.confirmed, len(joined)]
         operation = Operation("update_presence", [*arguments, *joined, *left])
-        moved: PresenceDelta = await self._line.call(operation, _movement)
-        tellings.confirmed = number
-        return moved
+        delta: PresenceDelta = await self._scripts.call(operation, _decode_delta)
+        updates.confirmed = number
+        return delta
 
     async def remove(self, node: NodeId) -> PresenceDelta:
         """See `PresenceStore.remove`."""
-        self._tellings.pop(node, None)
-        moved: PresenceDelta = await self._line.call(
-            Operation("remove_presence", (node,)), _movement
-        )
-        return moved
+        self._updates.pop(node, None)
+        operation = Operation("remove_presence", (node,))
+        delta: PresenceDelta = await self._scripts.call(operation, _decode_delta)
+        return delta
 
     async def users(self, topic: str) -> frozenset[UserId]:
         """See `PresenceStore.users`."""
-        owners: list[bytes] = await self._line.call(Operation("presence_users", (topic,)))
-        return frozenset(user for each in owners if (user := keys.parse_owner(text(each))))
+        users: list[bytes] = await self._scripts.call(Operation("presence_users", (topic,)))
+        return frozenset(user for each in users if (user := keys.parse_user(to_text(each))))
 
 
 def _address(member: Member) -> str:
     topic, user = member
-    return keys.address(topic, user)
+    return keys.format_address(topic, user)
 
 
-def _movement(value: list[Any], _: End) -> PresenceDelta:
-    known, joined, left = value
-    return PresenceDelta(bool(known), tuple(_members(joined)), tuple(_members(left)))
+def _decode_delta(output: list[Any], _: LogState) -> PresenceDelta:
+    is_complete, joined, left = output
+    return PresenceDelta(bool(is_complete), tuple(_members(joined)), tuple(_members(left)))
 
 
 def _members(addresses: Iterable[bytes]) -> Iterable[Member]:
     for each in addresses:
-        topic, user = keys.parse_address(text(each))
+        topic, user = keys.parse_address(to_text(each))
         if user is not None:
             yield topic, user

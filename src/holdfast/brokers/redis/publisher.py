@@ -1,6 +1,6 @@
-"""Publishing from processes that serve nobody: a worker, a cron job, a shell.
+"""Publisher and SyncPublisher: publishing from processes that serve no client.
 
-Nothing runs in the background, and nothing has to be started or closed.
+They run no background task, and need neither start nor close.
 """
 
 from __future__ import annotations
@@ -17,35 +17,48 @@ from ...core.topics import USER_TOPIC
 from ...errors import BrokerUnavailable, OutcomeUnknown
 from ...runtime.publishing import MAX_MESSAGE_BYTES, PublishOptions, make_draft
 from . import entries, keys, script
-from .broker import check_client
-from .line import REFUSALS, UNREACHABLE, Client, Line
-from .script import Caller, Operation
+from .script import CallIds, Operation
+from .script_client import REFUSALS, UNREACHABLE, Client, ScriptClient, check_client
 
 
 class Publisher:
-    """Publishes to a hub, with redis-py's asyncio client.
+    """Publishes to a namespace, with redis-py's asyncio client.
 
-        publisher = Publisher(redis.asyncio.Redis.from_url("redis://…"))
-        await publisher.publish("orders", {"id": 7})
+        async with redis.asyncio.Redis.from_url("redis://…") as client:
+            await Publisher(client).publish("orders", {"id": 7})
 
-    What is published while a call is under way goes together in the next one. Raises
-    `PublishError` before anything is sent, `BrokerUnavailable` when nothing was published, and
-    `OutcomeUnknown` when nobody knows: with an `idempotency_key`, publish it again.
+    Messages that are published while a call is under way go together in the next call. A Publisher
+    and its client belong to one event loop: make both inside the loop that uses them.
+
+    Args:
+        client: redis-py's asyncio client, with `decode_responses=False`.
+        namespace: The namespace of the nodes.
+        max_message_bytes: The size of an encoded message, at most.
+        timeout: Seconds until a call to Redis has failed.
+        clock: Returns seconds since the Unix epoch.
+
+    Raises:
+        ConfigurationError: The namespace is invalid, or the client decodes replies.
     """
 
     def __init__(
         self,
         client: Client,
         *,
-        hub: str = "main",
+        namespace: str = "main",
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         timeout: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_client(client)
-        self._line = Line(client, keys.prefix(hub), timeout=timeout, clock=clock)
+        prefix = keys.prefix(namespace)
+        self._namespace = namespace
+        self._scripts = ScriptClient(client, prefix, timeout=timeout, clock=clock)
         self._max_bytes = max_message_bytes
         self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Publisher namespace={self._namespace!r}>"
 
     async def publish(
         self,
@@ -53,51 +66,82 @@ class Publisher:
         data: object,
         **options: Unpack[PublishOptions],
     ) -> Offset:
-        """Publish, as `Broadcaster.publish` does; on return every node can read it.
+        """Publish a message. When this returns, every node can read it.
 
-        When cancelled, it may have been published.
+        Args:
+            topic: The topic of the message.
+            data: Any object that has a JSON form.
+            **options: As in `Broadcaster.publish`.
+
+        Returns:
+            The offset of the message in the log.
+
+        Raises:
+            PublishError: The message is invalid; no call was made.
+            BrokerUnavailable: The message was not published.
+            OutcomeUnknown: The message may have been published. Publishing it again with the same
+                `idempotency_key` does not publish it twice.
+            WrongThread: The client belongs to another event loop.
+
+        Cancellation: the message may be published.
         """
-        operation = _operation(topic, data, options, now=self._clock(), max_bytes=self._max_bytes)
-        return Offset(await self._line.call(operation))
+        operation = _publish_operation(
+            topic, data, options, now=self._clock(), max_bytes=self._max_bytes
+        )
+        return Offset(await self._scripts.call(operation))
 
     async def publish_to_user(
         self, user: str, data: object, **options: Unpack[PublishOptions]
     ) -> Offset:
-        """Publish to all connections of one user, whatever they subscribe to."""
+        """Publish to all connections of one user, whatever their subscriptions (see `publish`)."""
         options["to_user"] = user
         return await self.publish(USER_TOPIC, data, **options)
 
 
 class SyncClient(Protocol):
-    """What is used of redis-py's synchronous `Redis` and `RedisCluster`."""
+    """The part of redis-py's synchronous `Redis` and `RedisCluster` that is used."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command and return what it answers."""
+        """Send a command and return the reply."""
         ...
 
 
 class SyncPublisher:
-    """The same for synchronous code, with redis-py's `Redis`; may be shared by threads and forks.
+    """Publishes to a namespace from synchronous code, with redis-py's `Redis`.
 
         SyncPublisher(redis.Redis.from_url("redis://…")).publish("orders", {"id": 7})
 
-    How long a call may take is for the client to say (`socket_timeout`).
+    Threads may share a SyncPublisher, and so may forked processes.
+
+    Args:
+        client: redis-py's synchronous client, with `decode_responses=False`. Its
+            `socket_timeout` is the only bound of a call.
+        namespace: The namespace of the nodes.
+        max_message_bytes: The size of an encoded message, at most.
+        clock: Returns seconds since the Unix epoch.
+
+    Raises:
+        ConfigurationError: The namespace is invalid, or the client decodes replies.
     """
 
     def __init__(
         self,
         client: SyncClient,
         *,
-        hub: str = "main",
+        namespace: str = "main",
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_client(client)
         self._client = client
-        self._prefix = keys.prefix(hub)
+        self._prefix = keys.prefix(namespace)
+        self._namespace = namespace
         self._max_bytes = max_message_bytes
         self._clock = clock
-        self._caller = Caller()
+        self._ids = CallIds()
+
+    def __repr__(self) -> str:
+        return f"<SyncPublisher namespace={self._namespace!r}>"
 
     def publish(
         self,
@@ -105,20 +149,25 @@ class SyncPublisher:
         data: object,
         **options: Unpack[PublishOptions],
     ) -> Offset:
-        """Publish, and block until every node can read it (see `Publisher.publish`)."""
-        operation = _operation(topic, data, options, now=self._clock(), max_bytes=self._max_bytes)
-        (value,) = self._run(operation).values
-        if (why := script.error_of(value)) is not None:
-            raise BrokerUnavailable(f"Redis: {why}")
-        return Offset(value)
+        """Publish a message, and block until every node can read it.
+
+        Args, Returns, Raises: as `Publisher.publish`, except `WrongThread`.
+        """
+        operation = _publish_operation(
+            topic, data, options, now=self._clock(), max_bytes=self._max_bytes
+        )
+        (output,) = self._run(operation).outputs
+        if (error := script.error_text(output)) is not None:
+            raise BrokerUnavailable(f"Redis: {error}")
+        return Offset(output)
 
     def publish_to_user(self, user: str, data: object, **options: Unpack[PublishOptions]) -> Offset:
-        """Publish to all connections of one user, whatever they subscribe to."""
+        """Publish to all connections of one user, whatever their subscriptions (see `publish`)."""
         options["to_user"] = user
         return self.publish(USER_TOPIC, data, **options)
 
-    def _run(self, operation: Operation) -> script.Answer:
-        arguments = script.call(self._caller, self._clock(), [operation])
+    def _run(self, operation: Operation) -> script.Reply:
+        arguments = script.encode_call(self._ids, self._clock(), [operation])
         try:
             try:
                 raw = self._evaluate("EVALSHA", script.SHA, arguments)
@@ -127,14 +176,14 @@ class SyncPublisher:
         except REFUSALS as error:
             raise BrokerUnavailable(f"Redis refused: {error}") from error
         except UNREACHABLE as error:
-            raise OutcomeUnknown(f"Redis did not answer: {error!r:.200}") from error
-        return script.parse(raw)
+            raise OutcomeUnknown(f"Redis did not reply: {error!r:.200}") from error
+        return script.decode_reply(raw)
 
-    def _evaluate(self, command: str, what: str, arguments: list[script.Argument]) -> Any:
-        return self._client.execute_command(command, what, 1, self._prefix, *arguments)
+    def _evaluate(self, command: str, code: str, arguments: list[script.Argument]) -> Any:
+        return self._client.execute_command(command, code, 1, self._prefix, *arguments)
 
 
-def _operation(
+def _publish_operation(
     topic: str,
     data: object,
     options: PublishOptions,
@@ -143,4 +192,4 @@ def _operation(
     max_bytes: int,
 ) -> Operation:
     draft = make_draft(topic, data, now=now, max_bytes=max_bytes, **options)
-    return entries.publish(draft)
+    return entries.publish_operation(draft)

@@ -1,7 +1,7 @@
-"""Replica: the recent part of the log, as far as this process has followed it.
+"""Replica: the recent part of the log, kept in this process.
 
-Most clients come back soon, and what they missed is here; so a thousand of them ask Redis nothing.
-What is older is asked for (`archive.py`).
+Most clients return soon, and the replica has what they missed, so that a thousand of them cost
+Redis no read. `RemoteHistory` reads what is older.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ...core.message import LANES, Offset, Priority
 
 
 class Replica(History):
-    """A `History` that begins in the middle of the log, at `base`.
+    """A `History` that begins at `base`, in the middle of the log.
 
-    Its floor is therefore no loss: it says from where this process knows. Ask it only for what it
-    `covers`; then it answers as the log itself would (tests/brokers/redis/test_retention.py).
+    Its floor is therefore the offset up to which the replica has nothing, and not a loss. A replica
+    that `covers` a request replies as the log itself (tests/brokers/redis/test_retention.py).
     """
 
     def __init__(self, retention: Retention, base: Offset) -> None:
@@ -31,13 +31,13 @@ class Replica(History):
     def covers(
         self, cursor: Cursor, subscriptions: Subscriptions, lanes: Iterable[Priority] = LANES
     ) -> bool:
-        """Whether everything after `cursor` that the subscriptions may see is known here."""
+        """Return True if the replica has all messages of the subscriptions after `cursor`."""
         return all(
             max(cursor[lane], since) >= self._floor[lane]
             for lane, since in product(lanes, subscriptions.values())
         )
 
     def _shrink(self, total: int, now: float) -> None:
-        """Drop what was longest not written to; it can be asked for again."""
+        """Drop the addresses that were written to longest ago; Redis still has them."""
         while self._bytes > total and self._logs:
             self._drop_address(now)

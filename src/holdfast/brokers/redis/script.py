@@ -1,4 +1,4 @@
-"""The one script that changes a hub, and what it answers."""
+"""The script that reads and changes a namespace: its text, its arguments, its reply."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -54,103 +54,109 @@ TEXT = _join()
 """The script, as it is sent with EVAL."""
 
 SHA = hashlib.sha1(TEXT.encode(), usedforsecurity=False).hexdigest()
-"""The name by which Redis knows the script (EVALSHA)."""
+"""The name of the script for EVALSHA."""
 
 Argument = str | bytes | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of the script: its name and its arguments."""
+    """One operation of a call. The files of lua/operations name the arguments and the output."""
 
     name: str
-    arguments: Sequence[Argument] = ()
+    arguments: Sequence[Argument] = field(default=(), repr=False)  # bodies, nonces, hashes
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
+        """The length of the texts among the arguments, about that in bytes."""
         return sum(len(each) for each in self.arguments if isinstance(each, (str, bytes)))
 
 
 HEAD = Operation("head")
-"""Asks for nothing but what comes with every answer: where the log ends."""
+"""Does nothing; the reply to it has the state of the log, as every reply."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """Where the log ends, and what else its epoch was.
+class LogState:
+    """The state of the log after a call.
 
-    `space` names the keys that hold it. `forks` are earlier epochs of the same log, each with the
-    offset up to which it is the same: a server that took over may have lacked the rest.
+    `log_id` names the keys of the log. `forks` are earlier epochs of the same log, each with the
+    offset up to which the log is the same: a server that took over may have lacked the rest.
+    `is_configured` is false if the namespace has lost its limits, so that the defaults apply.
     """
 
     epoch: Epoch
-    space: str
+    log_id: str
     head: Offset
     forks: dict[Epoch, Offset]
     is_configured: bool
-    """Whether the hub still knows its limits; else the default ones rule."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one run of the script answered."""
+class Reply:
+    """The reply to one call: the state of the log, and the output of each operation."""
 
-    end: End
-    values: list[Any]
+    log_state: LogState
+    outputs: list[Any] = field(repr=False)
 
 
-class Caller(threading.local):
-    """Under which name a thread calls, and how often it has: a repeated call is known by both.
+class CallIds(threading.local):
+    """The names of calls: the name of the calling thread, and an ascending number.
 
-    A forked process must not call under its parent's name: it would get its parent's answers.
+    The script recognizes a repeated call by both. A forked process takes a name of its own, because
+    under the name of its parent it would get the replies of its parent.
     """
 
     def __init__(self) -> None:
         self._process = 0
-        self._name = ""
+        self._caller = ""
         self._number = 0
 
     def next(self) -> tuple[str, int]:
-        """The name and number of the next call."""
+        """Return the caller and the number of the next call."""
         if self._process != os.getpid():
-            self._process, self._name = os.getpid(), secrets.token_urlsafe(9)
+            self._process, self._caller = os.getpid(), secrets.token_urlsafe(9)
         self._number += 1
-        return self._name, self._number
+        return self._caller, self._number
 
 
-def call(caller: Caller, now: float, operations: Sequence[Operation]) -> list[Argument]:
-    """The arguments of one run, which may be repeated as they are."""
-    candidate = secrets.token_urlsafe(9)
-    out: list[Argument] = [candidate, *caller.next(), repr(now)]
+def encode_call(ids: CallIds, now: float, operations: Sequence[Operation]) -> list[Argument]:
+    """Return the arguments of one call (lua/call.lua), which may be repeated as they are."""
+    new_epoch = secrets.token_urlsafe(9)
+    arguments: list[Argument] = [new_epoch, *ids.next(), repr(now)]
     for operation in operations:
-        out += (operation.name, len(operation.arguments), *operation.arguments)
-    return out
+        arguments += (operation.name, len(operation.arguments), *operation.arguments)
+    return arguments
 
 
-def parse(raw: Any) -> Answer:
-    """Read the answer of one run."""
-    epoch, space, head, forks, is_configured, values = raw
-    known = dict(_forks(text(forks)))
-    end = End(Epoch(text(epoch)), text(space), Offset(head), known, is_configured == 1)
-    return Answer(end, values)
+def decode_reply(raw: Any) -> Reply:
+    """Return the reply to one call (lua/call.lua)."""
+    epoch, log_id, head, forks, is_configured, outputs = raw
+    state = LogState(
+        epoch=Epoch(to_text(epoch)),
+        log_id=to_text(log_id),
+        head=Offset(head),
+        forks=dict(_parse_forks(to_text(forks))),
+        is_configured=is_configured == 1,
+    )
+    return Reply(state, outputs)
 
 
-def error_of(value: Any) -> str | None:
-    """Why an operation failed; `None` if it did not."""
-    match value:
-        case [b"error", why]:
-            return text(why)
+def error_text(output: Any) -> str | None:
+    """Return the error of an operation that failed, and `None` for the output of any other."""
+    match output:
+        case [b"error", error]:
+            return to_text(error)
         case _:
             return None
 
 
-def text(value: Any) -> str:
-    """A text that Redis gave."""
+def to_text(value: Any) -> str:
+    """Decode a text from Redis."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _forks(forks: str) -> Iterator[tuple[Epoch, Offset]]:
+def _parse_forks(forks: str) -> Iterator[tuple[Epoch, Offset]]:
     for fork in forks.split():
         epoch, _, offset = fork.partition("=")
         yield Epoch(epoch), Offset(int(offset))

@@ -1,4 +1,4 @@
-"""RedisTokens: sessions that any node can restore."""
+"""RedisTokens: sessions that every node can restore."""
 
 from __future__ import annotations
 
@@ -23,48 +23,44 @@ from ...core.tokens import (
     make_successor,
 )
 from ...errors import BrokerUnavailable, OutcomeUnknown
-from .keys import owner
-from .line import Line
-from .script import HEAD, End, Operation, text
+from .keys import format_user
+from .script import HEAD, LogState, Operation, to_text
+from .script_client import ScriptClient
 
-OWED = 10_000
-"""Sessions whose connections went while Redis was away; it hears of them afterwards.
+MAX_PENDING_DETACHES = 10_000
+"""Detaches that wait for Redis to reply again; the oldest are dropped beyond.
 
-Of others it does not hear. Their clients come back as those do whose node was killed."""
+A session whose detach was dropped resumes as that of a node that was killed.
+"""
 
-REFRESHED = 100
-"""Sessions in one operation of a refresh."""
+SESSIONS_PER_REFRESH = 100
+"""Sessions in one operation, at most."""
 
 
 class RedisTokens:
-    """A `TokenStore` in a hub. Redis sees hashes of tokens only.
+    """A `TokenStore` in a namespace. Redis receives hashes of tokens, and no token.
 
-    What was asked of Redis happens, whether or not the one who asked has been cancelled; so does
-    what follows from the answer here.
+    An operation that was submitted runs, and its result is applied here, even if the caller is
+    cancelled.
     """
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        # The sessions that have a connection here, and what they are called there.
-        self._attached: dict[ConnectionId, tuple[Session, str]] = {}
-        self._owed: deque[Operation] = deque(maxlen=OWED)
+    def __init__(self, scripts: ScriptClient) -> None:
+        self._scripts = scripts
+        # The connections of this process that hold a session, with the session's name in Redis.
+        self._session_names: dict[ConnectionId, str] = {}
+        self._pending_detaches: deque[Operation] = deque(maxlen=MAX_PENDING_DETACHES)
 
     async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
         """See `TokenStore.issue`."""
-        token, id = Token(secrets.token_urlsafe(16)), secrets.token_urlsafe(12)
-        hashed = _hash(token)
-        arguments = (id, hashed, owner(session.user), connection or "")
+        token, name = Token(secrets.token_urlsafe(16)), secrets.token_urlsafe(12)
 
-        def issued(_: Any, __: End) -> None:
+        def attach(_: Any, __: LogState) -> None:
             if connection is not None:
-                self._attached[connection] = (session, id)
+                self._session_names[connection] = name
 
-        await self._line.call(
-            Operation(
-                "issue_token", (*arguments, _data(session), _position(session), _long_poll(session))
-            ),
-            issued,
-        )
+        user = format_user(session.user)
+        arguments = (name, _hash(token), user, connection or "", *_encode(session))
+        await self._scripts.call(Operation("issue_token", arguments), attach)
         return token
 
     async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
@@ -72,116 +68,110 @@ class RedisTokens:
         if not is_token(token):
             return Redemption(RedeemStatus.UNKNOWN)
         presented, nonce = Token(token), secrets.token_bytes(16)
-        successor, new = make_successor(presented, nonce), secrets.token_urlsafe(12)
+        successor, copy_name = make_successor(presented, nonce), secrets.token_urlsafe(12)
 
-        def redeemed(value: list[bytes], _: End) -> Redemption:
-            verdict = RedeemStatus(text(value[0]))
-            if verdict is not RedeemStatus.ACCEPTED:
-                return Redemption(verdict)
-            _verdict, id, data, position, long_poll, known_nonce, taken_over = value
-            session = _session(user, data, position, long_poll)
-            self._attached[connection] = (session, text(id))
+        def attach(output: list[bytes], _: LogState) -> Redemption:
+            status = RedeemStatus(to_text(output[0]))
+            if status is not RedeemStatus.ACCEPTED:
+                return Redemption(status)
+            _status, name, data, position, long_poll, stored_nonce, taken_over = output
+            self._session_names[connection] = to_text(name)
             return Redemption(
-                verdict,
-                session,
-                make_successor(presented, known_nonce),
-                ConnectionId(text(taken_over)) if taken_over else None,
+                status,
+                _decode(user, data, position, long_poll),
+                make_successor(presented, stored_nonce),
+                ConnectionId(to_text(taken_over)) if taken_over else None,
             )
 
-        arguments = (_hash(presented), owner(user), connection, nonce, _hash(successor), new)
-        answer: Redemption = await self._line.call(Operation("redeem_token", arguments), redeemed)
-        return answer
+        hashes = (_hash(presented), _hash(successor))
+        arguments = (hashes[0], format_user(user), connection, nonce, hashes[1], copy_name)
+        operation = Operation("redeem_token", arguments)
+        redemption: Redemption = await self._scripts.call(operation, attach)
+        return redemption
 
     async def save(self, connection: ConnectionId, session: Session) -> bool:
         """See `TokenStore.save`."""
-        known = self._attached.get(connection)
-        if known is None:
+        name = self._session_names.get(connection)
+        if name is None:
             return False
-        _, id = known
-        stored = (_data(session), _position(session), _long_poll(session))
-        saved = await self._line.call(Operation("save_session", (id, connection, *stored)))
-        if saved and connection in self._attached:  # it may have been detached meanwhile
-            self._attached[connection] = (session, id)
-        return bool(saved)
+        arguments = (name, connection, *_encode(session))
+        return bool(await self._scripts.call(Operation("save_session", arguments)))
 
     async def detach(self, connection: ConnectionId, session: Session | None) -> None:
-        """See `TokenStore.detach`."""
+        """See `TokenStore.detach`. While Redis does not reply, the detach is pending."""
         if session is None:
             with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
-                await self._line.call(HEAD)  # after the issue or redeem of this connection
-        known = self._attached.pop(connection, None)
-        if known is None:
+                await self._scripts.call(HEAD)  # runs behind its issue or redeem
+        name = self._session_names.pop(connection, None)
+        if name is None:
             return
-        kept = known[0] if session is None else session
-        stored = (_data(kept), _position(kept), _long_poll(kept))
+        arguments = (name, connection, *(() if session is None else _encode(session)))
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
-            operation = Operation("detach_session", (known[1], connection, *stored))
-            await asyncio.shield(self._owe(operation))
+            await asyncio.shield(self._submit_detach(Operation("detach_session", arguments)))
 
     async def drop_user(self, user: UserId) -> int:
         """See `TokenStore.drop_user`."""
-        count: int = await self._line.call(Operation("drop_user_sessions", (owner(user),)))
+        operation = Operation("drop_user_sessions", (format_user(user),))
+        count: int = await self._scripts.call(operation)
         return count
 
-    def catch_up(self) -> None:
-        """Redis is back: tell it what happened meanwhile. What fails again stays owed."""
-        for operation in [self._owed.popleft() for _ in range(len(self._owed))]:
-            _ = self._owe(operation)
-
-    def _owe(self, operation: Operation) -> asyncio.Future[Any]:
-        """Ask for what has to be done, now or when it is possible, whoever waits for it."""
-
-        def answered(answer: asyncio.Future[Any]) -> None:
-            if isinstance(answer.exception(), (BrokerUnavailable, OutcomeUnknown)):
-                self._owed.append(operation)
-
-        answer = self._line.ask(operation)
-        answer.add_done_callback(answered)
-        return answer
+    def send_pending_detaches(self) -> None:
+        """Send the detaches that failed. A detach that fails again stays pending."""
+        pending = [*self._pending_detaches]
+        self._pending_detaches.clear()
+        for operation in pending:
+            _ = self._submit_detach(operation)
 
     async def refresh(self) -> None:
-        """Keep the sessions of connections that last from expiring; try again what failed."""
-        if self._line.is_up:
-            self.catch_up()
-        ids = [id for _, id in self._attached.values()]
-        for start in range(0, len(ids), REFRESHED):
-            await self._line.call(Operation("refresh_sessions", ids[start : start + REFRESHED]))
+        """Extend the expiry of the sessions that have a connection; send the pending detaches."""
+        if self._scripts.is_available:
+            self.send_pending_detaches()
+        names = [*self._session_names.values()]
+        for start in range(0, len(names), SESSIONS_PER_REFRESH):
+            part = names[start : start + SESSIONS_PER_REFRESH]
+            await self._scripts.call(Operation("refresh_sessions", part))
+
+    def _submit_detach(self, operation: Operation) -> asyncio.Future[Any]:
+        """Submit a detach, which becomes pending if it fails."""
+
+        def keep_if_failed(result: asyncio.Future[Any]) -> None:
+            if isinstance(result.exception(), (BrokerUnavailable, OutcomeUnknown)):
+                self._pending_detaches.append(operation)
+
+        result = self._scripts.submit(operation)
+        result.add_done_callback(keep_if_failed)
+        return result
 
 
 def _hash(token: Token) -> str:
     return base64.urlsafe_b64encode(hash_token(token)).decode()
 
 
-def _data(session: Session) -> str:
-    return json.dumps(
-        {
-            "subscriptions": dict(session.subscriptions),
-            "requested": sorted(session.requested),
-            "refused": sorted(session.refused),
-        },
-        separators=(",", ":"),
+def _encode(session: Session) -> tuple[str, str, str]:
+    """Return the fields data, position and long_poll of lua/sessions.lua."""
+    data = {
+        "subscriptions": dict(session.subscriptions),
+        "requested": sorted(session.requested),
+        "refused": sorted(session.refused),
+    }
+    at = session.position
+    return (
+        json.dumps(data, separators=(",", ":")),
+        "" if at is None else f"{at.epoch} {at.cursor} {int(session.acknowledged)}",
+        "1" if session.is_long_poll else "",
     )
 
 
-def _position(session: Session) -> str:
-    at = session.position
-    return "" if at is None else f"{at.epoch} {at.cursor} {int(session.acknowledged)}"
-
-
-def _long_poll(session: Session) -> str:
-    return "1" if session.is_long_poll else ""
-
-
-def _session(user: UserId | None, data: bytes, position: bytes, long_poll: bytes) -> Session:
+def _decode(user: UserId | None, data: bytes, position: bytes, long_poll: bytes) -> Session:
     stored = json.loads(data)
-    parts = text(position).split()
+    parts = to_text(position).split()
     cursor = Cursor.parse(parts[1]) if len(parts) == 3 else None
     return Session(
         user,
         stored["subscriptions"],
         frozenset(stored["requested"]),
         frozenset(stored["refused"]),
-        position=Position(Epoch(parts[0]), cursor) if cursor is not None else None,
+        position=None if cursor is None else Position(Epoch(parts[0]), cursor),
         acknowledged=cursor is not None and parts[2] == "1",
-        is_long_poll=text(long_poll) == "1",
+        is_long_poll=long_poll == b"1",
     )

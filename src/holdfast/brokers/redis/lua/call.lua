@@ -11,6 +11,9 @@
 -- Output   {epoch, log_id, head, forks, is_configured, {output of each operation}}. The output of an
 --          operation that failed is {'error', text}.
 --
+-- The header of an operation names its keys without the prefix, and keys of the log also without the
+-- log_id between (log.lua). Every call reads :settings, :log, :last and :answered:<caller>.
+--
 -- A repeated call (same caller, same number) does nothing and has the output of the first.
 -- An optional text is passed and stored as '+' and the text, or as '-'.
 

@@ -1,15 +1,15 @@
 -- The entries of the streams. The id of an entry is <offset>-0; entries.py encodes and decodes the
--- fields, and the script reads those of NAMES. It stores any other field as it came.
+-- fields, and the script reads those of FIELD_NAMES. Other fields are stored as they came.
 
-local NAMES = {b = 'body', s = 'timestamp', k = 'key', x = 'expires_at'}
+local FIELD_NAMES = {b = 'body', s = 'timestamp', k = 'key', x = 'expires_at'}
 
 local entry = {}
 
--- Read the fields of NAMES from a flat list of names and values.
+-- Read the fields of FIELD_NAMES from a flat list of names and values.
 function entry.fields(flat)
   local fields = {}
   for place = 1, #flat, 2 do
-    local name = NAMES[flat[place]]
+    local name = FIELD_NAMES[flat[place]]
     if name then fields[name] = flat[place + 1] end
   end
   return fields

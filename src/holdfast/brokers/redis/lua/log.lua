@@ -11,9 +11,9 @@ local MAX_FORKS = 16
 local FIELDS = {
   'epoch', 'log_id', 'head', 'replication_id',
   'forks',           -- '<epoch>=<offset> …': up to the offset, the log of that epoch is this log
-  'bytes',           -- of all message bodies in all topic logs
+  'bytes',           -- the size of all message bodies in all topic logs
   'addresses',       -- number of addresses in :last
-  'feed_bytes',      -- of all message bodies in the feed
+  'feed_bytes',      -- the size of all message bodies in the feed
   'generation',      -- which of the two hashes of idempotency keys is written to
   'floor0', 'floor1', 'floor2', 'floor3',  -- by lane: the newest message lost with a dropped address
 }
@@ -77,8 +77,8 @@ end
 
 -- There are three cases.
 -- 1. There is no log, or a part of it is gone (deleted, evicted): a new, empty log begins.
--- 2. The server was promoted or restarted: it may lack the end of the log that clients have read. It
---    is the same log up to the head of this server, in a new epoch. Redis gives such a server another
+-- 2. The server was promoted or restarted: it may lack the end of the log that clients have read. The
+--    same log continues from the head of this server, in a new epoch. Redis gives such a server another
 --    replication id, and changes nothing else.
 -- 3. The log continues.
 local replication_id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''

@@ -5,12 +5,12 @@
 --                  the number of the last update that changed something
 --   :on:<topic>    a hash: for each user, the nodes that have the user, separated by spaces
 --
--- Each key may be lost. An update therefore names the last update that the node knows to be stored; if
+-- Each key may be lost. An update therefore names the last update that was confirmed to the node; if
 -- that one is missing here, the node sends all its members again. A node that is not in :nodes counts
 -- as gone, wherever it is still listed.
 
-local KEPT_NODE = 3600  -- seconds after the last update
-local KEPT_TOPIC = 7200  -- longer than a node takes to send all its members again, several times over
+local NODE_TTL = 3600  -- seconds after the last update
+local TOPIC_TTL = 7200  -- longer than a node takes to send all its members again, several times over
 
 local presence = {leases_key = call.prefix .. ':nodes'}
 
@@ -28,7 +28,7 @@ end
 
 function presence.set_lease(node, seconds)
   redis.call('ZADD', presence.leases_key, tostring(call.now + tonumber(seconds)), node)
-  storage.expire(presence.leases_key, KEPT_NODE)
+  storage.expire(presence.leases_key, NODE_TTL)
   alive[node] = true
 end
 
@@ -56,8 +56,8 @@ function presence.set_member(address, node, is_member)
   return has_no_other and was_member ~= is_member, topic_key
 end
 
-function presence.extend_node(node) storage.expire(presence.node_key(node), KEPT_NODE) end
-function presence.extend_topic(topic_key) storage.expire(topic_key, KEPT_TOPIC) end
+function presence.extend_node(node) storage.expire(presence.node_key(node), NODE_TTL) end
+function presence.extend_topic(topic_key) storage.expire(topic_key, TOPIC_TTL) end
 
 -- Drop all members of a node; append those who have left to `left`.
 function presence.drop_members(node, left)
@@ -68,7 +68,7 @@ function presence.drop_members(node, left)
 end
 
 -- Drop the nodes whose lease is over; append their members who have left to `left`. If all leases are
--- over, Redis was unreachable, not the nodes dead: each node gets a new lease of so many seconds.
+-- over, Redis was unreachable, not the nodes dead: each node gets a new lease of `seconds`.
 function presence.drop_expired_nodes(seconds, left)
   local newest = redis.call('ZREVRANGE', presence.leases_key, 0, 0, 'WITHSCORES')
   if not newest[1] then return end

@@ -4,8 +4,10 @@
 --                        that only read, so that a full server can still be read
 
 local ANSWER_SECONDS = 300
-local READS = {head = true, page = true, summarize = true, changed_addresses = true, read_feed = true,
-  presence_users = true}
+local READ_OPERATIONS = {
+  head = true, page = true, summarize = true, changed_addresses = true, read_feed = true,
+  presence_users = true,
+}
 
 local answered_key = call.prefix .. ':answered:' .. call.caller
 local previous = redis.call('GET', answered_key)
@@ -21,7 +23,7 @@ while place <= #ARGV do
   local name, count = ARGV[place], tonumber(ARGV[place + 1])
   local operation = loaded[name] or operations[name]()
   loaded[name] = operation
-  only_reads = only_reads and READS[name]
+  only_reads = only_reads and READ_OPERATIONS[name]
   local head, was_changed = log.head, log.is_changed
   local is_done, output = pcall(operation, unpack(ARGV, place + 2, place + 1 + count))
   if not is_done then

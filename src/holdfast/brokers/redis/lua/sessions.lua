@@ -8,15 +8,15 @@
 
 local FIELDS = {
   'user',        -- an optional text
-  'data',        -- what only the nodes read (tokens.py): subscriptions and the like
+  'data',        -- for the nodes only (tokens.py): subscriptions and the like
   'position',    -- the stored resume point, or ''
   'long_poll',   -- '1': the client has its token from the last answer of a long poll; or ''
   'connection',  -- the connection that holds the session, or ''
   'current', 'previous',  -- hashes of the two tokens; previous may be ''
   'nonce',       -- made the current token from the previous one
-  'grace', 'expires',  -- of a detached session: until when the previous token, and the session, are good
+  'grace', 'expires',  -- once detached: until when the previous token, and the session, are good
 }
-local KEPT = settings.lifetime + settings.grace + 86400  -- seconds; each use extends them
+local SESSION_TTL = settings.lifetime + settings.grace + 86400  -- seconds; each use extends them
 
 local sessions = {}
 
@@ -35,9 +35,9 @@ function sessions.read(id)
 end
 
 function sessions.extend_expiry(id, current, previous)
-  storage.expire(sessions.key(id), KEPT)
-  storage.expire(sessions.token_key(current), KEPT)
-  if previous and previous ~= '' then storage.expire(sessions.token_key(previous), KEPT) end
+  storage.expire(sessions.key(id), SESSION_TTL)
+  storage.expire(sessions.token_key(current), SESSION_TTL)
+  if previous and previous ~= '' then storage.expire(sessions.token_key(previous), SESSION_TTL) end
 end
 
 -- Take a session off the lists of detached ones.
@@ -65,7 +65,7 @@ function sessions.detach(id, user, long_poll)
   redis.call('ZADD', detached_key, tostring(call.now), id)
   if storage.is_present(user) then
     redis.call('ZADD', user_key, tostring(call.now), id)
-    storage.expire(user_key, KEPT)
+    storage.expire(user_key, SESSION_TTL)
     while redis.call('ZCARD', user_key) > settings.per_user do
       sessions.drop(redis.call('ZRANGE', user_key, 0, 0)[1], user)
     end

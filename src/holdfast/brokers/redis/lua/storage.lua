@@ -34,7 +34,7 @@ function storage.write(command, name, ...)
   end
 end
 
--- Let a key expire in so many seconds, rounded up.
+-- Let a key expire in `seconds`, rounded up.
 function storage.expire(name, seconds)
   redis.call('EXPIRE', name, storage.integer(math.ceil(seconds)))
 end

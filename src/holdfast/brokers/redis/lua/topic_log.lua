@@ -1,13 +1,17 @@
 -- Topic logs: the messages of one address and one lane, and what is known of those that are gone.
 --
 -- An *address* is a topic and the user that its messages are for, or no user. Each address has
---   :at:<address>           a hash, the account. For each lane: n<lane> messages and b<lane> bytes held,
---                           l<lane> the last offset, o<lane> the time of the oldest message (seconds),
---                           f<lane> the offset up to which not even the number of lost messages is known,
---                           x<lane> the number of later ones whose offset is stored, z<lane> the newest
---                           of these; and k:<key> the lane and the offset of the key's value
---   :m:<lane>:<address>     a stream: the messages that are held, by offset
---   :x:<lane>:<address>     a list: the offsets of messages that were trimmed
+--   :m:<lane>:<address>   a stream: the messages that are held, by offset
+--   :x:<lane>:<address>   a list: the offsets of messages that were trimmed
+--   :at:<address>         a hash, the account, with these fields for each lane:
+--     n<lane> count             messages held
+--     b<lane> bytes             of their bodies
+--     l<lane> last              the newest offset
+--     o<lane> oldest            the time of the oldest message (seconds)
+--     f<lane> unknown_through   the offset up to which even the number of lost messages is unknown
+--     x<lane> trimmed_count     trimmed messages after it; their offsets are in the list
+--     z<lane> last_trimmed      the newest of these
+--     k:<key>                   the lane and the offset of the message that has this key
 -- and a member in :last (its newest offset), :used (when that was, seconds) and :size:<lane> (bytes).
 --
 -- A key that was deleted or evicted no longer fits the account. Its messages then count as lost.

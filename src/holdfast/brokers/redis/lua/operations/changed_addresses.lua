@@ -1,5 +1,6 @@
 -- changed_addresses: list the addresses that were published to after an offset.
 --
+-- KEYS    :last (topic_log.lua)
 -- ARGV    offset
 -- Output  {address, …}
 

@@ -1,5 +1,6 @@
 -- configure: replace the limits of the namespace, from the next call on (settings.lua).
 --
+-- KEYS    :settings (settings.lua)
 -- ARGV    ...  for each limit its name and value
 -- Output  1
 

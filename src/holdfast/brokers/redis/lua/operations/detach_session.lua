@@ -1,5 +1,6 @@
 -- detach_session: end the hold of a connection on a session, if it still has it.
 --
+-- KEYS    those of sessions.lua
 -- ARGV    session                     its name
 --         connection
 --         data, position, long_poll   see sessions.lua; left out: the session stays as it was saved

@@ -1,5 +1,6 @@
 -- drop_idle: drop the addresses that no resumable client can need: unused for age and token lifetime.
 --
+-- KEYS    those of topic_log.lua
 -- ARGV    limit   addresses at most
 -- Output  how many were dropped
 

@@ -1,5 +1,6 @@
 -- drop_user_sessions: drop the detached sessions of a user, so that their tokens open nothing.
 --
+-- KEYS    those of sessions.lua
 -- ARGV    user   '+' and the name
 -- Output  how many were dropped
 

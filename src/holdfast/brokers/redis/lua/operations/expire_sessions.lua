@@ -1,5 +1,6 @@
 -- expire_sessions: drop the sessions whose lifetime after their detach is over.
 --
+-- KEYS    those of sessions.lua
 -- ARGV    limit   sessions at most, of users and of others each
 -- Output  how many were dropped
 

@@ -1,5 +1,6 @@
 -- issue_token: store a new session with its token.
 --
+-- KEYS    those of sessions.lua
 -- ARGV    session                     a new name for the session
 --         hash                        of the token
 --         user                        an optional text

@@ -1,5 +1,6 @@
 -- page: read one page of a lane, merged from the topic logs of many addresses.
 --
+-- KEYS    those of topic_log.lua
 -- ARGV    lane       0 to 3
 --         through    the last offset wanted
 --         limit      messages at most
@@ -13,7 +14,7 @@
 --           is_cut   1 if the page ends before the wanted offset
 --           through  where it ends then
 
-local MAX_ENTRIES = 2048  -- that one page looks at: many may have expired
+local MAX_ENTRIES = 2048  -- read for one page: many may have expired
 
 -- A cursor in a topic log; `count`: messages to read next.
 local function new_cursor(number, self, after, count)
@@ -71,7 +72,7 @@ local function pop(heap)
 end
 
 -- Merge topic logs in the order of the log. Returns where the merge ended, 1 if it was cut, and the
--- entries. It reads not much more of each topic log than it returns: thousands may have thousands each.
+-- entries. Little more of each topic log is read than returned: thousands may have thousands each.
 local function merge(heap, through, limit, max_bytes)
   local entries, size, looked_at, reached = {}, 0, 0, through
   while heap[1] do
@@ -101,12 +102,12 @@ local function trimmed_between(self, after, through)
 end
 
 return function(lane, through, limit, max_bytes, ...)
-  local pairs_given, logs, opened, heap = {...}, {}, {}, {}
+  local targets, logs, opened, heap = {...}, {}, {}, {}
   lane, limit, max_bytes = tonumber(lane), math.max(1, tonumber(limit)), tonumber(max_bytes)
   through = storage.integer(tonumber(through))
-  for place = 1, #pairs_given, 2 do
-    local number, after = (place + 1) / 2, tonumber(pairs_given[place + 1])
-    local self, has_any = reading.open(pairs_given[place], lane, after)
+  for place = 1, #targets, 2 do
+    local number, after = (place + 1) / 2, tonumber(targets[place + 1])
+    local self, has_any = reading.open(targets[place], lane, after)
     logs[number] = has_any and 1 or 0
     if self and has_any then opened[#opened + 1] = {self = self, number = number, after = after} end
   end

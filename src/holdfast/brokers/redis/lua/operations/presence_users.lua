@@ -1,5 +1,6 @@
 -- presence_users: list the users on a topic. Users whose nodes are all gone are dropped.
 --
+-- KEYS    :on:<topic>, :nodes (presence.lua)
 -- ARGV    topic
 -- Output  {user, …}, each as '+' and the name
 

@@ -1,5 +1,6 @@
 -- publish: append a message to the log, to its topic log and to the feed.
 --
+-- KEYS    those of log.lua, topic_log.lua, feed.lua and idempotency.lua
 -- ARGV    address          the topic, and the user that the message is for
 --         lane             0 to 3
 --         idempotency_key  an optional text

@@ -1,5 +1,6 @@
 -- read_feed: read the feed after an offset, for a node whose own connection to the feed is silent.
 --
+-- KEYS    :feed (feed.lua)
 -- ARGV    offset
 --         limit   entries at most
 -- Output  {{id, fields}, …}

@@ -1,6 +1,7 @@
 -- redeem_token: give the session of a token to a new connection. The rows of the table at the head of
 -- core/tokens.py are the cases below.
 --
+-- KEYS    those of sessions.lua
 -- ARGV    hash           of the presented token
 --         user           that presents it, an optional text
 --         connection     the new connection
@@ -10,7 +11,7 @@
 -- Output  {'unknown'}, {'foreign'} or {'spent'}; or
 --         {'accepted', session, data, position, long_poll, nonce, connection that is taken over or ''}.
 --         `nonce` is the one that makes the successor which is valid.
--- The stored position is cleared: it is older than what the new connection is about to receive.
+-- The stored position is cleared when a connection is taken over, which has moved on from it.
 
 return function(hash, user, connection, nonce, successor, new_session)
   local id = redis.call('GET', sessions.token_key(hash))
@@ -37,11 +38,10 @@ return function(hash, user, connection, nonce, successor, new_session)
     redis.call('HSET', sessions.key(id), 'previous', previous, 'current', current, 'nonce', nonce)
     redis.call('SET', sessions.token_key(current), id)
   end
-  redis.call('HSET', sessions.key(id), 'connection', connection)
+  local position = is_attached and '' or session.position
+  redis.call('HSET', sessions.key(id), 'connection', connection, 'position', position)
   if not is_attached then sessions.reattach(id, user) end
   sessions.extend_expiry(id, current, previous)
-  -- A connection that is taken over has moved on from the stored position.
-  local position = is_attached and '' or session.position
   return {'accepted', id, session.data, position, session.long_poll or '', nonce,
     session.connection}
 end

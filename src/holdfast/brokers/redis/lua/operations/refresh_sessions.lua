@@ -1,5 +1,6 @@
 -- refresh_sessions: extend the expiry of sessions that have a connection.
 --
+-- KEYS    :s:<session>, :t:<hash> (sessions.lua)
 -- ARGV    ...   the names of the sessions
 -- Output  1
 

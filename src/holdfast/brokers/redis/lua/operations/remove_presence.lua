@@ -1,5 +1,6 @@
 -- remove_presence: drop a node that ends, with its members.
 --
+-- KEYS    those of presence.lua
 -- ARGV    node
 -- Output  {1, {}, {addresses that left}}, over all nodes; as that of update_presence
 

@@ -1,5 +1,6 @@
 -- save_session: replace what is stored of a session, if the connection still holds it.
 --
+-- KEYS    :s:<session> (sessions.lua)
 -- ARGV    session                     its name
 --         connection
 --         data, position, long_poll   see sessions.lua

@@ -1,5 +1,6 @@
 -- summarize: count what lies after a position, for each lane and address that has anything.
 --
+-- KEYS    those of topic_log.lua
 -- ARGV    low, normal, high, critical   the position: an offset for each lane
 --         lane, place, counted_through  where to begin: a lane (downwards), a place among the arguments
 --                                       that follow, and how far its messages are counted (0: not yet)
@@ -29,13 +30,13 @@ local function count_after(self, start)
 end
 
 return function(low, normal, high, critical, lane, place, counted_through, ...)
-  local marks, pairs_given, rows = {low, normal, high, critical}, {...}, {}
+  local marks, targets, rows = {low, normal, high, critical}, {...}, {}
   lane, place, counted_through = tonumber(lane), tonumber(place), tonumber(counted_through)
   while lane >= 0 do
-    while place <= #pairs_given do
+    while place <= #targets do
       if reading.budget <= 0 then return {rows, lane, place, counted_through} end
-      local after = math.max(tonumber(marks[lane + 1]), tonumber(pairs_given[place + 1]))
-      local self, has_any = reading.open(pairs_given[place], lane, after)
+      local after = math.max(tonumber(marks[lane + 1]), tonumber(targets[place + 1]))
+      local self, has_any = reading.open(targets[place], lane, after)
       local count, lost, is_exact, lost_through, go_on_at = 0, 0, 0, log['floor' .. lane], nil
       reading.budget = reading.budget - 2
       if self and has_any then

@@ -4,6 +4,7 @@
 --   :swept   the time (seconds) up to which addresses, by when they were last written to, are done; so
 --            each address is looked at once
 --
+-- KEYS    :swept, and those of topic_log.lua
 -- ARGV    limit   addresses at most (more if several were written to at the same time)
 -- Output  1 if there is more to do, and else 0
 

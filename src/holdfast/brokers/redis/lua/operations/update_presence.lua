@@ -1,9 +1,10 @@
 -- update_presence: store which members of a node have joined and left, and that the node is alive.
 --
+-- KEYS    those of presence.lua
 -- ARGV    node
 --         lease         seconds until the node counts as gone without another update
 --         number        of the node's updates that changed something, this one included
---         confirmed     the number of the last update that the node knows to be stored
+--         confirmed     the number of the last update that was confirmed to the node
 --         joined_count  how many of the addresses have joined; the others have left
 --         ...           the addresses
 -- Output  {is_complete, {addresses that joined}, {addresses that left}}, over all nodes. is_complete is

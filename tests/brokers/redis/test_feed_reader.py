@@ -1,4 +1,4 @@
-"""What follows the feed: holes, somebody else's entries, a line that is deaf."""
+"""The reader of the feed: holes, entries of other programs, a silent connection."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def draft(number: object, topic: str = "t") -> Draft:
     )
 
 
-async def key_of(client: Redis, hub: str, kind: str) -> str:
+async def key_of(client: Redis, namespace: str, kind: str) -> str:
     """The name of a key of the log."""
-    space: Any = await client.hget(f"{keys.prefix(hub)}:log", "log_id")
-    return f"{keys.prefix(hub)}:{space.decode()}:{kind}"
+    log_id: Any = await client.hget(f"{keys.prefix(namespace)}:log", "log_id")
+    return f"{keys.prefix(namespace)}:{log_id.decode()}:{kind}"
 
 
-async def told(broker: RedisBroker, begin: Head) -> tuple[list[bytes], int]:
-    """What a reader from ``begin`` gets by history: bodies, and how many are declared lost."""
+async def read_history(broker: RedisBroker, begin: Head) -> tuple[list[bytes], int]:
+    """Read history from ``begin``: the bodies, and the number of messages declared lost."""
     head = await broker.head()
     request = PageRequest(Priority.NORMAL, begin.offset, head.offset, 1000, 10**6)
     page = await broker.read(head.epoch, request, {"t": Offset(0)}, None)
@@ -51,13 +51,13 @@ async def told(broker: RedisBroker, begin: Head) -> tuple[list[bytes], int]:
 
 
 async def followed(broker: RedisBroker, begin: Head, last: bytes) -> list[bytes]:
-    """What a follower gets up to a message, from the feed or, where that has holes, by history."""
+    """Follow up to a message, by the feed or, where the feed has holes, by history."""
     found: list[bytes] = []
     async with asyncio.timeout(10):
         while last not in found:
             batch = await broker.follow(begin)
             found += (
-                (await told(broker, begin))[0]
+                (await read_history(broker, begin))[0]
                 if batch.truncated
                 else [m.body for m in batch.messages]
             )
@@ -65,7 +65,7 @@ async def followed(broker: RedisBroker, begin: Head, last: bytes) -> list[bytes]
     return found
 
 
-STRANGE: dict[str, tuple[str, dict[str, str]]] = {
+FOREIGN: dict[str, tuple[str, dict[str, str]]] = {
     "no fields of ours, the next id": ("3-0", {"x": "1"}),
     "an id by the clock": ("*", {"x": "1"}),
     "a second part of an id": ("2-1", {"x": "1"}),
@@ -78,30 +78,30 @@ STRANGE: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", STRANGE)
-async def test_strange_entries_of_the_feed_are_passed_over(
-    name: str, client: Redis, hub: str, start: Start
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_foreign_entries_of_the_feed_are_skipped(
+    name: str, client: Redis, namespace: str, start: Start
 ) -> None:
-    """What somebody else writes to the feed is not delivered, stops nobody, and costs little."""
+    """Entries of another program in the feed are not delivered, stop no reader, and cost little."""
     broker = await start()
     begin = await broker.head()
     for n in (1, 2):
         await broker.publish(draft(n))
-    id, fields = STRANGE[name]
+    id, fields = FOREIGN[name]
     raw: Any = {k: v.encode(errors="surrogateescape") for k, v in fields.items()}
-    await client.xadd(await key_of(client, hub, "feed"), raw, id=id)
+    await client.xadd(await key_of(client, namespace, "feed"), raw, id=id)
     calls = await calls_in(client, 0.5)
-    assert calls < 60, "it must not be asked for again and again"
+    assert calls < 60, "it the entry must not be read again and again"
     late = await start()
     for n in (3, 4):
         await broker.publish(draft(n))
     for each in (broker, late):
         assert await followed(each, begin, b"4") == [b"1", b"2", b"3", b"4"]
-        assert await told(each, begin) == ([b"1", b"2", b"3", b"4"], 0)
+        assert await read_history(each, begin) == ([b"1", b"2", b"3", b"4"], 0)
 
 
 async def calls_in(client: Redis, seconds: float) -> int:
-    """How many commands the server gets in this time."""
+    """The number of commands that the server gets in this time."""
     before = (await client.info("stats"))["total_commands_processed"]
     await asyncio.sleep(seconds)
     return int((await client.info("stats"))["total_commands_processed"] - before)
@@ -109,55 +109,55 @@ async def calls_in(client: Redis, seconds: float) -> int:
 
 @pytest.mark.parametrize("kind", ["feed", "m:1:-:t", "x:1:-:t", "at:-:t", "last", "used", "size:1"])
 async def test_keys_of_another_type_are_as_good_as_deleted(
-    kind: str, client: Redis, hub: str, start: Start
+    kind: str, client: Redis, namespace: str, start: Start
 ) -> None:
-    """A key that somebody overwrote: publishing goes on, and what was lost is declared."""
+    """A key that another program overwrote: publishing goes on, and what was lost is declared."""
     broker = await start()
     begin = await broker.head()
     for n in (1, 2):
         await broker.publish(draft(n))
-    await client.set(await key_of(client, hub, kind), "somebody else's")
+    await client.set(await key_of(client, namespace, kind), "another program's")
     late = await start()
     for n in (3, 4):
         await broker.publish(draft(n))
-    found, lost = await told(late, begin)
+    found, lost = await read_history(late, begin)
     assert found[-2:] == [b"3", b"4"]
     epoch = (await late.head()).epoch
     assert epoch != begin.epoch or len(found) == 4 or lost == 2
 
 
 @pytest.mark.parametrize("id", ["*", "3-0", "2-1"])
-async def test_strange_entries_of_a_log_are_declared(
-    id: str, client: Redis, hub: str, start: Start
+async def test_foreign_entries_of_a_log_are_declared(
+    id: str, client: Redis, namespace: str, start: Start
 ) -> None:
-    """What somebody else writes to a topic's stream is not delivered; what it cost is declared."""
+    """Another program's entries in a topic log are not delivered; what they cost is declared."""
     broker = await start()
     begin = await broker.head()
     for n in (1, 2):
         await broker.publish(draft(n))
-    await client.xadd(await key_of(client, hub, "m:1:-:t"), {"b": b"9", "s": b"1"}, id=id)
+    await client.xadd(await key_of(client, namespace, "m:1:-:t"), {"b": b"9", "s": b"1"}, id=id)
     await broker.publish(draft(3))
-    await client.delete(await key_of(client, hub, "feed"))
+    await client.delete(await key_of(client, namespace, "feed"))
     late = await start()
-    found, lost = await told(late, begin)
+    found, lost = await read_history(late, begin)
     assert (found, lost) in [([b"1", b"2", b"3"], 0), ([b"3"], 2)]
 
 
-async def test_a_deleted_feed_loses_nothing(client: Redis, hub: str, start: Start) -> None:
-    """What the feed lacks is read from the topics."""
+async def test_a_deleted_feed_loses_nothing(client: Redis, namespace: str, start: Start) -> None:
+    """Messages that the feed lacks are read from the topic logs."""
     broker = await start()
     begin = await broker.head()
     for n in range(5):
         await broker.publish(draft(n))
         if n in (1, 4):
-            await client.delete(await key_of(client, hub, "feed"))
+            await client.delete(await key_of(client, namespace, "feed"))
     late = await start()
-    assert await told(late, begin) == ([b"0", b"1", b"2", b"3", b"4"], 0)
-    assert (await told(broker, begin))[1] == 0
+    assert await read_history(late, begin) == ([b"0", b"1", b"2", b"3", b"4"], 0)
+    assert (await read_history(broker, begin))[1] == 0
 
 
 async def test_a_hole_in_the_feed_is_read_from_the_topics(
-    client: Redis, hub: str, start: Start
+    client: Redis, namespace: str, start: Start
 ) -> None:
     """A node that lags while the feed is deleted gets what it missed there from history."""
     async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as slow:
@@ -168,19 +168,19 @@ async def test_a_hole_in_the_feed_is_read_from_the_topics(
             link.stall()
         for n in range(3):
             await other.publish(draft(n))
-        await client.delete(await key_of(client, hub, "feed"))
+        await client.delete(await key_of(client, namespace, "feed"))
         for n in (3, 4):
             await other.publish(draft(n))
         for link in proxy.links:
             link.resume()
         assert await followed(lags, begin, b"4") == [b"0", b"1", b"2", b"3", b"4"]
-        assert await told(lags, begin) == ([b"0", b"1", b"2", b"3", b"4"], 0)
+        assert await read_history(lags, begin) == ([b"0", b"1", b"2", b"3", b"4"], 0)
 
 
-async def test_a_deaf_line_is_noticed(hub: str, start: Start) -> None:
-    """A connection that swallows what the feed says: it comes by another one within seconds."""
-    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as deaf:
-        broker, other = await start(client=deaf), await start()
+async def test_a_silent_connection_is_noticed(namespace: str, start: Start) -> None:
+    """A connection swallows the feed: the messages arrive over another one in seconds."""
+    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as silent:
+        broker, other = await start(client=silent), await start()
         begin = await broker.head()
         await asyncio.sleep(0.2)
         for link in list(proxy.links):
@@ -191,10 +191,12 @@ async def test_a_deaf_line_is_noticed(hub: str, start: Start) -> None:
         assert time.monotonic() - began < 6.0
 
 
-async def test_a_deaf_feed_alone_is_noticed(client: Redis, hub: str, start: Start) -> None:
-    """Only the connection that blocks is deaf, again and again; the other one brings the news."""
-    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as deaf:
-        broker, other = await start(client=deaf), await start()
+async def test_a_silent_feed_connection_is_noticed(
+    client: Redis, namespace: str, start: Start
+) -> None:
+    """Only the blocking connection is silent, repeatedly; the messages arrive over the other."""
+    async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as silent:
+        broker, other = await start(client=silent), await start()
         begin = await broker.head()
         for n in range(3):
             await asyncio.sleep(0.2)
@@ -207,9 +209,9 @@ async def test_a_deaf_feed_alone_is_noticed(client: Redis, hub: str, start: Star
 
 
 async def test_a_feed_that_is_always_a_little_late_is_no_outage(
-    client: Redis, hub: str, start: Start
+    client: Redis, namespace: str, start: Start
 ) -> None:
-    """In a steady flow the end of the log is ahead of the feed: one waits for that of then."""
+    """The head of a busy log is ahead of the feed: a reader waits for the head it asked for."""
     async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as slow:
         broker, other = await start(client=slow), await start()
         begin = await broker.head()
@@ -225,16 +227,16 @@ async def test_a_feed_that_is_always_a_little_late_is_no_outage(
             await other.publish(draft(n))
         assert (await broker.head()).offset == begin.offset + 6
         link.resume()
-        link.stall()  # one answer has gone through, which was given before the five
+        link.stall()  # one reply has gone through, which Redis sent before the five
         found = await summary
         assert found is not None
         assert found.replay == 1
         link.resume()
 
 
-async def test_who_shares_a_broker_waits_for_its_start(client: Redis, hub: str) -> None:
-    """Two that start it at once: for both it is ready when `start` returns."""
-    broker = RedisBroker(client, hub=hub)
+async def test_a_second_start_waits_for_the_first(client: Redis, namespace: str) -> None:
+    """Two tasks start a broker at once: it is ready for both when `start` returns."""
+    broker = RedisBroker(client, namespace=namespace)
 
     async def begin() -> Head:
         await broker.start()
@@ -249,14 +251,16 @@ async def test_who_shares_a_broker_waits_for_its_start(client: Redis, hub: str) 
         await broker.head()
 
 
-async def test_a_cluster_with_a_short_socket_timeout_reads_in_shorter_blocks(hub: str) -> None:
-    """A quiet feed does not run into the client's own timeout, so nobody looks for the cluster."""
+async def test_a_cluster_with_a_short_socket_timeout_reads_in_shorter_blocks(
+    namespace: str,
+) -> None:
+    """A quiet feed does not run into the client's timeout, which would reload the cluster."""
     server = shared_cluster()
     async with (
         RedisCluster(HOST, server.port, socket_timeout=0.5) as cluster,
         Redis(host=HOST, port=server.port) as plain,
     ):
-        broker = RedisBroker(cluster, hub=hub)
+        broker = RedisBroker(cluster, namespace=namespace)
         await broker.start()
         await plain.config_resetstat()
         await asyncio.sleep(1.2)

@@ -1,4 +1,4 @@
-"""Calls to Redis: done once or not at all, whatever the network does, or known to be unknown."""
+"""Calls to Redis: done once, or not at all, or reported as unknown, whatever the network does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from holdfast import ConfigurationError, Priority
 from holdfast.brokers.redis import RedisBroker, entries, keys, script
-from holdfast.brokers.redis.line import Line
+from holdfast.brokers.redis.script_client import ScriptClient
 from holdfast.core.message import Draft
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
 from tests.brokers.redis.conftest import Start
@@ -34,14 +34,14 @@ def draft(body: str, once: str | None = None) -> Draft:
     )  # fmt: skip
 
 
-def line(client: Redis, hub: str, timeout: float = 2.0) -> Line:
-    """A line of its own."""
-    return Line(client, keys.prefix(hub), timeout=timeout, clock=time.time)
+def script_client(client: Redis, namespace: str, timeout: float = 2.0) -> ScriptClient:
+    """A client of the script."""
+    return ScriptClient(client, keys.prefix(namespace), timeout=timeout, clock=time.time)
 
 
-async def published(client: Redis, hub: str) -> list[str]:
-    """The bodies of all that the log holds."""
-    found = await client.keys(f"{keys.prefix(hub)}:*:m:1:-:t")
+async def published(client: Redis, namespace: str) -> list[str]:
+    """The bodies of all messages in the log."""
+    found = await client.keys(f"{keys.prefix(namespace)}:*:m:1:-:t")
     held: Any = await client.xrange(found[0]) if found else []
     return [fields[b"b"].decode() for _, fields in held]
 
@@ -52,17 +52,17 @@ def cut(at: int, only: int | None = None) -> Callable[[int], Fault]:
 
 
 async def length_of_answers(client: Redis) -> int:
-    """How many bytes Redis sends for a connection and one publish, about."""
+    """The number of bytes that Redis sends for a connection and one publish, about."""
     async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as each:
-        await line(each, "length").call(entries.publish(draft("x")))
+        await script_client(each, "length").call(entries.publish_operation(draft("x")))
         (link,) = proxy.links
         return link.to_client + 2
 
 
-async def test_cut_at_each_byte_of_the_answer_publishes_once(client: Redis, hub: str) -> None:
+async def test_cut_at_each_byte_of_the_answer_publishes_once(client: Redis, namespace: str) -> None:
     """The connection is cut after each byte, and the next one is good: each message is there once.
 
-    redis-py tries again by itself, and so does the line; neither publishes twice.
+    redis-py tries again by itself, and so does ScriptClient; neither publishes twice.
     """
     want = list[str]()
     async with Proxy(shared_server().port) as proxy:
@@ -70,16 +70,20 @@ async def test_cut_at_each_byte_of_the_answer_publishes_once(client: Redis, hub:
             proxy.fault = cut(cut_after, only=proxy.opened)
             want.append(f"cut after {cut_after}")
             async with Redis(host=HOST, port=proxy.port) as each:
-                await line(each, hub).call(entries.publish(draft(want[-1])))
+                await script_client(each, namespace).call(
+                    entries.publish_operation(draft(want[-1]))
+                )
     assert len(want) > 100
-    assert await published(client, hub) == want
+    assert await published(client, namespace) == want
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # redis-py's sockets
-async def test_cut_every_time_is_unknown_and_the_key_makes_it_once(client: Redis, hub: str) -> None:
-    """Every connection is cut at the byte: whoever is told "unavailable" published nothing.
+async def test_cut_every_time_is_unknown_and_the_key_makes_it_once(
+    client: Redis, namespace: str
+) -> None:
+    """Every connection is cut at the byte: `BrokerUnavailable` means that nothing was published.
 
-    Who is told "unknown" repeats it with the same key, and it is there once.
+    After `OutcomeUnknown` the publisher repeats it with the same key, and it is there once.
     """
     unknown = 0
     async with Proxy(shared_server().port) as proxy:
@@ -88,63 +92,70 @@ async def test_cut_every_time_is_unknown_and_the_key_makes_it_once(client: Redis
             proxy.fault = cut(cut_after)
             body = f"cut after {cut_after}"
             async with Redis(host=HOST, port=proxy.port) as each:
-                asking = line(each, hub, timeout=0.2)
-                before = await published(client, hub)
+                asking = script_client(each, namespace, timeout=0.2)
+                before = await published(client, namespace)
                 try:
-                    await asking.call(entries.publish(draft(body, once=body)))
+                    await asking.call(entries.publish_operation(draft(body, once=body)))
                 except BrokerUnavailable:
-                    assert await published(client, hub) == before
+                    assert await published(client, namespace) == before
                 except OutcomeUnknown:
                     unknown += 1
                 proxy.fault = lambda _: Fault()
                 proxy.cut()
                 await asyncio.sleep(0)
                 async with Redis(host=HOST, port=proxy.port) as good:
-                    await line(good, hub).call(entries.publish(draft(body, once=body)))
+                    await script_client(good, namespace).call(
+                        entries.publish_operation(draft(body, once=body))
+                    )
     assert unknown
-    assert sorted(await published(client, hub)) == sorted(f"cut after {at}" for at in cuts)
+    assert sorted(await published(client, namespace)) == sorted(f"cut after {at}" for at in cuts)
 
 
-async def test_answers_that_are_swallowed_are_asked_for_again(client: Redis, hub: str) -> None:
-    """A connection that carries the call and not its answer: the second try gets the first's."""
+async def test_answers_that_are_swallowed_are_asked_for_again(
+    client: Redis, namespace: str
+) -> None:
+    """A connection loses the reply of a call: the second try gets the reply of the first."""
     async with Proxy(shared_server().port) as proxy, Redis(host=HOST, port=proxy.port) as each:
-        asking = line(each, hub)
+        asking = script_client(each, namespace)
         for n in range(3):
-            first = await asking.call(entries.publish(draft(f"{n}")))
+            first = await asking.call(entries.publish_operation(draft(f"{n}")))
             for link in list(proxy.links):
                 link.stall()
             began = time.monotonic()
-            second = await asking.call(entries.publish(draft(f"{n} again")))
+            second = await asking.call(entries.publish_operation(draft(f"{n} again")))
             assert second == first + 1
             assert time.monotonic() - began < 2.0
-    assert len(await published(client, hub)) == 6
+    assert len(await published(client, namespace)) == 6
 
 
-async def test_a_call_that_comes_late_is_not_carried_out(client: Redis, hub: str) -> None:
-    """The network delivers a call that was given up, after a later one: nothing is done."""
+async def test_a_call_that_comes_late_is_not_carried_out(client: Redis, namespace: str) -> None:
+    """The network delivers a call late, after the next call of its caller: nothing is done."""
 
     async def evaluate(arguments: list[script.Argument]) -> object:
-        return await client.execute_command("EVAL", script.TEXT, 1, keys.prefix(hub), *arguments)
+        return await client.execute_command(
+            "EVAL", script.TEXT, 1, keys.prefix(namespace), *arguments
+        )
 
-    caller = script.Caller()
+    caller = script.CallIds()
     one, two = (
-        script.call(caller, time.time(), [entries.publish(draft(name))]) for name in ("1", "2")
+        script.encode_call(caller, time.time(), [entries.publish_operation(draft(name))])
+        for name in ("1", "2")
     )
     first = await evaluate(one)
     assert await evaluate(one) == first
     await evaluate(two)
     with pytest.raises(ResponseError, match="given up"):
         await evaluate(one)
-    assert await published(client, hub) == ["1", "2"]
+    assert await published(client, namespace) == ["1", "2"]
 
 
-async def test_what_looks_at_much_does_not_go_together(client: Redis, hub: str) -> None:
+async def test_large_operations_do_not_share_a_call(client: Redis, namespace: str) -> None:
     """Operations with thousands of arguments take several calls, so that others get in between."""
 
     async def calls() -> int:
         return int((await client.info("commandstats"))["cmdstat_evalsha"]["calls"])
 
-    asking = line(client, hub)
+    asking = script_client(client, namespace)
     await asking.call(script.HEAD)
     before = await calls()
     big = script.Operation("refresh_sessions", ["nobody"] * 3000)
@@ -152,8 +163,8 @@ async def test_what_looks_at_much_does_not_go_together(client: Redis, hub: str) 
     assert await calls() - before == 5
 
 
-async def test_wrong_password_is_not_told() -> None:
-    """A server that wants another password is unavailable; no text has the one that was given."""
+async def test_the_password_is_in_no_error() -> None:
+    """A server with another password is unavailable; no error has the password that was sent."""
     with RedisServer("--requirepass", "right-one") as server:
         async with Redis(host=HOST, port=server.port, password="wrong-one") as each:
             broker = RedisBroker(each)
@@ -167,8 +178,17 @@ async def test_wrong_password_is_not_told() -> None:
             await broker.close()
 
 
+async def test_no_repr_has_a_message(client: Redis, namespace: str) -> None:
+    """The representation of an operation or of a reply has no payload."""
+    operation = entries.publish_operation(draft("secret-body", once="secret-key"))
+    reply = script.decode_reply([b"e", b"l", 1, b"", 1, [b"secret-output"]])
+    shown = f"{operation!r} {reply!r} {script_client(client, namespace)!r}"
+    assert "publish" in shown
+    assert "secret" not in shown
+
+
 async def test_a_read_only_replica_is_a_clear_error() -> None:
-    """A client that was pointed at a replica is told so."""
+    """A client of a replica gets an error that names the replica."""
     with RedisServer() as primary, RedisServer("--replicaof", f"{HOST} {primary.port}") as replica:
         await asyncio.to_thread(replica.wait_for, "replication", "master_link_status:up")
         async with Redis(host=HOST, port=replica.port) as each:
@@ -178,11 +198,11 @@ async def test_a_read_only_replica_is_a_clear_error() -> None:
             await broker.close()
 
 
-async def test_a_full_server_refuses_and_has_done_nothing(hub: str) -> None:
+async def test_a_full_server_refuses_and_has_done_nothing(namespace: str) -> None:
     """Out of memory: publishing is refused, nothing was done, and reading goes on."""
     with RedisServer("--maxmemory-policy", "noeviction") as server:
         async with Redis(host=HOST, port=server.port) as each:
-            broker = RedisBroker(each, hub=hub)
+            broker = RedisBroker(each, namespace=namespace)
             await broker.start()
             before = await broker.publish(draft("before"))
             await each.config_set("maxmemory", "100kb")
@@ -191,19 +211,19 @@ async def test_a_full_server_refuses_and_has_done_nothing(hub: str) -> None:
             await each.config_set("maxmemory", "0")
             await asyncio.sleep(0.6)
             assert (await broker.publish(draft("after"))).offset == before.offset + 1
-            assert await published(each, hub) == ["before", "after"]
+            assert await published(each, namespace) == ["before", "after"]
             await broker.close()
 
 
 async def test_a_client_that_decodes_is_refused() -> None:
-    """`decode_responses=True` is a mistake that is told before anything happens."""
+    """`decode_responses=True` raises before anything happens."""
     with pytest.raises(ConfigurationError, match="decode_responses"):
         RedisBroker(Redis.from_url(shared_server().url, decode_responses=True))
     with pytest.raises(ConfigurationError, match="decode_responses"):
         RedisBroker(RedisCluster(HOST, shared_cluster().port, decode_responses=True))
 
 
-async def test_publishers_of_several_nodes_share_one_order(hub: str, start: Start) -> None:
+async def test_publishers_of_several_nodes_share_one_order(namespace: str, start: Start) -> None:
     """Three nodes publish at once: each follows all of it, in one order, without a hole."""
     nodes = [await start() for _ in range(3)]
     begin = await nodes[0].head()
