@@ -99,7 +99,9 @@ async def test_deleted_keys_are_reported(kind: str) -> None:
                         await delete(client, KINDS[kind])
                 await delete(client, KINDS["feed"])
                 # A node that has followed nothing has to read everything from Redis.
-                async with nodes(server.url, 1, namespace=hub_name(hub), retention=keep) as (fresh,):
+                async with nodes(server.url, 1, namespace=hub_name(hub), retention=keep) as (
+                    fresh,
+                ):
                     late.nodes = [fresh]
                     async with running(away, late):
                         await deliver_last(log, [stays, away, late], hub[0])

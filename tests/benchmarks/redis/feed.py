@@ -49,8 +49,8 @@ def nodes(rounds: int, *, quick: bool) -> Iterator[Row]:
     """None, one, two and four nodes read the messages: by the clock, and as fast as possible."""
     flat, paced = (2000, 500) if quick else (10_000, 2000)
     with Meter.running() as meter, worker(meter) as publisher:
-        publisher.ask(command="configure", hub="feed")
-        publisher.ask(within=120, command="publish", hub="feed", way="burst", number=FEED)
+        publisher.ask(command="configure", namespace="feed")
+        publisher.ask(within=120, command="publish", namespace="feed", way="burst", number=FEED)
         for number in range(rounds):
             for count in (0, 1, 2, 4):
                 with ExitStack() as stack:
@@ -73,7 +73,7 @@ def nodes(rounds: int, *, quick: bool) -> Iterator[Row]:
 def _read_by(children: Sequence[Child], publisher: Child, number: int, **spec: Any) -> Row:
     """Publish, and wait until every node has read it."""
     start = time.monotonic()
-    publisher.ask(within=120.0, hub="feed", number=number, **spec)
+    publisher.ask(within=120.0, namespace="feed", number=number, **spec)
     if children:
         end = children[0].ask(command="head")["offset"]
         for child in children:
@@ -86,8 +86,8 @@ def catching_up(rounds: int, *, quick: bool) -> Iterator[Row]:
     """A node starts on a full feed and reads it; redis-py alone reads a stream beside it."""
     messages = FEED // 10 if quick else FEED
     with Meter.running() as meter, worker(meter) as publisher:
-        publisher.ask(command="configure", hub="feed")
-        publisher.ask(within=120, command="publish", hub="feed", way="burst", number=messages)
+        publisher.ask(command="configure", namespace="feed")
+        publisher.ask(within=120, command="publish", namespace="feed", way="burst", number=messages)
         (key,) = meter.keys("holdfast:1:*:feed")
         peers: tuple[tuple[str, Row], ...] = (
             ("peer: XREAD COUNT 256 by redis-py", {"command": "xread", "key": key}),
@@ -114,10 +114,10 @@ def readers(rounds: int, *, quick: bool) -> Iterator[Row]:
     """The cost of many nodes for Redis: connections that only read the feed."""
     rate, messages = 100.0, 100 if quick else 500
     with Meter.running() as meter, worker(meter) as publisher, worker(meter) as crowd:
-        publisher.ask(command="configure", hub="feed")
-        publisher.ask(command="publish", hub="feed", way="burst", number=1000)
+        publisher.ask(command="configure", namespace="feed")
+        publisher.ask(command="publish", namespace="feed", way="burst", number=1000)
         (key,) = meter.keys("holdfast:1:*:feed")
-        paced: Row = {**PACED, "hub": "feed", "rate": rate}
+        paced: Row = {**PACED, "namespace": "feed", "rate": rate}
         for number in range(rounds):
             for count in (0, 1, 10, 50):
                 if count:

@@ -99,9 +99,9 @@ def worker(meter: Meter) -> Iterator[Child]:
 
 
 @contextmanager
-def node(meter: Meter, hub: str, **spec: Any) -> Iterator[Child]:
+def node(meter: Meter, namespace: str, **spec: Any) -> Iterator[Child]:
     """Start a process with a Broadcaster on that log (node.py). `began`: the cost of its start."""
-    child = Child("redis.node", {"url": meter.url, "hub": hub, **spec})
+    child = Child("redis.node", {"url": meter.url, "namespace": namespace, **spec})
     try:
         child.began = child.hear()  # type: ignore[attr-defined]
         yield child

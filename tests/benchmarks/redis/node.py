@@ -249,7 +249,7 @@ async def main() -> None:
     spec = json.loads(sys.argv[1])
     client = Redis.from_url(spec["url"])
     tokens = TokenLimits(total=200_000)
-    broker = RedisBroker(client, hub=spec["hub"], tokens=tokens, timeout=30.0)
+    broker = RedisBroker(client, namespace=spec["namespace"], tokens=tokens, timeout=30.0)
     started, used = time.monotonic(), time.process_time()
     await broker.start()
     hello = {"seconds": time.monotonic() - started, "cpu": time.process_time() - used}

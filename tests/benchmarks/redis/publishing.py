@@ -46,9 +46,9 @@ def ways(rounds: int, *, quick: bool) -> Iterator[Row]:
     with Meter.running() as meter, ExitStack() as stack:
         publishers = [stack.enter_context(worker(meter)) for _ in range(PROCESSES)]
         first = publishers[0]
-        first.ask(command="configure", hub="ways")
+        first.ask(command="configure", namespace="ways")
         if not quick:
-            first.ask(command="publish", hub="ways", way="burst", number=FEED)
+            first.ask(command="publish", namespace="ways", way="burst", number=FEED)
         for number in range(rounds):
             for case, count, spec in WAYS:
                 row = measure(meter, count // share, partial(ask, first, **aim(spec)))
@@ -60,7 +60,7 @@ def ways(rounds: int, *, quick: bool) -> Iterator[Row]:
 
 def aim(spec: dict[str, Any]) -> dict[str, Any]:
     """The target of each command."""
-    target = {"publish": "hub", "sync": "hub", "xadd": "key", "pubsub": "channel"}
+    target = {"publish": "namespace", "sync": "namespace", "xadd": "key", "pubsub": "channel"}
     return {**spec, target[spec["command"]]: "ways"}
 
 
@@ -73,7 +73,7 @@ def together(publishers: list[Child], number: int) -> dict[str, Any]:
     """Several processes at once."""
     share = number // len(publishers)
     for each in publishers:
-        each.tell(command="publish", hub="ways", way="tasks", number=share)
+        each.tell(command="publish", namespace="ways", way="tasks", number=share)
     answers = [each.hear() for each in publishers]
     seconds = max(each["seconds"] for each in answers)
     return {
@@ -105,15 +105,20 @@ def shapes(rounds: int, *, quick: bool) -> Iterator[Row]:
     with Meter.running() as meter, worker(meter) as publisher:
         for place, (_, spec, retention) in enumerate(SHAPES):
             fill = max(spec["topics"], FEED) // share
-            publisher.ask(command="configure", hub=f"h{place}", **retention)
+            publisher.ask(command="configure", namespace=f"h{place}", **retention)
             publisher.ask(
-                within=300.0, command="publish", hub=f"h{place}", way="burst", number=fill, **spec
+                within=300.0,
+                command="publish",
+                namespace=f"h{place}",
+                way="burst",
+                number=fill,
+                **spec,
             )
         for number in range(rounds):
             for place, (case, spec, _) in enumerate(SHAPES):
                 row: Row = {"case": case, "round": number}
                 for way, count in (("burst", 5000), ("each", 500)):
-                    aimed = {**spec, "command": "publish", "hub": f"h{place}", "way": way}
+                    aimed = {**spec, "command": "publish", "namespace": f"h{place}", "way": way}
                     found = measure(meter, count // share, partial(ask, publisher, **aimed))
                     row |= {f"{way}_{key}": value for key, value in found.items()}
                 yield row

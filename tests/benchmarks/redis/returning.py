@@ -48,7 +48,9 @@ def _storm(
     with tempfile.NamedTemporaryFile() as file, node(meter, "storm") as quiet:
         with node(meter, "storm") as before:
             # Each topic has messages, as in practice.
-            publisher.ask(command="publish", hub="storm", way="burst", number=1000, areas=True)
+            publisher.ask(
+                command="publish", namespace="storm", way="burst", number=1000, areas=True
+            )
             spec: Row = {"kind": kind, "users": users}
             yield {
                 "step": "open",
@@ -66,10 +68,15 @@ def _storm(
                     lambda _: before.ask(within=120.0, command="leave", ids=file.name),
                 ),
             }
-        publisher.ask(command="publish", hub="storm", way="burst", number=MISSED, name="all")
+        publisher.ask(command="publish", namespace="storm", way="burst", number=MISSED, name="all")
         if older:
             publisher.ask(
-                within=120.0, command="publish", hub="storm", way="burst", number=FEED, name="other"
+                within=120.0,
+                command="publish",
+                namespace="storm",
+                way="burst",
+                number=FEED,
+                name="other",
             )
         quiet.ask(command="watch", number=WATCHERS)
         yield {
@@ -81,7 +88,7 @@ def _storm(
 def _resume(meter: Meter, publisher: Child, quiet: Child, connections: int, **spec: Any) -> Row:
     with node(meter, "storm") as after:
         after.ask(command="watch", number=WATCHERS)
-        publisher.ask(command="start_live", hub="storm", rate=RATE, topic="watched")
+        publisher.ask(command="start_live", namespace="storm", rate=RATE, topic="watched")
         time.sleep(0.5)  # leave out the first few
         for each in (quiet, after):
             each.ask(command="seen")

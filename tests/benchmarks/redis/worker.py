@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from holdfast import Retention
 from holdfast.brokers.redis import Publisher, RedisBroker, SyncPublisher
-from holdfast.brokers.redis.bounded import stop
+from holdfast.brokers.redis.timeouts import cancel_and_wait
 from tests.benchmarks.contestants.holdfast_app import ENVELOPE
 from tests.benchmarks.redis.channel import answer
 from tests.benchmarks.wire import make_message, to_json
@@ -75,16 +75,16 @@ class Worker:
         self._publishers: dict[str, Publisher] = {}
         self._numbers = count(1)
 
-    async def configure(self, hub: str, **retention: Any) -> dict[str, Any]:
+    async def configure(self, namespace: str, **retention: Any) -> dict[str, Any]:
         """Give a log its limits."""
-        broker = RedisBroker(self._client, hub=hub, retention=Retention(**retention))
+        broker = RedisBroker(self._client, namespace=namespace, retention=Retention(**retention))
         await broker.start()
         await broker.close()
         return {}
 
     async def publish(
         self,
-        hub: str,
+        namespace: str,
         way: str,
         number: int,
         *,
@@ -94,7 +94,9 @@ class Worker:
         **options: Any,
     ) -> dict[str, Any]:
         """Publish with holdfast."""
-        publisher = self._publishers.setdefault(hub, Publisher(self._client, hub=hub))
+        publisher = self._publishers.setdefault(
+            namespace, Publisher(self._client, namespace=namespace)
+        )
         keyed, once = options.get("keyed"), options.get("once")
 
         async def one(place: int) -> None:
@@ -108,9 +110,9 @@ class Worker:
 
         return await self._timed(WAYS[way](one, number), number)
 
-    async def sync(self, hub: str, number: int, *, size: int = 200) -> dict[str, Any]:
+    async def sync(self, namespace: str, number: int, *, size: int = 200) -> dict[str, Any]:
         """Publish with `SyncPublisher`, with no other load."""
-        publisher = SyncPublisher(self._sync, hub=hub)
+        publisher = SyncPublisher(self._sync, namespace=namespace)
 
         async def run() -> None:
             for place in range(number):
@@ -118,28 +120,28 @@ class Worker:
 
         return await self._timed(run(), number)
 
-    async def paced(self, hub: str, number: int, rate: float, topic: str) -> dict[str, Any]:
+    async def paced(self, namespace: str, number: int, rate: float, topic: str) -> dict[str, Any]:
         """Publish by the clock."""
-        publisher = Publisher(self._client, hub=hub)
+        publisher = Publisher(self._client, namespace=namespace)
         start = time.monotonic()
         for place in range(1, number + 1):
             await publisher.publish(topic, make_message(next(self._numbers), 200 - ENVELOPE))
             await asyncio.sleep(max(0.0, start + place / rate - time.monotonic()))
         return {}
 
-    async def start_live(self, hub: str, rate: float, topic: str) -> dict[str, Any]:
+    async def start_live(self, namespace: str, rate: float, topic: str) -> dict[str, Any]:
         """Start publishing by the clock."""
         self._taken = list[float]()
-        self._live = asyncio.create_task(self._publish_for_ever(hub, rate, topic))
+        self._live = asyncio.create_task(self._publish_for_ever(namespace, rate, topic))
         return {}
 
     async def stop_live(self) -> dict[str, Any]:
         """Stop it. Returns the milliseconds from each publish until it could be read."""
-        await stop(self._live)
+        await cancel_and_wait(self._live)
         return {"p50": percentile(self._taken, 0.5), "p99": percentile(self._taken, 0.99)}
 
-    async def _publish_for_ever(self, hub: str, rate: float, topic: str) -> None:
-        publisher = Publisher(self._client, hub=hub, timeout=30.0)
+    async def _publish_for_ever(self, namespace: str, rate: float, topic: str) -> None:
+        publisher = Publisher(self._client, namespace=namespace, timeout=30.0)
         start = time.monotonic()
         for place in count(1):
             began = time.monotonic()
@@ -215,7 +217,7 @@ class Worker:
 
     async def stop_readers(self) -> dict[str, Any]:
         """Stop following."""
-        await asyncio.gather(*map(stop, self._readers))
+        await asyncio.gather(*map(cancel_and_wait, self._readers))
         return {}
 
     async def _follow(self, key: str) -> None:
