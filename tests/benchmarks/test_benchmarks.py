@@ -1,4 +1,4 @@
-"""The benchmark itself works. test_cost.py has the figures that CI compares."""
+"""The benchmark itself works. No figure is compared here: what CI may judge is in test_cost.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ from tests.support.needs import require
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = [
-    pytest.mark.needs(module="uvloop", reason="contestants run on uvicorn with uvloop"),
-    pytest.mark.real_time,
-]
+pytestmark = pytest.mark.needs(module="uvloop", reason="contestants run on uvicorn with uvloop")
 
 PEERS = ("fastapi", "litestar", "socketio", "sse_starlette", "starlette", "websockets")
 
@@ -32,7 +29,7 @@ SMALL = FanOut(about="a smoke test", connections=20, count=20, chunk=10, samples
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_is_measured_and_verified(family: str) -> None:
-    """In two tiny rounds, every sampled connection has every message once and in order."""
+    """Two tiny rounds: every sampled connection had every message once and in order."""
     names = [f"holdfast_{family}", f"raw_{family}"]
     rows = list(fanout.run(SMALL, names, 2, ANYWHERE))
     assert [row.get("error") for row in rows] == [None] * 4
@@ -40,7 +37,7 @@ def test_each_family_is_measured_and_verified(family: str) -> None:
     assert all(row["sampled"] == 4 for row in rows)
     assert all(row["deliveries"] == 400 for row in rows)
     assert all(row["cpu_s_per_m"] > 0 for row in rows)
-    # The compared messages have equal size: the content is padded by the size of the envelope.
+    # What is compared is as long: the content is padded by what the envelope takes.
     assert all(190 <= row["bytes_per_delivery"] <= 235 for row in rows)
     table = tables.versus(rows, "raw_{}", tables.FAN_OUT)
     assert f"| {names[0]} | " in table
@@ -48,7 +45,7 @@ def test_each_family_is_measured_and_verified(family: str) -> None:
 
 
 def test_ten_messages_in_a_tick_are_one_system_call() -> None:
-    """The pending messages of a connection leave the process in one write, as Linux counts."""
+    """What waits for a connection leaves the process in one write, as Linux counts them."""
     rows = list(fanout.run(SMALL, ["holdfast_sse"], 1, ANYWHERE))
     assert [row.get("error") for row in rows] == [None]
     # The control channel and the loop itself write now and then.
@@ -56,7 +53,7 @@ def test_ten_messages_in_a_tick_are_one_system_call() -> None:
 
 
 def test_resume_is_measured_and_verified() -> None:
-    """Connections that reconnect with their last event id receive the missed messages."""
+    """Connections that come back with their last event id get what they missed."""
     with Session("holdfast_sse", ANYWHERE) as session:
         session.connect(10, until="id")
         session.client.ask(command="close")
@@ -78,7 +75,7 @@ def test_resume_is_measured_and_verified() -> None:
     ids=["doubled", "wrong id", "cut off", "all twice"],
 )
 def test_verification_notices(wrong: Callable[[bytes], bytes]) -> None:
-    """A stream that differs from the published messages is rejected."""
+    """A stream that is not what was published does not pass for it."""
     stream = b"".join(
         b"id: %d\ndata: %b\n\n" % (n, wire.to_json(wire.make_message(n, 100)).encode())
         for n in (1, 2, 3)
@@ -92,7 +89,7 @@ def test_verification_notices(wrong: Callable[[bytes], bytes]) -> None:
 
 
 def test_what_was_not_published_fails_the_run() -> None:
-    """The samples of a run are compared with the published messages."""
+    """The samples of a run do not pass for other messages than those that were published."""
     with Session("raw_sse", ANYWHERE) as session:
         session.connect(5)
         session.client.ask(command="sample", samples=2)
@@ -103,7 +100,7 @@ def test_what_was_not_published_fails_the_run() -> None:
 
 @pytest.mark.parametrize("name", [name for family in FAMILIES.values() for name in family])
 def test_contestant_has_its_face(name: str) -> None:
-    """Each contestant has the parts that README.md requires."""
+    """What README.md asks of a contestant."""
     for package in filter(name.startswith, PEERS):
         require(module=package, reason="the benchmarks compare with it")
     module = importlib.import_module(f"tests.benchmarks.contestants.{name}")
@@ -116,17 +113,18 @@ def test_contestant_has_its_face(name: str) -> None:
 
 
 def test_redis_is_measured() -> None:
-    """A client that opens or resumes alone costs two calls to Redis."""
+    """Clients connect and resume one after the other: one call to connect, two to resume."""
     rows = list(returning.alone(1, quick=True))
     assert [row["case"] for row in rows] == ["open", "resume"]
-    # In addition, the feed and the end of the log are read once a second.
-    assert all(2 <= row["round_trips"] < 4 for row in rows)
+    # Beside these calls, the node reads the feed, and the end of the log once a second.
+    assert 1 <= rows[0]["round_trips"] < 3
+    assert 2 <= rows[1]["round_trips"] < 4
     assert all(row["redis_us"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_micro_benchmark_runs(name: str) -> None:
-    """Every operation runs at the smallest size."""
+    """Every operation can be done, at the smallest size."""
     cases: list[Case] = []
     for case in CLASSES[name]():
         if cases and case.size > cases[0].size:

@@ -47,15 +47,13 @@ class CountedPresence(MemoryPresence):
 
 
 class Counted(MemoryBroker):
-    """A broker with such a roster."""
+    """A broker with such a presence store."""
+
+    presence: CountedPresence
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(clock=clock)
-        self._counted = CountedPresence(clock)
-
-    @property
-    def presence(self) -> CountedPresence:
-        return self._counted
+        self.presence = CountedPresence(clock)
 
 
 async def test_users_over_all_nodes() -> None:

@@ -108,8 +108,14 @@ class MemoryBroker:
     ) -> None:
         self._clock = clock
         self._history = History(retention)
-        self._tokens = MemoryTokens(tokens, clock)
-        self._presence = MemoryPresence(clock)
+        self.tokens = MemoryTokens(tokens, clock)
+        """See `Broker.tokens`."""
+        self.presence = MemoryPresence(clock)
+        """See `Broker.presence`."""
+        self.history_age = self._history.retention.age
+        """See `Broker.history_age`."""
+        self.token_lifetime = self.tokens.registry.limits.lifetime
+        """See `Broker.token_lifetime`."""
         self._epoch: Epoch | None = None
         self._feed = Feed()
         self._offsets: OrderedDict[str, Offset] = OrderedDict()  # by idempotency key
@@ -117,26 +123,6 @@ class MemoryBroker:
 
     def __repr__(self) -> str:
         return f"<MemoryBroker of {len(self._history)} messages>"
-
-    @property
-    def tokens(self) -> MemoryTokens:
-        """See `Broker.tokens`."""
-        return self._tokens
-
-    @property
-    def presence(self) -> MemoryPresence:
-        """See `Broker.presence`."""
-        return self._presence
-
-    @property
-    def history_age(self) -> float | None:
-        """See `Broker.history_age`."""
-        return self._history.retention.age
-
-    @property
-    def token_lifetime(self) -> float:
-        """See `Broker.token_lifetime`."""
-        return self._tokens.registry.limits.lifetime
 
     @property
     def history(self) -> History:
@@ -205,7 +191,7 @@ class MemoryBroker:
         """Trim by age, and drop expired sessions."""
         now = self._clock()
         self._history.trim(now)
-        self._tokens.registry.expire(now)
+        self.tokens.registry.expire(now)
 
 
 def _nothing() -> None:

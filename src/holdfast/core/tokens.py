@@ -107,7 +107,16 @@ class Session:
 
         A position that the client acknowledged is kept, because it is certain.
         """
-        return self if self.acknowledged else replace(self, position=position)
+        if self.acknowledged:
+            return self
+        return Session(
+            self.user,
+            self.subscriptions,
+            self.requested,
+            self.refused,
+            position,
+            is_long_poll=self.is_long_poll,
+        )
 
 
 class RedeemStatus(Enum):

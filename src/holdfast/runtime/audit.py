@@ -50,6 +50,7 @@ class AuditTrail:
     """Calls the audit hook, if there is one. `time` returns seconds since the Unix epoch."""
 
     def __init__(self, hook: AuditHook | None, time: Callable[[], float]) -> None:
+        self.is_on = hook is not None
         self._hook = hook
         self._time = time
 

@@ -65,6 +65,7 @@ class Connection:
 
     Attributes:
         id: the id that the client sees.
+        user: the identified user, `None` for an unidentified client.
         session: the state that survives the connection; a change replaces the record.
         subscriptions: topic or pattern → `since`, replaced as a whole.
         token: the reconnect token, never to be logged.
@@ -107,6 +108,7 @@ class Connection:
         "subscriptions",
         "token",
         "transport",
+        "user",
     )
 
     def __init__(
@@ -125,6 +127,7 @@ class Connection:
         self._context = context
         self._epoch = context.log.epoch
         self.id = id
+        self.user: UserId | None = session.user
         self.session = session
         self.subscriptions: Subscriptions = session.subscriptions
         self.token = token
@@ -151,11 +154,6 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.id[:8]}… {self.transport} {self.state.value}>"
-
-    @property
-    def user(self) -> UserId | None:
-        """The identified user, `None` for an unidentified client."""
-        return self.session.user
 
     @property
     def is_over(self) -> bool:
@@ -554,16 +552,16 @@ class Connection:
         if self.state is ConnectionState.CLOSING:
             return now + CLOSING_TIMEOUT
         options = self._context.options
-        deadline = now + IDLE_CHECK
+        deadlines = [now + IDLE_CHECK]
         if options.heartbeat_interval is not None:
             jitter = HEARTBEAT_JITTER * random.random()  # noqa: S311 - spreads heartbeats in time
             pause = options.heartbeat_interval * (1 - jitter)
             heartbeat = self._last_sent + pause
-            deadline = min(deadline, heartbeat if heartbeat > now else now + pause)
+            deadlines.append(heartbeat if heartbeat > now else now + pause)
         if self._expires_at is not None:
-            deadline = min(deadline, now + self._expires_at - self._context.clock.time())
+            deadlines.append(now + self._expires_at - self._context.clock.time())
         if options.idle_timeout is not None:
-            deadline = min(deadline, self._last_seen + options.idle_timeout)
+            deadlines.append(self._last_seen + options.idle_timeout)
         if options.send_timeout is not None:
-            deadline = min(deadline, (self._blocked_since or now) + options.send_timeout)
-        return deadline
+            deadlines.append((self._blocked_since or now) + options.send_timeout)
+        return min(deadlines)

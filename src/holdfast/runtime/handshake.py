@@ -9,7 +9,7 @@ browser's EventSource would give up for good.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -49,7 +49,7 @@ LONG_POLL = "poll"
 """The transport whose clients get a token only with the answer that ends the connection."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectRequest:
     """What a client presents. `reconnect_token` counts before the one inside `last_event_id`."""
 
@@ -62,13 +62,8 @@ class ConnectRequest:
     expires_at: float | None = None
     may_subscribe: MaySubscribe | None = None
 
-    @property
-    def is_resume(self) -> bool:
-        """True if the client presents anything to resume from."""
-        return bool(self.last_event_id or self.reconnect_token)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Redeemed:
     """The outcome of the presented token: a session to go on with, or none, and where to begin."""
 
@@ -77,7 +72,7 @@ class _Redeemed:
     point: ResumePoint
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Prepared:
     """A connection that is about to begin: its session, and what lies before it in the log."""
 
@@ -106,7 +101,8 @@ class Handshake:
         """
         node = self._node
         topics = check_topics(request.topics, node.registry.limits.topics)
-        node.check_accepting(replaces=request.is_resume)
+        is_resume = bool(request.last_event_id or request.reconnect_token)
+        node.check_accepting(replaces=is_resume)
         id = ConnectionId(base64url(os.urandom(16)))
         node.begin_handshake(id, request.user)
         try:
@@ -169,6 +165,8 @@ class Handshake:
     async def _redeem(self, request: ConnectRequest, id: ConnectionId) -> _Redeemed:
         """Redeem the presented token, and decide where the connection begins."""
         node = self._node
+        if not (request.last_event_id or request.reconnect_token):
+            return _Redeemed(None, None, ResumePoint(node.log.epoch))
         event_id = EventId.parse(request.last_event_id) if request.last_event_id else None
         presented = Presented(
             event_id,
@@ -177,8 +175,7 @@ class Handshake:
         )
         token = request.reconnect_token or (event_id.token if event_id else None)
         if token is None:
-            if presented:
-                self._count_refused(request, id, "malformed")
+            self._count_refused(request, id, "malformed")
             return _Redeemed(None, None, resume_point(presented, None, node.log.head))
         redemption = await node.broker.tokens.redeem(token, request.user, id)
         session = redemption.session
@@ -226,21 +223,19 @@ class Handshake:
         node, tokens = self._node, self._node.broker.tokens
         session, token, point = redeemed.session, redeemed.token, redeemed.point
         wanted: Iterable[str] = topics
+        requested = _requested(topics)
         if session is None:
-            session = Session(request.user, requested=_requested(topics))
+            is_long_poll = request.transport == LONG_POLL
+            session = Session(request.user, requested=requested, is_long_poll=is_long_poll)
         else:
-            requested = frozenset(topics)
             repeats = requested == session.requested and request.transport != LONG_POLL
             if not topics or repeats:
                 # A browser repeats its URL, whatever was subscribed since: go on with that.
                 wanted = [*session.subscriptions, *session.refused]
-            else:
-                session = replace(session, requested=requested)
+                requested = session.requested
+        held: Mapping[str, Offset] = session.subscriptions
         if point.since_limit is not None:
-            capped = {
-                t: min(since, point.since_limit) for t, since in session.subscriptions.items()
-            }
-            session = replace(session, subscriptions=capped)
+            held = {topic: min(since, point.since_limit) for topic, since in held.items()}
         while True:
             version = node.permissions_version
             epoch = node.log.epoch if point.cursor is None else point.epoch
@@ -249,14 +244,16 @@ class Handshake:
             )
             if request.user is not None:
                 allowed.append(USER_TOPIC)
-            held = session.subscriptions
             farthest = farthest_offset(point.cursor, held) if point.cursor else OFFSET_ZERO
-            session = replace(
-                session,
-                subscriptions=resumed_subscriptions(
-                    point, held, allowed, node.log.delivered_offset
-                ),
-                refused=frozenset(rejected) if rejected else NONE_REFUSED,
+            held = resumed_subscriptions(point, held, allowed, node.log.delivered_offset)
+            session = Session(
+                session.user,
+                held,
+                requested,
+                frozenset(rejected) if rejected else NONE_REFUSED,
+                session.position,
+                session.acknowledged,
+                session.is_long_poll,
             )
             if token is None:
                 token = await tokens.issue(session, id)
@@ -290,12 +287,14 @@ class Handshake:
             behind=lanes_to_replay(point, to.summary, to.farthest, delivered),
             not_before=to.farthest,
         )
-        session = replace(
-            to.session,
-            position=None,
-            acknowledged=False,
-            is_long_poll=request.transport == LONG_POLL,
-        )
+        session = to.session
+        if point.cursor is not None or point.cause is not None:  # it was resumed
+            session = replace(
+                session,
+                position=None,
+                acknowledged=False,
+                is_long_poll=request.transport == LONG_POLL,
+            )
         connection = Connection(
             node.context,
             id,

@@ -255,8 +255,9 @@ class Node:
 
     def audit_connection(self, action: AuditAction, connection: Connection, detail: str) -> None:
         """Record an audit event about a connection."""
-        user, transport = connection.user, connection.transport
-        self.audit.record(action, user, connection.id, transport, detail)
+        if self.audit.is_on:
+            user, transport = connection.user, connection.transport
+            self.audit.record(action, user, connection.id, transport, detail)
 
     def statistics(self, state: str, uptime: float) -> Statistics:
         """Return a snapshot. Costs time in proportion to the connections."""

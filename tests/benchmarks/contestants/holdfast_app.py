@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from holdfast import Broadcaster
+from holdfast import Broadcaster, BroadcasterState
 from holdfast.asgi import LiveApp
 from holdfast.auth import anonymous
 from holdfast.core.cursor import EventId
@@ -50,18 +50,20 @@ async def publish(message: dict[str, Any], topic: str = TOPIC) -> None:
 
 
 def publish_soon(message: dict[str, Any]) -> None:
-    """Publish concurrently, so that no message waits for the round trip to Redis of another."""
+    """As those do who publish concurrently: nobody waits for the way to Redis and back."""
     task = asyncio.create_task(publish(message))
     _publishing.add(task)
     task.add_done_callback(_publishing.discard)
 
 
 def subscribers() -> int:
-    return len(node_of(broadcaster).registry)  # statistics() would iterate over every connection
+    if broadcaster.state is BroadcasterState.NEW:
+        return 0
+    return len(node_of(broadcaster).registry)  # statistics() would look at every connection
 
 
 def numbers(frames: Iterable[tuple[str, str]]) -> list[int]:
-    """Return the numbers of the messages among (frame, event id). Each id is valid and higher."""
+    """The numbers of the messages among (frame, event id); every id is one, and none goes back."""
     found, before = [], None
     for text, id in frames:
         parsed = EventId.parse(id)

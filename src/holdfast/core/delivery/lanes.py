@@ -219,7 +219,8 @@ class Delivery:
 
     def cursor(self, position: Offset) -> Cursor:
         """Return the low-water mark of each lane; `position` is the end of the live feed so far."""
-        if not self._behind and self.is_empty and max(self._read_through) <= position:
+        is_empty = self.pending_batch is None and not self.buffer
+        if is_empty and not self._behind and max(self._read_through) <= position:
             return Cursor.at(position)
         low, normal, high, critical = [
             self._mark(lane, read, position)
