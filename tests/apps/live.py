@@ -22,7 +22,6 @@ from holdfast import Broadcaster, Priority
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User
 from holdfast.brokers.protocol import Broker
-from holdfast.runtime.lifecycle import BroadcasterState
 from tests.support.durable import DurableBroker
 
 
@@ -101,8 +100,8 @@ HANDLERS = {
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """LiveApp, and what the tests need besides."""
-    if scope["type"] in ("http", "websocket") and broadcaster.state is BroadcasterState.NEW:
-        await broadcaster.__aenter__()  # daphne knows no lifespan
+    if scope["type"] == "http":
+        await broadcaster.ensure_started()  # for the handlers below; LiveApp does it by itself
     handler = scope["type"] == "http" and HANDLERS.get((scope["method"], scope["path"]))
     if not handler:
         await live(scope, receive, send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import unittest
 from typing import Any
 
 import anyio.to_thread
@@ -116,6 +117,29 @@ class TestLife:
         with pytest.raises(ZeroDivisionError):
             async with broadcaster:
                 raise ZeroDivisionError
+        assert broadcaster.state is BroadcasterState.CLOSED
+
+    async def test_started_in_one_task_and_stopped_in_another(self) -> None:
+        """A fixture enters a Broadcaster in one task and leaves it in another."""
+        broadcaster = Broadcaster()
+        await asyncio.create_task(broadcaster.__aenter__())
+        async with broadcaster.connect(topics=["t"]) as connection:
+            reader = Reader(connection)
+            await reader.hello()
+            await broadcaster.publish("t", 1)
+            assert await reader.take(1) == [1]
+        await asyncio.create_task(broadcaster.__aexit__(None, None, None))
+        assert broadcaster.state is BroadcasterState.CLOSED
+
+    async def test_concurrent_first_requests_start_it_once(self) -> None:
+        """`ensure_started` waits for a start that another task has begun."""
+        broker = LateBroker()
+        broadcaster = Broadcaster(broker=broker)
+        await asyncio.gather(*[broadcaster.ensure_started() for _ in range(5)])
+        assert broadcaster.state is BroadcasterState.RUNNING
+        await broadcaster.ensure_started()
+        await broadcaster.stop()
+        await broadcaster.ensure_started()
         assert broadcaster.state is BroadcasterState.CLOSED
 
     @pytest.mark.parametrize("cancels", [1, 2, 3])
@@ -379,3 +403,29 @@ class TestDrain:
                 again = Reader(outbox)
                 assert (await again.hello()).data["session"] == "resumed"
                 assert sorted(got + await again.take(5 - len(got))) == list(range(5))
+
+
+class TestEventLoops(unittest.IsolatedAsyncioTestCase):
+    """A Broadcaster in the fixtures of a framework that runs each test in its own event loop."""
+
+    broadcaster = Broadcaster()
+
+    async def asyncSetUp(self) -> None:
+        await self.enterAsyncContext(self.broadcaster)
+
+    async def _deliver(self) -> None:
+        async with self.broadcaster.connect(topics=["t"]) as connection:
+            await connection.next_frames()
+            connection.mark_sent()
+            await self.broadcaster.publish("t", 1)
+            frames = await connection.next_frames()
+            assert frames is not None
+            assert b'"data":1' in frames[0].body
+
+    async def test_in_a_first_loop(self) -> None:
+        """`enterAsyncContext` starts the Broadcaster, and stops it after the test."""
+        await self._deliver()
+
+    async def test_in_a_second_loop(self) -> None:
+        """The same Broadcaster works in another event loop, after the first has ended."""
+        await self._deliver()

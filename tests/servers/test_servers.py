@@ -225,6 +225,18 @@ async def test_sigterm_ends_the_process_and_notifies_clients(kind: ServerKind) -
             assert (data["session"], data["gap"]["cause"]) == ("gap", "restart")
 
 
+@pytest.mark.parametrize("kind", ["uvicorn", "granian", "hypercorn"])
+async def test_own_endpoint_ends_at_the_signal(kind: ServerKind) -> None:
+    """A stream of an application's own endpoint gets its closing frame at SIGTERM, too."""
+    with ServerProcess(kind, "tests.apps.own_endpoint:app", args=ARGS[kind]) as server:
+        async with open_stream(server.port) as stream:
+            await hello(stream)
+            took = asyncio.create_task(anyio.to_thread.run_sync(server.terminate))
+            rest = await stream.rest()
+            assert await took < 2.5
+    assert rest[-1]["data"] == {"reason": "drain", "reconnect": True}
+
+
 @pytest.mark.parametrize("kind", PATIENCE)
 async def test_blocked_client_does_not_delay_the_end(kind: ServerKind) -> None:
     """A client that stopped reading megabytes ago does not delay SIGTERM.
