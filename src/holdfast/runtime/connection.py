@@ -21,9 +21,8 @@ from . import frames
 from .clock import Clock
 from .delivered_log import DeliveredLog
 from .frames import Frame
-from .inline_send import InlineSender
+from .inline_send import BatchRenderer, InlineSender
 from .options import Options
-from .rendering import BatchRenderer
 from .statistics import ConnectionStatistics, Counters
 from .timers import ConnectionTimers
 

@@ -21,7 +21,7 @@ from ..reasons import Reason
 from .clock import Clock
 from .connection import Connection
 from .delivered_log import DeliveredLog
-from .rendering import BatchRenderer
+from .inline_send import BatchRenderer
 
 _logger = logging.getLogger("holdfast")
 

@@ -1,10 +1,13 @@
-"""InlineSender: `send` of one connection, for its own task and for the fan-out.
+"""Inline sending: the fan-out calls `send` of a connection itself, instead of waking its task.
 
 Waking a task so that it calls `send` costs more than the `send` itself, which nearly always only
 writes to the server's transport and ends without waiting. So the fan-out calls `send` itself and
 steps its coroutine once. Everything that `send` may rely on is kept: the connection's own task is
 the current one (timeouts and cancel scopes belong to it), and `send` runs in a context of its own.
 A `send` that waits is continued by that task, and an exception is raised there.
+
+Connections that keep up have the same messages pending, so `BatchRenderer` plans and encodes a
+batch once for all of them; only the token at the end of each event id differs.
 """
 
 from __future__ import annotations
@@ -12,11 +15,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import types
-from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from ..asgi_types import Event, Send
+from ..core.cursor import format_event_id
+from ..core.delivery.batch import DeliveryPlan, LiveBatch
+from ..core.delivery.lanes import CHUNK_BYTES, plan_delivery
+from .delivered_log import DeliveredLog
+
+MAX_RENDERED_BYTES = 16 * 1024 * 1024
+"""Bytes of encoded frames that are kept for other connections."""
+
 
 # For code that steps coroutines itself; see "Extending" in the documentation of asyncio.
 _enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
@@ -181,3 +193,77 @@ def _resume_coroutine(
                 waits_for = context.run(coroutine.send, value)
         except StopIteration:
             return
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedChunk:
+    """Frames that are sent at once. `joined` is their common part, `size` the bytes of bodies."""
+
+    joined: Any
+    frames: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedBatch:
+    """A batch as it leaves every connection that keeps up, on one kind of transport.
+
+    `sends` is the number of calls of `send` that this takes.
+    """
+
+    plan: DeliveryPlan
+    chunks: tuple[RenderedChunk, ...]
+    sends: int
+
+
+class BatchRenderer:
+    """Renders batches, and keeps them for the connections that have the same one pending.
+
+    A rendered batch is valid while the node stands at one offset, because the cursors depend on
+    it, and within one turn of the event loop if one of its messages can expire.
+    """
+
+    def __init__(self, log: DeliveredLog, time: Callable[[], float]) -> None:
+        self._log = log
+        self._time = time
+        self._rendered: dict[tuple[LiveBatch, FrameEncoder], RenderedBatch] = {}
+        self._bytes = 0
+        self._offset = log.delivered_offset
+
+    def begin_turn(self) -> None:
+        """Drop the rendered batches that are no longer valid."""
+        offset = self._log.delivered_offset
+        if self._offset != offset or any(batch.expires for batch, _ in self._rendered):
+            self.clear()
+            self._offset = offset
+
+    def clear(self) -> None:
+        """Drop all rendered batches."""
+        self._rendered.clear()
+        self._bytes = 0
+
+    def render(self, batch: LiveBatch, encoder: FrameEncoder) -> RenderedBatch:
+        """Return `batch` as it leaves a connection with an empty buffer."""
+        rendered = self._rendered.get((batch, encoder))
+        if rendered is None:
+            if self._bytes > MAX_RENDERED_BYTES:
+                self.clear()
+            rendered = self._rendered[batch, encoder] = self._render(batch, encoder)
+        return rendered
+
+    def _render(self, batch: LiveBatch, encoder: FrameEncoder) -> RenderedBatch:
+        plan = plan_delivery(batch, self._log.delivered_offset, self._time())
+        chunks: list[RenderedChunk] = []
+        prefixes: list[Any] = []
+        size = 0
+        for number, (message, cursor) in enumerate(plan.steps, 1):
+            id_prefix = format_event_id(self._log.epoch, cursor, "")
+            prefixes.append(encoder.prefix(message.body, id_prefix))
+            size += len(message.body)
+            if size >= CHUNK_BYTES or number == len(plan.steps):
+                chunks.append(RenderedChunk(encoder.join(prefixes), len(prefixes), size))
+                prefixes, size = [], 0
+        self._bytes += batch.size
+        suffix = encoder.suffix("")
+        sends = sum(len(encoder.events(chunk.joined, suffix)) for chunk in chunks)
+        return RenderedBatch(plan, tuple(chunks), sends)
