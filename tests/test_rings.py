@@ -326,7 +326,6 @@ def on_disk(package: Path, hidden: set[str]) -> set[str]:
     return found
 
 
-@pytest.mark.xfail(reason="docs/design.md draws another layout: remove this mark when it is there")
 def test_layout_is_as_drawn() -> None:
     """Each module lies where docs/design.md draws it, and the drawing has no module too many."""
     drawn, hidden = picture((ROOT / "docs" / "design.md").read_text("utf-8"))
