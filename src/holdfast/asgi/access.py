@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Awaitable, Collection
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
@@ -11,7 +12,8 @@ from urllib.parse import urlsplit
 from ..auth import Action, Authenticate, Authorize, Request, User
 from ..core.cursor import EventId
 from ..core.topics import is_pattern
-from ..errors import Refused
+from ..core.validation import check_function, reject
+from ..errors import ConfigurationError, Refused
 from ..reasons import Reason
 from ..runtime.audit import AuditAction
 from ..runtime.broadcaster import Broadcaster
@@ -19,6 +21,8 @@ from ..runtime.connection import Connection
 from .http import Header
 
 _logger = logging.getLogger("holdfast")
+
+_ORIGIN = re.compile(r"https?://[^\s/*?#@]+/?", re.ASCII | re.IGNORECASE)
 
 _AUTHORIZE_FAILED = "the authorize hook failed on %s; the client may try again"
 
@@ -42,6 +46,32 @@ def presented(request: Request) -> tuple[str | None, str | None]:
     return header_id or query.get("last_event_id") or None, token or None
 
 
+def check_hook(name: str, hook: object, arguments: str, count: int) -> None:
+    """Raise `TypeError` unless `hook` is a function that takes `count` arguments."""
+    form = f"a function of {arguments}"
+    function = check_function(name, hook, form)
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        reject(name, hook, form)
+    except ValueError:
+        pass  # a function of C code may have no signature
+
+
+def check_origins(origins: Collection[str]) -> None:
+    """Raise `ConfigurationError` for an origin that no browser would send."""
+    if isinstance(origins, str) or origins is None:
+        raise ConfigurationError(
+            f"allowed_origins={origins!r}: it must be a list, such as ['https://shop.example']"
+        )
+    for origin in origins:
+        if origin != "*" and _ORIGIN.fullmatch(str(origin)) is None:
+            raise ConfigurationError(
+                f"allowed_origins: {origin!r:.80} is not an origin; the form is "
+                "'https://shop.example' or 'http://localhost:8000', or '*' for all"
+            )
+
+
 class Access:
     """Calls the hooks. Their exceptions are logged, and the client learns nothing of them."""
 
@@ -52,6 +82,7 @@ class Access:
         authorize: Authorize,
         allowed_origins: Collection[str],
     ) -> None:
+        check_origins(allowed_origins)
         self._broadcaster = broadcaster
         self._authenticate = authenticate
         self._authorize = authorize

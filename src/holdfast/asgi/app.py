@@ -7,14 +7,14 @@ from typing import Never
 
 from ..asgi_types import Receive, Scope, Send
 from ..auth import Action, Authenticate, Authorize, Request, User, subscribe_only
-from ..core.validation import check_keywords
+from ..core.validation import check_keywords, check_type
 from ..errors import ConfigurationError, HoldfastError, Refused
 from ..reasons import Reason
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.connection import Connection
 from ..transports import websocket
 from ..transports.websocket import InboundLimits
-from .access import Access
+from .access import Access, check_hook
 from .client_files import TYPES, ClientFiles
 from .commands import Commands
 from .http import ClientGone, Header, answer, answer_refusal, read_json
@@ -83,16 +83,13 @@ class LiveApp:
         check_keywords("LiveApp", unknown, _KEYWORDS)
         if not isinstance(broadcaster, Broadcaster):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"LiveApp(broadcaster, …) needs a Broadcaster, not {broadcaster!r:.80}")
-        for name, hook in (("authenticate", authenticate), ("authorize", authorize)):
-            if not callable(hook):
-                raise TypeError(
-                    f"{name}={hook!r:.80}: it must be a function, such as holdfast.auth.anonymous "
-                    "for a public stream or holdfast.auth.require_role(...) for a right"
-                )
-        if websocket_path is not None and not websocket_path.startswith("/"):
+        check_hook("authenticate", authenticate, "a request, such as holdfast.anonymous", 1)
+        check_hook("authorize", authorize, "user, action, topic, such as require_role('admin')", 3)
+        if websocket_path is not None and not str(websocket_path).startswith("/"):
             raise ConfigurationError(f"websocket_path={websocket_path!r}: it must begin with /")
-        if isinstance(allowed_origins, str):
-            raise ConfigurationError("allowed_origins must be a list of origins, not a string")
+        check_type("enabled", enabled, bool, "True or False")
+        if inbound is not None:
+            check_type("inbound", inbound, InboundLimits, "an InboundLimits(rate=…), or None")
         self._broadcaster = broadcaster
         self._enabled = enabled
         limits = inbound or InboundLimits()
@@ -128,6 +125,9 @@ class LiveApp:
             "/connection-stats": self._reports.connections,
             "/websocket-stats": self._reports.websockets,
         }
+
+    def __repr__(self) -> str:
+        return f"<LiveApp of {self._broadcaster!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""

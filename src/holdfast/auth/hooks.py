@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ..core.validation import check_name, check_number, reject
 from .request import Request
 
 
@@ -32,6 +33,16 @@ class User:
     roles: frozenset[str] = field(default_factory=frozenset[str])
     expires_at: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.id is not None:
+            check_name("id", self.id, "a str that is not empty, or None for an unidentified client")
+        if isinstance(self.roles, str) or not isinstance(self.roles, Collection):
+            reject("roles", self.roles, "a set of names, such as frozenset({'admin'})")
+        if not isinstance(self.roles, frozenset):
+            object.__setattr__(self, "roles", frozenset(self.roles))
+        if self.expires_at is not None:
+            check_number("expires_at", self.expires_at)
+
 
 Authenticate = Callable[[Request], User | Awaitable[User | None] | None]
 Authorize = (
@@ -54,6 +65,7 @@ def subscribe_only(user: User, action: Action, topic: str | None) -> bool:
 
 def require_role(role: str) -> Callable[[User, Action, str | None], bool]:
     """Everything for users with `role`, nothing for others."""
+    check_name("role", role, "the name of a role, a str that is not empty")
 
     def authorize(user: User, action: Action, topic: str | None) -> bool:
         return role in user.roles

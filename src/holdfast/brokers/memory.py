@@ -24,6 +24,7 @@ from ..core.tokens import (
     TokenRegistry,
     base64url,
 )
+from ..core.validation import check_type
 from .feed import Feed
 from .protocol import Batch
 
@@ -106,6 +107,10 @@ class MemoryBroker:
         tokens: TokenLimits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if retention is not None:
+            check_type("retention", retention, Retention, "a Retention(limit=…), or None")
+        if tokens is not None:
+            check_type("tokens", tokens, TokenLimits, "a TokenLimits(grace=…), or None")
         self._clock = clock
         self._history = History(retention)
         self.tokens = MemoryTokens(tokens, clock)

@@ -31,7 +31,7 @@ from typing import NewType
 
 from .cursor import Cursor, Position
 from .message import Offset, UserId
-from .validation import check_number
+from .validation import check_number, suggest_options
 
 Token = NewType("Token", str)
 """22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for at least 64)."""
@@ -138,6 +138,7 @@ class Redemption:
     taken_over: ConnectionId | None = None
 
 
+@suggest_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLimits:
     """The lifetime of tokens, and how many sessions without a connection are kept.
@@ -198,6 +199,9 @@ class TokenRegistry:
         self._detached: OrderedDict[_Entry, None] = OrderedDict()
         self._strangers: OrderedDict[_Entry, None] = OrderedDict()
         self._by_user: dict[UserId, OrderedDict[_Entry, None]] = {}
+
+    def __repr__(self) -> str:
+        return f"<TokenRegistry of {len(self)} sessions>"
 
     def __len__(self) -> int:
         """The number of sessions."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import wraps
+from typing import NoReturn, TypeVar
 
 from ..errors import ConfigurationError
+
+T = TypeVar("T")
 
 
 def is_number(value: object, *, whole: bool = False) -> bool:
@@ -40,3 +44,42 @@ def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) ->
             near = [other for other in names if name in other]
             near = near or get_close_matches(name, names, n=1, cutoff=0.0)
             raise TypeError(f"{function}() has no option {name!r}: did you mean {near[0]!r}?")
+
+
+def suggest_options(cls: type[T]) -> type[T]:
+    """Answer a misspelt keyword of the constructor of `cls` with the nearest one that exists."""
+    construct = cls.__init__
+    known = frozenset(construct.__annotations__) - {"return"}
+
+    @wraps(construct)
+    def checked(self: T, *args: object, **options: object) -> None:
+        if not options.keys() <= known:
+            check_keywords(cls.__name__, options, known)
+        construct(self, *args, **options)
+
+    cls.__init__ = checked  # type: ignore[assignment]
+    return cls
+
+
+def reject(name: str, value: object, form: str) -> NoReturn:
+    """Raise `TypeError` for an argument of the wrong type; `form` is the accepted form."""
+    raise TypeError(f"{name}={value!r:.80}: it must be {form}")
+
+
+def check_type(name: str, value: object, kind: type | tuple[type, ...], form: str) -> None:
+    """Raise `TypeError` unless `value` is an instance of `kind`."""
+    if not isinstance(value, kind):
+        reject(name, value, form)
+
+
+def check_name(name: str, value: object, form: str) -> None:
+    """Raise `TypeError` unless `value` is a string with at least one character."""
+    if not isinstance(value, str) or not value:
+        reject(name, value, form)
+
+
+def check_function(name: str, value: object, form: str) -> Callable[..., object]:
+    """Return `value` if it can be called and is not a class; raise `TypeError` otherwise."""
+    if isinstance(value, type) or not callable(value):
+        reject(name, value, form)
+    return value

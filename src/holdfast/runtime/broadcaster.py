@@ -12,7 +12,14 @@ from typing_extensions import Unpack
 from ..brokers.protocol import Broker
 from ..core.message import Offset, UserId
 from ..core.topics import USER_TOPIC
-from ..core.validation import check_keywords
+from ..core.validation import (
+    check_function,
+    check_keywords,
+    check_name,
+    check_number,
+    check_type,
+    reject,
+)
 from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, WrongThread
 from ..reasons import Reason
 from .audit import AuditAction, AuditHook
@@ -26,6 +33,8 @@ from .presence import PresenceHook
 from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics
 
+_USER_FORM = "the id of a user, a str that is not empty, or None"
+_CONNECTION_FORM = "a Connection, such as broadcaster.connection(id, user=user)"
 _OPTIONS = ("broker", "audit", "presence", "clock", *Options.__slots__)
 
 
@@ -102,6 +111,13 @@ class Broadcaster:
         **unknown: Never,
     ) -> None:
         check_keywords("Broadcaster", unknown, _OPTIONS)
+        if broker is not None and (isinstance(broker, type) or not hasattr(broker, "follow")):
+            reject("broker", broker, "a broker, such as MemoryBroker() or RedisBroker(client)")
+        if audit is not None:
+            check_function("audit", audit, "a function that takes an AuditEvent")
+        if not isinstance(presence, bool):
+            check_function("presence", presence, "True, False, or a function of a PresenceChange")
+        check_function("clock", clock, "a function that returns seconds since the Unix epoch")
         self.options = Options(
             buffer_capacity=buffer_capacity,
             buffer_bytes=buffer_bytes,
@@ -206,6 +222,7 @@ class Broadcaster:
         Returns:
             True if all connections have ended.
         """
+        check_number("timeout", timeout, zero=True)
         return self._run is None or await self._run.drain(timeout)
 
     def check_running(self) -> None:
@@ -304,6 +321,7 @@ class Broadcaster:
 
         See `publish` for options, errors and cancellation.
         """
+        check_name("user", user, "the id of a user, a str that is not empty")
         options["to_user"] = user
         return await self.publish(USER_TOPIC, data, **options)
 
@@ -372,6 +390,7 @@ class Broadcaster:
         acknowledges: bool = False,
         expires_at: float | None = None,
         may_subscribe: MaySubscribe | None = None,
+        **unknown: Never,
     ) -> PendingConnection:
         """Open a connection: resumed if the client presents something valid, fresh otherwise.
 
@@ -395,6 +414,8 @@ class Broadcaster:
             NotRunning, WrongThread, BroadcasterFailed: see `check_running`.
         """
         run = self._running()
+        if unknown:
+            check_keywords("connect", unknown, ConnectRequest.__slots__)
         request = ConnectRequest(
             None if user is None else UserId(user),
             topics,
@@ -405,6 +426,7 @@ class Broadcaster:
             expires_at,
             may_subscribe,
         )
+        request.check()
         return PendingConnection(run.handshake, request)
 
     async def position(self, topics: Iterable[str], *, user: str | None = None) -> str:
@@ -413,6 +435,8 @@ class Broadcaster:
         A client that presents it gets everything that is published to `topics` after this call.
         """
         run = self._running()
+        if user is not None:
+            check_name("user", user, _USER_FORM)
         return await run.handshake.issue_position(topics, None if user is None else UserId(user))
 
     def connection(self, id: str, *, user: str | None = None) -> Connection | None:
@@ -426,6 +450,8 @@ class Broadcaster:
 
     def disconnect(self, connection_id: str, reason: Reason = Reason.REQUESTED) -> bool:
         """End a connection; return False if it is not on this node."""
+        check_type("connection_id", connection_id, str, "the id of a connection, a str")
+        check_type("reason", reason, Reason, "a member of Reason")
         found = None if self._run is None else self._run.node.registry.get(connection_id)
         if found is not None:
             found.close(reason)
@@ -436,10 +462,13 @@ class Broadcaster:
 
         Connections that are just being opened ask again, too.
         """
+        if user is not None:
+            check_name("user", user, _USER_FORM)
         await self._running().subscriptions.reauthorize(user)
 
     async def disconnect_user(self, user: str) -> None:
         """End all connections of a user on this node, and make their reconnect tokens useless."""
+        check_name("user", user, "the id of a user, a str that is not empty")
         await self._running().handshake.disconnect_user(UserId(user))
 
     async def subscribe(
@@ -453,10 +482,12 @@ class Broadcaster:
         Raises:
             Refused: a name is not a topic, there are too many, or the connection has ended.
         """
+        check_type("connection", connection, Connection, _CONNECTION_FORM)
         return await self._running().subscriptions.subscribe(connection, topics)
 
     async def unsubscribe(self, connection: Connection, topics: Iterable[str]) -> list[str]:
         """Remove topics, and drop what is pending for them; return the ones that were held."""
+        check_type("connection", connection, Connection, _CONNECTION_FORM)
         return await self._running().subscriptions.unsubscribe(connection, topics)
 
     # -- presence and statistics ---------------------------------------------------------------
@@ -473,6 +504,7 @@ class Broadcaster:
         self._running()
         if not self._presence:
             raise ConfigurationError("presence is disabled: pass presence=True to Broadcaster")
+        check_name("topic", topic, "a topic or a pattern, a str")
         return await self._broker.presence.users(topic)
 
     async def online_users(self) -> frozenset[str]:
@@ -489,6 +521,8 @@ class Broadcaster:
         self, transport: str | None = None, *, limit: int | None = None
     ) -> list[ConnectionStatistics]:
         """Return a snapshot of each connection (of one transport), the oldest `limit` of them."""
+        if limit is not None:
+            check_number("limit", limit, whole=True, zero=True)
         return [] if self._run is None else self._run.node.connection_statistics(transport, limit)
 
 

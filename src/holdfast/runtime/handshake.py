@@ -37,6 +37,7 @@ from ..core.tokens import (
     base64url,
 )
 from ..core.topics import USER_TOPIC
+from ..core.validation import check_function, check_name, check_number, check_type
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from ..reasons import Reason
 from . import frames
@@ -61,6 +62,22 @@ class ConnectRequest:
     acknowledges: bool = False
     expires_at: float | None = None
     may_subscribe: MaySubscribe | None = None
+
+    def check(self) -> None:
+        """Raise `TypeError` for a field of the wrong type, as the application passed it."""
+        user, last_event_id, token = self.user, self.last_event_id, self.reconnect_token
+        if user is not None and (user.__class__ is not str or not user):
+            check_name("user", user, "the id of a user, a str that is not empty, or None")
+        if last_event_id is not None and last_event_id.__class__ is not str:
+            check_type("last_event_id", last_event_id, str, "a str or None")
+        if token is not None and token.__class__ is not str:
+            check_type("reconnect_token", token, str, "a str or None")
+        if self.transport.__class__ is not str:
+            check_type("transport", self.transport, str, "a str")
+        if self.may_subscribe is not None and not callable(self.may_subscribe):
+            check_function("may_subscribe", self.may_subscribe, "a function of a topic, or None")
+        if self.expires_at is not None:
+            check_number("expires_at", self.expires_at)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import cast
 
 import anyio.to_thread
 
-from ..core.validation import check_number
+from ..core.validation import check_function, check_number
 from .publishing import PublishOptions, make_draft
 
 Source = Callable[[], object]
@@ -52,6 +52,7 @@ class PeriodicSource:
             PublishError: `topic` or `options` cannot be published with.
         """
         check_number("interval", interval)
+        check_function("source", source, "a function that returns the data to publish")
         make_draft(topic, None, **options, now=0.0, max_bytes=max_bytes)
         self.topic = topic
         self._source = source
@@ -59,6 +60,9 @@ class PeriodicSource:
         self._options = options
         self._wake_up: asyncio.Event | None = None
         self._is_cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<PeriodicSource {self.topic!r} every {self._interval} s>"
 
     @property
     def is_cancelled(self) -> bool:

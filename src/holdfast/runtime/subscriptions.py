@@ -27,6 +27,8 @@ def check_topics(names: Iterable[str], limit: int) -> tuple[str, ...]:
     """
     if isinstance(names, str):
         raise TypeError(f"topics must be a list of names, such as [{names!r}], not a string")
+    if names is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise TypeError("topics must be a list of names, not None: leave it out for no topics")
     unique = tuple(dict.fromkeys(names))
     if len(unique) > limit:
         raise Refused(Reason.TOO_MANY_TOPICS, f"a connection has at most {limit} topics")

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from ..asgi_types import Event, Receive, Send
-from ..core.validation import check_number
+from ..core.validation import check_number, suggest_options
 from ..errors import Refused
 from ..reasons import Reason
 from ..runtime import frames
@@ -32,6 +32,7 @@ Command = Callable[[str, dict[str, object]], Awaitable[bytes | None]]
 """Carries out a client's message (its type, and all of it), and returns the frame of the answer."""
 
 
+@suggest_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundLimits:
     """The limits of a client's messages over WebSocket.

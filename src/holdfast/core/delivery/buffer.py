@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..message import BEST_FIRST, LANES, Gap, Message, Offset, Priority
+from ..validation import check_number
 
 DEFAULT_CAPACITY = 100
 """Messages. Centrifugo bounds its queue by bytes alone, SignalR's stateful buffer by 100 KB."""
@@ -83,13 +84,17 @@ class PriorityBuffer:
     def __init__(
         self, capacity: int = DEFAULT_CAPACITY, *, max_bytes: int = DEFAULT_MAX_BYTES
     ) -> None:
-        if capacity < 1 or max_bytes < 1:
-            raise ValueError("a buffer holds at least one message and one byte")
+        if not (capacity.__class__ is int is max_bytes.__class__ and capacity > 0 < max_bytes):
+            check_number("capacity", capacity, whole=True)
+            check_number("max_bytes", max_bytes, whole=True)
         self.capacity = capacity
         self.max_bytes = max_bytes
         self._lanes, self._newest, self._gaps = _NO_LANES, _NO_SUBJECTS, _NO_GAPS
         self._count = self._bytes = self._high_water = 0
         self._taken = self._conflated = self._expired = self._evicted = self._refused = 0
+
+    def __repr__(self) -> str:
+        return f"<PriorityBuffer of {self._count} messages, at most {self.capacity}>"
 
     def __len__(self) -> int:
         return self._count

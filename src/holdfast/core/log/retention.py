@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..validation import check_number
+from ..validation import check_number, suggest_options
 
 
+@suggest_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """The bounds of one log (one topic, one lane), and of all of them together.
