@@ -27,7 +27,7 @@ from holdfast import (
 )
 
 Make = Callable[[], object]
-Call = Callable[[Broadcaster], Any]
+Call = Callable[[Any], Any]
 
 
 def live(**options: Any) -> LiveApp:

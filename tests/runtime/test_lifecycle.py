@@ -136,11 +136,12 @@ class TestLife:
         broker = LateBroker()
         broadcaster = Broadcaster(broker=broker)
         await asyncio.gather(*[broadcaster.ensure_started() for _ in range(5)])
-        assert broadcaster.state is BroadcasterState.RUNNING
+        states = [broadcaster.state]
         await broadcaster.ensure_started()
         await broadcaster.stop()
         await broadcaster.ensure_started()
-        assert broadcaster.state is BroadcasterState.CLOSED
+        states.append(broadcaster.state)
+        assert states == [BroadcasterState.RUNNING, BroadcasterState.CLOSED]
 
     @pytest.mark.parametrize("cancels", [1, 2, 3])
     async def test_cancelled_while_closing_is_closed_all_the_same(self, cancels: int) -> None:

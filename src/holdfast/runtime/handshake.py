@@ -134,7 +134,10 @@ class Handshake:
     ) -> Connection:
         node = self._node
         try:
-            redeemed = await self._redeem(request, id)
+            if request.last_event_id or request.reconnect_token:
+                redeemed = await self._redeem(request, id)
+            else:
+                redeemed = _Redeemed(None, None, ResumePoint(node.log.epoch))
         except BaseException:
             node.abandon(id)  # the token may be used up: its session must not stay attached
             raise
@@ -182,8 +185,6 @@ class Handshake:
     async def _redeem(self, request: ConnectRequest, id: ConnectionId) -> _Redeemed:
         """Redeem the presented token, and decide where the connection begins."""
         node = self._node
-        if not (request.last_event_id or request.reconnect_token):
-            return _Redeemed(None, None, ResumePoint(node.log.epoch))
         event_id = EventId.parse(request.last_event_id) if request.last_event_id else None
         presented = Presented(
             event_id,

@@ -179,7 +179,8 @@ class Node:
             self._waiting_for_log.add(connection)
         self.counters.opened += 1
         self.counters.resumed += resumed
-        self.audit_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
+        if self.audit.is_on:
+            self.audit_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
         if not self._is_reachable:
             self._report_reachable(connection)
         self.on_subscribed()
@@ -191,9 +192,10 @@ class Node:
         self._leave_fan_out(connection)
         if connection in self._connections:
             del self._connections[connection]
-            reason = connection.close_reason
-            detail = reason.word if reason else "the client left"
-            self.audit_connection(AuditAction.DISCONNECTED, connection, detail)
+            if self.audit.is_on:
+                reason = connection.close_reason
+                detail = reason.word if reason else "the client left"
+                self.audit_connection(AuditAction.DISCONNECTED, connection, detail)
             connection.count_into(self.counters)
         if not self._connections:
             self._no_connections.set()
@@ -255,9 +257,8 @@ class Node:
 
     def audit_connection(self, action: AuditAction, connection: Connection, detail: str) -> None:
         """Record an audit event about a connection."""
-        if self.audit.is_on:
-            user, transport = connection.user, connection.transport
-            self.audit.record(action, user, connection.id, transport, detail)
+        user, transport = connection.user, connection.transport
+        self.audit.record(action, user, connection.id, transport, detail)
 
     def statistics(self, state: str, uptime: float) -> Statistics:
         """Return a snapshot. Costs time in proportion to the connections."""
