@@ -22,7 +22,7 @@ from .http import Header
 
 _logger = logging.getLogger("holdfast")
 
-_ORIGIN = re.compile(r"https?://[^\s/*?#@]+/?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(r"null|https?://[^\s/*?#@]+/?", re.ASCII | re.IGNORECASE)
 
 _AUTHORIZE_FAILED = "the authorize hook failed on %s; the client may try again"
 
