@@ -42,11 +42,11 @@ def gap(
     first: int,
     *topics: str,
     lane: Priority = Priority.NORMAL,
-    through: int | None = None,
+    last: int | None = None,
     count: int | None = 1,
 ) -> Gap:
     """A gap from the offset `first` to `through`, or of that one offset."""
-    return Gap(lane, Offset(first), Offset(first if through is None else through), topics, count)
+    return Gap(lane, Offset(first), Offset(first if last is None else last), topics, count)
 
 
 def page(

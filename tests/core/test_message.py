@@ -14,7 +14,7 @@ from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 names = st.integers(0, GAP_TOPICS_LIMIT + 20).map("t{}".format)
 gaps = st.builds(
     lambda lane, first, length, topics, count: gap(
-        first, *topics, lane=lane, through=first + length, count=count
+        first, *topics, lane=lane, last=first + length, count=count
     ),
     st.sampled_from(Priority),
     st.integers(1, 100),
@@ -95,7 +95,7 @@ def test_merged_gap_covers_both(left: Gap, right: Gap) -> None:
     """A merged gap reaches as far as both, either way, and its lane is that of the left one."""
     merged = left.merged(right)
     assert merged.first == min(left.first, right.first)
-    assert merged.through == max(left.through, right.through)
+    assert merged.last == max(left.last, right.last)
     assert merged.priority == left.priority
 
 
@@ -117,11 +117,11 @@ def test_merged_count_is_the_sum_or_unknown(left: Gap, right: Gap) -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (gap(1, "b", "c", through=5, count=3), gap(1, "b", "c", through=5, count=3)),
-        (gap(1, "a", "b", through=5, count=3), gap(1, "b", through=5, count=None)),
-        (gap(1, through=5, count=3), gap(1, through=5, count=None)),
-        (gap(1, "a", through=5, count=3), None),
-        (gap(1, "a", "d", through=5, count=3), None),
+        (gap(1, "b", "c", last=5, count=3), gap(1, "b", "c", last=5, count=3)),
+        (gap(1, "a", "b", last=5, count=3), gap(1, "b", last=5, count=None)),
+        (gap(1, last=5, count=3), gap(1, last=5, count=None)),
+        (gap(1, "a", last=5, count=3), None),
+        (gap(1, "a", "d", last=5, count=3), None),
     ],
     ids=["none of it", "part of it", "too many to name", "all of it", "all of several"],
 )

@@ -111,7 +111,7 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
     def fill(self, wanted, page, position, *, room):
         for entry in page.entries:
             self.buffer.add_gap(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
-        self._read(wanted.lane, page.through)
+        self._read(wanted.lane, page.up_to)
         self._behind -= {wanted.lane}
 
     return [(Delivery, "request", everything), (Delivery, "fill", fill)]
@@ -184,7 +184,7 @@ def an_empty_lane_is_live_before_its_node() -> list[Patch]:
     """What the client has seen on another node comes again with the live feed of this one."""
 
     def whatever_the_node(point, summary, farthest, delivered):
-        return NO_LANE if point.cursor is None else EVERY_LANE - summary.empty
+        return NO_LANE if point.cursor is None else EVERY_LANE - summary.empty_lanes
 
     return [(handshake, "lanes_to_replay", whatever_the_node)]
 
@@ -222,9 +222,9 @@ def one_retention_for_all_lanes() -> list[Patch]:
     def over_all_lanes(self, message, now):
         append(self, message, now)
         logs = self._logs[message.topic, message.to_user]
-        while sum(log.live for log in logs) > self.retention.limit:
-            oldest = min((log for log in logs if log.live), key=lambda log: log.oldest().offset)
-            self._drop_oldest(oldest, now)
+        while sum(log.held for log in logs) > self.retention.limit:
+            oldest = min((log for log in logs if log.held), key=lambda log: log.oldest().offset)
+            self._trim_oldest(oldest, now)
 
     return [(History, "append", over_all_lanes)]
 
@@ -268,20 +268,21 @@ def reading_beyond_the_node() -> list[Patch]:
 @mutant
 def gaps_are_not_counted_exactly() -> list[Patch]:
     """A gap counts everything that was ever trimmed in its topic."""
-    runs = TopicLog.runs
+    runs = TopicLog.trimmed_ranges
 
     def all_of_it(self, after, up_to, between):
         return (
-            (first, last, len(self.trimmed)) for first, last, _ in runs(self, after, up_to, between)
+            (first, last, len(self.trimmed_offsets))
+            for first, last, _ in runs(self, after, up_to, between)
         )
 
-    return [(TopicLog, "runs", all_of_it)]
+    return [(TopicLog, "trimmed_ranges", all_of_it)]
 
 
 @mutant
 def one_gap_for_what_lies_apart() -> list[Patch]:
     """A gap stands at the last offset that it is for, so messages pass what it has not told."""
-    runs = TopicLog.runs
+    runs = TopicLog.trimmed_ranges
 
     def joined(self, after, up_to, between):
         found = list(runs(self, after, up_to, between))
@@ -289,7 +290,7 @@ def one_gap_for_what_lies_apart() -> list[Patch]:
             return iter(found)
         return iter([(found[-1][1], found[-1][1], sum(count or 0 for _, _, count in found))])
 
-    return [(TopicLog, "runs", joined)]
+    return [(TopicLog, "trimmed_ranges", joined)]
 
 
 @mutant

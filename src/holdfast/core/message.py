@@ -108,13 +108,13 @@ GAP_TOPICS_LIMIT = 100
 class Gap:
     """Messages that a client will not get, standing in a lane where they would have stood.
 
-    They lie between the offsets `first` and `through`, and nothing else of the lane does. `count`
+    They lie between the offsets `first` and `last`, and nothing else of the lane does. `count`
     is how many they are (`None`: not known any more), `topics` where (empty: too many to name).
     """
 
     priority: Priority
     first: Offset
-    through: Offset
+    last: Offset
     topics: tuple[str, ...]
     count: int | None
 
@@ -125,8 +125,8 @@ class Gap:
             topics = ()
         unknown = self.count is None or other.count is None
         count = None if unknown else (self.count or 0) + (other.count or 0)
-        first, through = min(self.first, other.first), max(self.through, other.through)
-        return Gap(self.priority, first, through, topics, count)
+        first, last = min(self.first, other.first), max(self.last, other.last)
+        return Gap(self.priority, first, last, topics, count)
 
     def without(self, unwanted: Callable[[str], bool]) -> Gap | None:
         """What is left of it for a client that leaves the `unwanted` topics; `None`: nothing.

@@ -148,9 +148,9 @@ def lanes_to_replay(
     """
     if point.cursor is None:
         return NO_LANE
-    if summary.through < delivered or farthest > delivered:
+    if summary.empty_up_to < delivered or farthest > delivered:
         return EVERY_LANE
-    return EVERY_LANE - summary.empty
+    return EVERY_LANE - summary.empty_lanes
 
 
-NOTHING_TO_REPLAY = ReplaySummary(0, None, through=OFFSET_ZERO)
+NOTHING_TO_REPLAY = ReplaySummary(0, None, empty_up_to=OFFSET_ZERO)

@@ -453,7 +453,7 @@ class Connection:
         if self._window is not None:
             now = self._context.clock.monotonic()
             for frame, cursor in zip(out, cursors, strict=True):
-                self._window.sent(cursor, len(frame.body) + len(frame.id), now)
+                self._window.record_sent(cursor, len(frame.body) + len(frame.id), now)
 
     def _count(self, count: int, size: int) -> None:
         """Count frames that the transport is about to send; `size` is the bytes of the bodies."""
@@ -502,7 +502,7 @@ class Connection:
                 break
         if window is not None:
             for message, cursor in steps[:count]:
-                window.sent(cursor, len(message.body) + len(self._id_at(cursor)), now)
+                window.record_sent(cursor, len(message.body) + len(self._id_at(cursor)), now)
         if count:
             self._last_sent = now
             self.frames_sent += count

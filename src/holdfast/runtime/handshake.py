@@ -329,7 +329,7 @@ class Handshake:
         return connection
 
     def _first_frame(self, connection: Connection, to: _Prepared) -> bytes:
-        node, session, point, lost = self._node, to.session, to.point, to.summary.lost
+        node, session, point, lost = self._node, to.session, to.point, to.summary.gap
         data: dict[str, object] = {
             "session": "fresh",
             "topics": [topic for topic in session.subscriptions if topic != USER_TOPIC],

@@ -233,7 +233,7 @@ class BatchRenderer:
     def begin_turn(self) -> None:
         """Drop the rendered batches that are no longer valid."""
         offset = self._log.delivered_offset
-        if self._offset != offset or any(batch.expires for batch, _ in self._rendered):
+        if self._offset != offset or any(batch.has_ttl for batch, _ in self._rendered):
             self.clear()
             self._offset = offset
 

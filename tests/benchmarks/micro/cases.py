@@ -250,14 +250,14 @@ def window() -> Iterator[Case]:
     for size in SIZES:
         made, numbers = Window(10**9), itertools.count(1)
         for number in itertools.islice(numbers, size):
-            made.sent(Cursor.at(number), BODY, 0.0)
+            made.record_sent(Cursor.at(number), BODY, 0.0)
         yield Case("Window sent + acknowledge", size, _under_way(made, numbers, size))
 
 
 def _under_way(made: Window, numbers: Iterator[int], size: int) -> Repeat:
     def repeat(times: Iterable[int]) -> None:
         for number, _ in zip(numbers, times, strict=False):
-            made.sent(Cursor.at(number), BODY, 0.0)
+            made.record_sent(Cursor.at(number), BODY, 0.0)
             made.acknowledge(Cursor.at(number - size), 0.0)
 
     return repeat

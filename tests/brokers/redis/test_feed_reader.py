@@ -44,7 +44,7 @@ async def read_history(broker: RedisBroker, begin: Head) -> tuple[list[bytes], i
     assert page is not None
     found = [entry.body for entry in page.entries if isinstance(entry, Message)]
     lost = sum(
-        entry.through - entry.first + 1 if entry.count is None else entry.count
+        entry.last - entry.first + 1 if entry.count is None else entry.count
         for entry in page.entries if isinstance(entry, Gap)
     )  # fmt: skip
     return found, lost

@@ -32,7 +32,7 @@ async def summarize(broker: RedisBroker, begin: Head, topic: str) -> tuple[int, 
     cursor, since = Cursor.at(begin.offset), {topic: Offset(0)}
     found = await broker.summarize((await broker.head()).epoch, cursor, since, None)
     assert found is not None
-    return found.replay, found.lost is not None
+    return found.replay, found.gap is not None
 
 
 async def test_a_lost_list_of_topics_is_noticed(
@@ -98,7 +98,7 @@ async def test_a_pattern_may_cover_thousands_of_topics(
         assert page is not None
         found += [entry.topic for entry in page.entries if isinstance(entry, Message)]
         assert not any(isinstance(entry, Gap) for entry in page.entries)
-        after, complete = page.through, page.complete
+        after, complete = page.up_to, page.complete
     assert sorted(found) == sorted(names)
 
 
@@ -130,7 +130,7 @@ async def test_expired_messages_hide_nothing_behind_them(
         page = await late.read(head.epoch, request, {"t": Offset(0)}, None)
         assert page is not None
         found += [entry.body for entry in page.entries if isinstance(entry, Message)]
-        after, complete = page.through, page.complete
+        after, complete = page.up_to, page.complete
     assert found == [b"10", b"%d" % last]
 
 
@@ -179,7 +179,7 @@ async def test_a_page_of_many_topics_reads_little_more_than_it_answers(
             page = await late.read(head.epoch, request, {"a.*": Offset(0)}, None)
             assert page is not None
             found += [entry.offset for entry in page.entries if isinstance(entry, Message)]
-            after = page.through
+            after = page.up_to
     assert found == list(range(begin.offset + 1, head.offset + 1))
     assert max(runs) < 300 + 10 * 50
 
@@ -280,5 +280,5 @@ async def test_a_sweep_drops_what_is_past_its_age(
     late = await start(retention=brief, clock=lambda: now)
     found = await late.summarize(begin.epoch, Cursor.at(begin.offset), {"**": Offset(0)}, None)
     assert found is not None
-    assert found.lost is not None
-    assert (found.replay, found.lost.count) == (1, 250)
+    assert found.gap is not None
+    assert (found.replay, found.gap.count) == (1, 250)

@@ -104,20 +104,20 @@ async def look(broker: Broker, after: int, limit: int) -> list[Any]:
         for user in (None, ANN):
             summary = await broker.summarize(head.epoch, Cursor.at(after), since, user)
             assert summary is not None
-            found += [summary.replay, summary.lost]
+            found += [summary.replay, summary.gap]
             for lane in Priority:
                 begin = Offset(after)
                 while True:
                     request = PageRequest(lane, begin, head.offset, limit, 60)
                     page = await broker.read(head.epoch, request, since, user)
                     assert page is not None
-                    if lane in summary.empty and summary.through >= head.offset:
+                    if lane in summary.empty_lanes and summary.empty_up_to >= head.offset:
                         assert page.entries == ()
-                    found += [topics, lane, user, page.through, page.complete]
+                    found += [topics, lane, user, page.up_to, page.complete]
                     found += [
                         e if isinstance(e, Gap) else dataclasses.astuple(e) for e in page.entries
                     ]
-                    begin = page.through
+                    begin = page.up_to
                     if page.complete:
                         break
     return found
@@ -248,7 +248,7 @@ def test_total_bytes_bound_what_is_held_and_the_rest_is_declared(
                     void = step.ttl is not None and step.ttl <= age
                     void = void or any(step.is_superseded_by(other) for other in steps[offset:])
                     if step.lane is lane and offset not in here and not void:
-                        assert any(g.first <= offset <= g.through for g in gaps), offset
+                        assert any(g.first <= offset <= g.last for g in gaps), offset
             assert size <= total
 
     asyncio.run(script())
@@ -284,4 +284,4 @@ async def test_a_superseded_value_is_not_lost_for_a_late_node() -> None:
         head = await late.head()
         found = await late.summarize(head.epoch, Cursor.at(0), {"d": Offset(0)}, None)
         assert found is not None
-        assert found.lost is None
+        assert found.gap is None

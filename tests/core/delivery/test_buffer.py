@@ -135,7 +135,7 @@ class Model:
         for lane, entries in self.lanes.items():
             self.lanes[lane] = [
                 (place, gap(entry.first, *sorted({*entry.topics} - {topic}),
-                            lane=lane, through=entry.through, count=None))
+                            lane=lane, last=entry.last, count=None))
                 if isinstance(entry, Gap) and (topic in entry.topics or not entry.topics)
                 else (place, entry)
                 for place, entry in entries
@@ -204,8 +204,8 @@ class BufferMachine(RuleBasedStateMachine):
     )
     def mark(self, lane: Priority, skipped: int, topics: tuple[str, ...], count: int) -> None:
         """A gap in any lane, at its tail."""
-        first, through = self.offsets[lane] + 1, self.next_offset(lane, skipped)
-        newcomer = gap(first, *topics, lane=lane, through=through, count=count)
+        first, last = self.offsets[lane] + 1, self.next_offset(lane, skipped)
+        newcomer = gap(first, *topics, lane=lane, last=last, count=count)
         self.buffer.add_gap(newcomer)
         self.model.mark(newcomer)
 
@@ -461,7 +461,7 @@ def test_neighbouring_gaps_are_taken_as_one() -> None:
     buffer.offer(message(2, topic="a"))
     buffer.add_gap(gap(3, "c", count=2))
     buffer.discard(lambda each: each == "a")
-    assert drain(buffer) == [gap(1, "b", "c", through=3, count=3)]
+    assert drain(buffer) == [gap(1, "b", "c", last=3, count=3)]
 
 
 def test_gap_of_an_unwanted_topic_is_not_told() -> None:
@@ -481,14 +481,14 @@ def test_gaps_that_became_neighbours_go_with_their_own_topics() -> None:
     Found by the state machine: discarding "a" left the gap of both, and the count of both.
     """
     buffer = filled(capacity=1)
-    buffer.add_gap(gap(1, "b", through=9, count=3))
+    buffer.add_gap(gap(1, "b", last=9, count=3))
     buffer.offer(message(10, topic="b"))
-    buffer.add_gap(gap(11, "a", through=13, count=2))
+    buffer.add_gap(gap(11, "a", last=13, count=2))
     newest = [message(14, topic="b"), message(15, topic="b")]
     for each in newest:
         buffer.offer(each)
     buffer.discard(lambda each: each == "a")
-    assert drain(buffer) == [gap(1, "b", through=9, count=3), newest[1]]
+    assert drain(buffer) == [gap(1, "b", last=9, count=3), newest[1]]
 
 
 def test_gaps_that_became_neighbours_go_with_their_own_stretch() -> None:

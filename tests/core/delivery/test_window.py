@@ -27,7 +27,7 @@ def test_unacknowledged_is_what_was_sent_beyond_the_last_acknowledged(
         now += seconds
         if what == "send":
             sent.append(number)
-            window.sent(Cursor.at(len(sent)), number, now)
+            window.record_sent(Cursor.at(len(sent)), number, now)
         elif sent:
             acknowledged = max(acknowledged, number % (len(sent) + 1))
             window.acknowledge(Cursor.at(acknowledged), now)
@@ -44,7 +44,7 @@ def test_unacknowledged_is_what_was_sent_beyond_the_last_acknowledged(
 def test_cursor_that_is_behind_in_one_lane_releases_nothing() -> None:
     """What was sent counts until every lane of the acknowledgement has come as far."""
     window = Window(LIMIT)
-    window.sent(Cursor((3, 5, 5, 5)), 100, 0.0)  # type: ignore[arg-type]
+    window.record_sent(Cursor((3, 5, 5, 5)), 100, 0.0)  # type: ignore[arg-type]
     window.acknowledge(Cursor((2, 9, 9, 9)), 1.0)  # type: ignore[arg-type]
     assert window.unacknowledged == 100
     window.acknowledge(Cursor((3, 5, 5, 5)), 1.0)  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ class Link:
         while self.now < end:
             while self.window.room:
                 self.sent += 1
-                self.window.sent(Cursor.at(self.sent), frame, self.now)
+                self.window.record_sent(Cursor.at(self.sent), frame, self.now)
                 self.free_at = max(self.free_at, self.now) + frame / self.rate
                 self.arrivals.append((self.free_at + self.latency, self.sent))
                 handed_over += frame
@@ -102,6 +102,6 @@ def test_window_that_was_not_full_does_not_grow() -> None:
     """A connection with little to send proves nothing about its link."""
     window = Window(LIMIT)
     for number in range(100):
-        window.sent(Cursor.at(number), 1000, float(number))
+        window.record_sent(Cursor.at(number), 1000, float(number))
         window.acknowledge(Cursor.at(number), number + 0.01)
     assert window.size == MIN_BYTES

@@ -80,7 +80,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("holdfast.core.log.history.REMEMBERED", self.remembered)
+        self.patch.setattr("holdfast.core.log.history.MIN_TRIMMED_OFFSETS", self.remembered)
 
     @initialize(
         data=st.data(),
@@ -239,12 +239,12 @@ class HistoryMachine(RuleBasedStateMachine):
         assert size <= max_bytes or len(found) == 1
         end = max(after, min(up_to, self.head))
         if got.complete:
-            assert got.through == end
+            assert got.up_to == end
             return
-        assert got.through == found[-1].offset
+        assert got.up_to == found[-1].offset
         following = next(
             each
-            for each in self.published[got.through : end]
+            for each in self.published[got.up_to : end]
             if each.priority is got.lane and self.is_readable(each) and reader.may_have(each)
         )
         assert len(found) == limit or size + following.size > max_bytes
@@ -258,11 +258,11 @@ class HistoryMachine(RuleBasedStateMachine):
         position = after
         for entry in got.entries:
             first, last = (
-                (entry.first, entry.through)
+                (entry.first, entry.last)
                 if isinstance(entry, Gap)
                 else (entry.offset, entry.offset)
             )
-            assert position < first <= last <= got.through
+            assert position < first <= last <= got.up_to
             assert entry.priority is got.lane
             position = last
         for each in messages(got.entries):
@@ -281,7 +281,7 @@ class HistoryMachine(RuleBasedStateMachine):
             if told.count is None:
                 self.check_unknown(told)
                 continue
-            within = [each for each in lost if told.first <= each.offset <= told.through]
+            within = [each for each in lost if told.first <= each.offset <= told.last]
             assert told.count == len(within) > 0
             assert told.topics == tuple(sorted({each.topic for each in within}))
 
@@ -291,7 +291,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def check_nothing_is_missing(self, got: Page, reader: Reader, after: int) -> None:
         """Each is in the page, superseded, expired, or within a gap that names its topic."""
-        for each in self.published[after : got.through]:
+        for each in self.published[after : got.up_to]:
             if each.priority is got.lane and reader.may_have(each):
                 assert (
                     each in got.entries
@@ -310,10 +310,10 @@ class HistoryMachine(RuleBasedStateMachine):
             got = page(
                 self.history, lane, position, reader.held, reader.user, limit=limit, now=self.now
             )
-            assert got.through > position or got.complete
-            position, complete, entries = got.through, got.complete, entries + got.entries
+            assert got.up_to > position or got.complete
+            position, complete, entries = got.up_to, got.complete, entries + got.entries
         assert entries == whole.entries
-        assert position == whole.through
+        assert position == whole.up_to
 
     @rule(marks=st.tuples(*[begins] * 4), reader=readers)
     def summarize(self, marks: tuple[int, int, int, int], reader: Reader) -> None:
@@ -331,16 +331,16 @@ class HistoryMachine(RuleBasedStateMachine):
             ).entries
             for lane in Priority
         }
-        assert told.empty == {lane for lane, entries in by_lane.items() if not entries}
-        assert told.through == self.history.head
+        assert told.empty_lanes == {lane for lane, entries in by_lane.items() if not entries}
+        assert told.empty_up_to == self.history.head
         read = sum(by_lane.values(), ())
         assert told.replay == len(messages(read))
         lost = gaps(read)
-        assert (told.lost is None) is (not lost)
-        if told.lost is not None:
+        assert (told.gap is None) is (not lost)
+        if told.gap is not None:
             counts = [each.count for each in lost]
-            assert told.lost.count == (None if None in counts else sum(filter(None, counts)))
-            assert set(told.lost.topics) == {topic for each in lost for topic in each.topics}
+            assert told.gap.count == (None if None in counts else sum(filter(None, counts)))
+            assert set(told.gap.topics) == {topic for each in lost for topic in each.topics}
 
     # -- at every step -------------------------------------------------------------------------
 
@@ -390,7 +390,7 @@ def log_of(message: Message) -> Log:
 def covers(told: Gap, lost: Message) -> bool:
     """Whether whoever is told of the gap knows that this message may be missing."""
     named = not told.topics or any(matches(name, lost.topic) for name in told.topics)
-    return named and told.first <= lost.offset <= told.through
+    return named and told.first <= lost.offset <= told.last
 
 
 class ForgetfulHistoryMachine(HistoryMachine):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.core.cursor import Cursor
 from holdfast.core.log.pages import Page
 from holdfast.core.log.retention import Retention
-from holdfast.core.log.topic_log import REMEMBERED
+from holdfast.core.log.topic_log import MIN_TRIMMED_OFFSETS
 from holdfast.core.message import Offset, UserId
 from tests.core.builders import (
     NORMAL,
@@ -35,7 +35,7 @@ def test_page_ends_where_the_reader_is() -> None:
     got = page(history, up_to=2)
     assert [each.offset for each in messages(got.entries)] == [1, 2]
     assert got.complete
-    assert got.through == 2
+    assert got.up_to == 2
 
 
 def test_page_beyond_the_head_does_not_go_back() -> None:
@@ -87,10 +87,12 @@ def test_gap_stands_before_the_message_that_follows_it() -> None:
 
 def test_count_is_known_for_the_last_thousands() -> None:
     """The number of lost messages is exact for those that came back in time, else unknown."""
-    history = published(*row(*[("a", NORMAL)] * (2 * REMEMBERED + 2)), keep=Retention(limit=1))
-    late, early = Cursor.at(REMEMBERED + 1), Cursor.at(0)
-    for cursor, count in ((late, REMEMBERED), (early, None)):
-        told = history.summarize(cursor, {"a": Offset(0)}, None, 0.0).lost
+    history = published(
+        *row(*[("a", NORMAL)] * (2 * MIN_TRIMMED_OFFSETS + 2)), keep=Retention(limit=1)
+    )
+    late, early = Cursor.at(MIN_TRIMMED_OFFSETS + 1), Cursor.at(0)
+    for cursor, count in ((late, MIN_TRIMMED_OFFSETS), (early, None)):
+        told = history.summarize(cursor, {"a": Offset(0)}, None, 0.0).gap
         assert told is not None
         assert told.count == count
 
@@ -98,9 +100,9 @@ def test_count_is_known_for_the_last_thousands() -> None:
 def test_unknown_gap_reaches_over_no_message() -> None:
     """Where it is forgotten what was lost, the messages of other topics still stand apart."""
     quiet = message(2, "b")
-    busy = [message(offset) for offset in range(3, 2 * REMEMBERED + 5)]
+    busy = [message(offset) for offset in range(3, 2 * MIN_TRIMMED_OFFSETS + 5)]
     history = published(message(1), quiet, *busy, keep=Retention(limit=1))
     before, found, after, last = page(history, held={"a": 0, "b": 0}).entries
     assert (found, last) == (quiet, busy[-1])
     assert before == gap(1, "a", count=None)
-    assert after == gap(3, "a", through=busy[-2].offset, count=None)
+    assert after == gap(3, "a", last=busy[-2].offset, count=None)

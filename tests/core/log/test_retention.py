@@ -75,7 +75,7 @@ def test_superseded_values_are_no_loss() -> None:
     values = [message(offset, key="k") for offset in range(1, 100)]
     history = published(*values, keep=Retention(limit=2))
     assert page(history).entries == (values[-1],)
-    assert history.summarize(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is None
+    assert history.summarize(Cursor.at(0), {"a": Offset(0)}, None, 0.0).gap is None
 
 
 def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
@@ -83,7 +83,7 @@ def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
     history = published(
         message(1, key="k"), message(2), last := message(3, key="k"), keep=Retention(limit=1)
     )
-    assert page(history).entries == (gap(1, "a", through=2, count=2), last)
+    assert page(history).entries == (gap(1, "a", last=2, count=2), last)
 
 
 def test_expired_message_is_neither_replayed_nor_lost() -> None:
@@ -120,15 +120,15 @@ def test_dropped_topic_is_told() -> None:
     history = published(*row(("a", NORMAL), ("b", NORMAL)), keep=Retention(max_logs=1))
     for held in ({"a": 0}, {"*": 0}, {"**": 0}):
         (told,) = gaps(page(history, held=held).entries)
-        assert (told.first, told.through, told.count) == (1, 1, None)
+        assert (told.first, told.last, told.count) == (1, 1, None)
 
 
 def test_topic_that_was_dropped_and_came_back_is_told() -> None:
     """A new message in one lane of a dropped topic does not hide what its other lanes lost."""
     history = published(*row(("a", LOW), ("b", NORMAL), ("a", HIGH)), keep=Retention(max_logs=1))
     (told,) = gaps(page(history, LOW).entries)
-    assert told.through == history.trimmed_through("a", LOW) == 1
-    assert history.summarize(Cursor.at(0), {"a": Offset(0)}, None, 0.0).lost is not None
+    assert told.last == history.trimmed_through("a", LOW) == 1
+    assert history.summarize(Cursor.at(0), {"a": Offset(0)}, None, 0.0).gap is not None
 
 
 def test_dropping_one_topic_is_no_gap_in_another() -> None:
@@ -150,7 +150,7 @@ def test_gap_does_not_name_what_others_got() -> None:
 
 def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is that of what is kept, however much was published, superseded or trimmed."""
-    monkeypatch.setattr("holdfast.core.log.history.REMEMBERED", 16)
+    monkeypatch.setattr("holdfast.core.log.history.MIN_TRIMMED_OFFSETS", 16)
     history = History(Retention(limit=10, max_logs=6))
 
     def size_after(count: int) -> int:

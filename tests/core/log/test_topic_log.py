@@ -59,7 +59,7 @@ class TopicLogMachine(RuleBasedStateMachine):
             assert self.log.oldest() is oldest
             assert self.log.pop_oldest() is oldest
             if oldest is not None and not expired:
-                self.log.note_trimmed(oldest.offset, self.remembered)
+                self.log.add_trimmed(oldest.offset, self.remembered)
                 self.trimmed.append(oldest.offset)
 
     @rule(after=st.integers(0, 300), length=st.integers(0, 300))
@@ -67,36 +67,38 @@ class TopicLogMachine(RuleBasedStateMachine):
         """The number of those that were trimmed is exact, or unknown for the old ones."""
         up_to = after + length
         lost = [each for each in self.trimmed if after < each <= up_to]
-        told = self.log.lost(Offset(after), Offset(up_to))
+        told = self.log.count_trimmed(Offset(after), Offset(up_to))
         if told is not None:
             assert told == len(lost)
         else:
-            assert after < self.log.forgotten
+            assert after < self.log.uncounted_through
 
     @invariant()
     def holds_what_the_list_holds(self) -> None:
         """The same messages from wherever one reads, counted right, with few holes kept."""
-        assert self.log.live == len(self.held)
-        assert self.log.bytes == sum(each.size for each in self.held)
+        assert self.log.held == len(self.held)
+        assert self.log.held_bytes == sum(each.size for each in self.held)
         for offset in {0, self.head // 2, self.head - 1, self.head}:
             expected = [each for each in self.held if each.offset > offset]
-            assert list(self.log.after(Offset(offset))) == expected
+            assert list(self.log.messages_after(Offset(offset))) == expected
             alive = [each for each in expected if not each.has_expired(5.0)]
-            assert self.log.count(Offset(offset), 5.0) == len(alive)
+            assert self.log.count_after(Offset(offset), 5.0) == len(alive)
         assert self.log.oldest() is (self.held[0] if self.held else None)
 
     @invariant()
     def knows_how_far_it_was_trimmed(self) -> None:
         """The last that was lost, and no more memory than the bound says."""
         assert self.log.trimmed_through == max([self.floor, *self.trimmed[-1:]])
-        assert self.log.last >= max([self.floor, *self.trimmed, *(m.offset for m in self.held)])
-        assert self.log.last <= max([self.floor, self.head])
-        assert len(self.log.trimmed) <= 2 * self.remembered
+        assert self.log.last_offset >= max(
+            [self.floor, *self.trimmed, *(m.offset for m in self.held)]
+        )
+        assert self.log.last_offset <= max([self.floor, self.head])
+        assert len(self.log.trimmed_offsets) <= 2 * self.remembered
         recent = self.trimmed[-self.remembered :]
         if recent:
-            assert self.log.lost(Offset(recent[0] - 1), Offset(self.head)) == len(recent)
+            assert self.log.count_trimmed(Offset(recent[0] - 1), Offset(self.head)) == len(recent)
         elif self.floor:
-            assert self.log.forgotten == self.floor
+            assert self.log.uncounted_through == self.floor
 
 
 TestTopicLog = TopicLogMachine.TestCase
@@ -118,18 +120,18 @@ def test_runs_cover_what_is_lost_and_nothing_between(
     trimmed = [each for each, kind in enumerate(kinds, 1) if kind == "trimmed" and each > floor]
     between = [each for each, kind in enumerate(kinds, 1) if kind == "between"]
     for each in trimmed:
-        log.note_trimmed(Offset(each), remembered)
+        log.add_trimmed(Offset(each), remembered)
     wanted = [Offset(each) for each in between if after < each <= up_to]
-    runs = list(log.runs(Offset(after), Offset(up_to), wanted))
+    runs = list(log.trimmed_ranges(Offset(after), Offset(up_to), wanted))
     told = [offset for first, last, _ in runs for offset in range(first, last + 1)]
     assert told == sorted(set(told) - set(wanted))
     unknown = [
         offset for first, last, count in runs if count is None for offset in range(first, last + 1)
     ]
-    forgotten = range(after + 1, min(log.forgotten, up_to) + 1)
+    forgotten = range(after + 1, min(log.uncounted_through, up_to) + 1)
     assert unknown == [offset for offset in forgotten if offset not in wanted]
     known = [(first, last, count) for first, last, count in runs if count is not None]
-    lost = [each for each in trimmed if max(after, log.forgotten) < each <= up_to]
+    lost = [each for each in trimmed if max(after, log.uncounted_through) < each <= up_to]
     for first, last, count in known:
         within = [each for each in lost if first <= each <= last]
         assert (first, last, count) == (within[0], within[-1], len(within))
@@ -144,4 +146,4 @@ def test_holes_are_closed() -> None:
         if offset > 1:
             log.remove(Offset(offset - 1))
     assert len(log.messages) == len(log.offsets) < 40
-    assert [each.offset for each in log.after(Offset(0))] == [1000]
+    assert [each.offset for each in log.messages_after(Offset(0))] == [1000]

@@ -26,18 +26,18 @@ class Replica(History):
     def __init__(self, retention: Retention, base: Offset) -> None:
         super().__init__(retention)
         self.head = base
-        self._floor = [base] * len(LANES)
+        self._dropped_through = [base] * len(LANES)
 
     def covers(
         self, cursor: Cursor, subscriptions: Subscriptions, lanes: Iterable[Priority] = LANES
     ) -> bool:
         """Return True if the replica has all messages of the subscriptions after `cursor`."""
         return all(
-            max(cursor[lane], since) >= self._floor[lane]
+            max(cursor[lane], since) >= self._dropped_through[lane]
             for lane, since in product(lanes, subscriptions.values())
         )
 
-    def _shrink(self, total: int, now: float) -> None:
+    def _reduce_to(self, total: int, now: float) -> None:
         """Drop the addresses that were written to longest ago; Redis still has them."""
         while self._bytes > total and self._logs:
             self._drop_address(now)

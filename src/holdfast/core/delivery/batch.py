@@ -17,7 +17,7 @@ from ..message import Message, Offset, Priority
 class LiveBatch:
     """Messages in log order, at least one. Joining two costs the same however long they are."""
 
-    __slots__ = ("_before", "_joined", "_own", "count", "expires", "size")
+    __slots__ = ("_before", "_joined", "_own", "count", "has_ttl", "size")
 
     def __init__(self, messages: Sequence[Message], before: LiveBatch | None = None) -> None:
         self._own = messages
@@ -27,12 +27,12 @@ class LiveBatch:
         """Messages in all."""
         self.size = sum([len(message.body) for message in messages])
         """Bytes of all bodies."""
-        self.expires = any(message.expires_at is not None for message in messages)
+        self.has_ttl = any(message.expires_at is not None for message in messages)
         """Whether what becomes of it depends on the time."""
         if before is not None:
             self.count += before.count
             self.size += before.size
-            self.expires |= before.expires
+            self.has_ttl |= before.has_ttl
 
     @property
     def messages(self) -> list[Message]:

@@ -183,7 +183,7 @@ class Delivery:
             gap = self._unholdable(entry)
             if gap is not None:
                 self.buffer.add_gap(gap)
-                self._read(page.lane, gap.through)
+                self._read(page.lane, gap.last)
                 continue
             assert isinstance(entry, Message)
             if not self.buffer.has_room_for(entry):
@@ -196,8 +196,8 @@ class Delivery:
 
     def _finish(self, page: Page, position: Offset) -> None:
         """All of a page is here: its lane is live if that was the rest."""
-        self._read(page.lane, page.through)
-        if page.complete and page.through >= position:
+        self._read(page.lane, page.up_to)
+        if page.complete and page.up_to >= position:
             self._behind -= {page.lane}
 
     def subscribe_offset(self, position: Offset) -> Offset:

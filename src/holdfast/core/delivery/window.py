@@ -34,11 +34,11 @@ class Window:
 
     __slots__ = (
         "_base_delay",
-        "_floor",
+        "_last_progress",
         "_limit",
-        "_limited",
-        "_moved_at",
+        "_min_size",
         "_sent",
+        "_was_full",
         "size",
         "unacknowledged",
     )
@@ -46,13 +46,13 @@ class Window:
     def __init__(self, limit: int) -> None:
         self.unacknowledged = 0
         """Bytes."""
-        self.size = self._floor = min(MIN_BYTES, limit)
+        self.size = self._min_size = min(MIN_BYTES, limit)
         """Bytes that may be unacknowledged now; the message that reaches it may be longer."""
         self._limit = limit
-        self._limited = False
+        self._was_full = False
         self._sent: deque[tuple[Cursor, int, float]] = deque()
         self._base_delay = math.inf
-        self._moved_at = 0.0
+        self._last_progress = 0.0
 
     @property
     def room(self) -> int:
@@ -62,17 +62,17 @@ class Window:
     @property
     def waiting_since(self) -> float | None:
         """Since when no acknowledgement has come for anything, if one is due."""
-        return self._moved_at if self._sent else None
+        return self._last_progress if self._sent else None
 
-    def sent(self, cursor: Cursor, size: int, now: float) -> None:
+    def record_sent(self, cursor: Cursor, size: int, now: float) -> None:
         """Note a frame that leaves the connection at `cursor`; cursors never go back."""
         self.unacknowledged += size
         if not self._sent:
-            self._moved_at = now
+            self._last_progress = now
         if self._sent and self._sent[-1][1] + size <= GRAIN:
             size += self._sent.pop()[1]
         self._sent.append((cursor, size, now))
-        self._limited |= not self.room
+        self._was_full |= not self.room
 
     def acknowledge(self, cursor: Cursor, now: float) -> None:
         """The client has everything up to `cursor`; what lies behind counts no more."""
@@ -81,7 +81,7 @@ class Window:
             _, size, sent_at = self._sent.popleft()
             released, delay = released + size, now - sent_at
         if released:
-            self._moved_at = now
+            self._last_progress = now
             self.unacknowledged -= released
             self._adapt(released, delay)
 
@@ -90,6 +90,6 @@ class Window:
         self._base_delay = min(self._base_delay, delay)
         queued = delay - self._base_delay
         change = released * max(-1.0, (TARGET_DELAY - queued) / TARGET_DELAY)
-        if change < 0 or self._limited:
-            self.size = max(self._floor, min(self._limit, self.size + int(change)))
-        self._limited = not self.room
+        if change < 0 or self._was_full:
+            self.size = max(self._min_size, min(self._limit, self.size + int(change)))
+        self._was_full = not self.room

@@ -1,4 +1,4 @@
-"""Reading the log: what is asked, what is answered, and how many logs become one page."""
+"""Reads of the log: what a reader requests, what it gets, and how several logs become one page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from ..message import OFFSET_ZERO, Gap, Message, Offset, Priority
 from .topic_log import TopicLog
 
 Subscriptions = Mapping[str, Offset]
-"""Topic or pattern → `since`: what was published up to that offset is not disclosed."""
+"""Topic or pattern → `since`, the offset after which its messages are disclosed.
+
+Example: a client subscribes to `orders` when the log is at offset 8. Its `since` is 8, and a
+resume from position 3 does not show it what was published in `orders` between 3 and 8.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What to read next from History: in `lane`, after `after`, up to and including `up_to`.
+    """A request for the next messages of one lane.
 
-    At most `limit` messages and `max_bytes`, but at least one message if there is any.
+    Attributes:
+        lane: the lane.
+        after: the offset after which the page begins.
+        up_to: the offset at which the page ends, inclusive.
+        limit: messages in the page, at most.
+        max_bytes: bytes of all bodies, at most; one message is returned even if it is larger.
     """
 
     lane: Priority
@@ -31,34 +40,46 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of one lane: everything after where it began, up to and including `through`.
+    """The messages and gaps of one lane after `PageRequest.after`, up to and including `up_to`.
 
-    `gaps[n]` stands before `messages[n]`, or at the end; `size` is the bytes of all bodies.
-    `complete`: it ends where the reader wanted, and not because it is full.
+    Example: messages 4 and 7 with `gaps` {1: a gap from 5 to 6} and `up_to` 9. Message 4 comes
+    first, then the gap, then message 7. Offsets 8 and 9 belong to other lanes or topics.
+
+    Attributes:
+        lane: the lane.
+        messages: the messages in offset order.
+        gaps: the gap to report before `messages[n]`, by n; `len(messages)` means after the last.
+        size: bytes of all bodies.
+        up_to: the end of the page, and `after` of the request for the next page.
+        complete: True if the page reaches the requested `up_to`, False if it is full.
     """
 
     lane: Priority
     messages: tuple[Message, ...]
     gaps: Mapping[int, Gap]
     size: int
-    through: Offset
+    up_to: Offset
     complete: bool
 
     @property
     def entries(self) -> tuple[Message | Gap, ...]:
-        """The messages, each gap in its place among them."""
-        found: list[Message | Gap] = []
-        for place in range(len(self.messages) + 1):
-            found += [self.gaps[place]] if place in self.gaps else []
-            found += self.messages[place : place + 1]
-        return tuple(found)
+        """The messages and the gaps in the order of the log."""
+        entries: list[Message | Gap] = []
+        for index in range(len(self.messages) + 1):
+            if index in self.gaps:
+                entries.append(self.gaps[index])
+            entries += self.messages[index : index + 1]
+        return tuple(entries)
 
 
 @dataclass(frozen=True, slots=True)
 class DirectPage:
-    """A page that was handed over as it is, with one message at least, and no gap.
+    """A page that is sent without passing the buffer: at least one message, and no gap.
 
-    The connection stood at `before`, and stands at `after`.
+    Attributes:
+        page: the page.
+        before: the cursor of the connection before the page.
+        after: the cursor of the connection after the page.
     """
 
     page: Page
@@ -66,71 +87,80 @@ class DirectPage:
     after: Cursor
 
     def cursors(self) -> Iterator[Cursor]:
-        """Where the connection was right after each message."""
+        """Yield the cursor of the connection after each message."""
         for mark in self._marks():
             yield self.before.with_mark(self.page.lane, mark)
         yield self.after
 
     def ids(self, epoch: Epoch, token: str) -> list[str]:
-        """Those as event ids; most of such an id is the same for the whole page."""
+        """Return the event id of each message: that of `cursors`, formatted for all at once."""
         ids = EventId(epoch, self.before, token).format_series(self.page.lane, self._marks())
         return [*ids, str(EventId(epoch, self.after, token))]
 
     def _marks(self) -> list[Offset]:
-        """What its lane is settled up to, after each message but the last."""
+        """Return the mark of the page's lane after each message except the last."""
         return [Offset(following.offset - 1) for following in self.page.messages[1:]]
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaySummary:
-    """What lies between a position and the head: messages to replay, and what is lost.
+    """The messages and losses between a cursor and the head of the log, as counts.
 
-    `lost` is `None` when nothing is; `lost.count` may be unknown. Its lane is not meaningful.
-    Up to `through`, nothing stands in the lanes `empty`: they need not be read.
+    Attributes:
+        replay: the number of messages to replay.
+        gap: all losses in one gap, `None` if nothing was lost. Its lane has no meaning.
+        empty_lanes: lanes with neither messages nor losses; they need not be read.
+        empty_up_to: the offset up to which `empty_lanes` holds.
     """
 
     replay: int
-    lost: Gap | None
-    empty: frozenset[Priority] = frozenset()
-    through: Offset = OFFSET_ZERO
+    gap: Gap | None
+    empty_lanes: frozenset[Priority] = frozenset()
+    empty_up_to: Offset = OFFSET_ZERO
 
 
 LogSlice = tuple[str, TopicLog, Offset]
-"""A topic, its log in one lane, and the `since` of whoever reads it."""
+"""(topic, log, since): the part of a log that a reader may see, which begins after `since`."""
 
 
-def page_of(request: PageRequest, logs: Iterable[LogSlice], now: float) -> Page:
-    """The answer to `request`, whose `up_to` the logs reach, from the logs that it concerns."""
+def page_of(request: PageRequest, slices: Iterable[LogSlice], now: float) -> Page:
+    """Merge the logs of one lane into the page that `request` describes.
+
+    Args:
+        request: the request; the logs are known to be complete up to `request.up_to`.
+        slices: every log of that lane that the reader may see.
+        now: seconds since the Unix epoch; expired messages are left out.
+    """
     lane, after, up_to = request.lane, request.after, request.up_to
     limit, max_bytes = request.limit, request.max_bytes
-    wanted = [
+    slices = [
         (topic, log, max(after, since))
-        for topic, log, since in logs
-        if log.last > max(after, since)
+        for topic, log, since in slices
+        if log.last_offset > max(after, since)
     ]
-    streams = [log.after(begin) for _, log, begin in wanted]
-    messages, size, cut = list[Message](), 0, False
+    streams = [log.messages_after(begin) for _, log, begin in slices]
+    messages, size, is_full = list[Message](), 0, False
     for message in streams[0] if len(streams) == 1 else merge(*streams, key=_offset):
         if message.offset > up_to:
             break
         if message.expires_at is not None and message.has_expired(now):
             continue
-        grown = size + len(message.body)
-        if (grown > max_bytes or len(messages) >= limit) and messages:
-            cut = True
+        size_with = size + len(message.body)
+        if (size_with > max_bytes or len(messages) >= limit) and messages:
+            is_full = True
             break
-        size = grown
+        size = size_with
         messages.append(message)
-    through = messages[-1].offset if cut else max(up_to, after)
+    end = messages[-1].offset if is_full else max(up_to, after)
     gaps: dict[int, Gap] = {}
-    for topic, log, begin in wanted:
+    for topic, log, begin in slices:
         if log.trimmed_through <= begin:
             continue
         offsets = [message.offset for message in messages]
-        for first, last, count in log.runs(begin, through, offsets):
-            gap, place = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
-            gaps[place] = gaps[place].merged(gap) if place in gaps else gap
-    return Page(lane, tuple(messages), gaps, size, through, complete=not cut)
+        for first, last, count in log.trimmed_ranges(begin, end, offsets):
+            gap, index = Gap(lane, first, last, (topic,), count), bisect_left(offsets, first)
+            gaps[index] = gaps[index].merged(gap) if index in gaps else gap
+    return Page(lane, tuple(messages), gaps, size, end, complete=not is_full)
 
 
 def _offset(message: Message) -> Offset:

@@ -1,4 +1,4 @@
-"""Retention: how much of what was published is kept."""
+"""Retention: how much of the published messages the log keeps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from ..validation import check_number, suggest_options
 @suggest_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """The bounds of one log (one topic, one lane), and of all of them together.
+    """The bounds of each log (one topic, one user or all, one lane) and of the whole history.
 
-    `limit` in messages, `age` in seconds (`None`: no bound by age), `max_bytes` per log,
-    `total_bytes` and `max_logs` for the whole history.
+    Args:
+        limit: messages per log.
+        age: seconds that a message is kept, `None` for no bound.
+        max_bytes: bytes of all bodies per log.
+        total_bytes: bytes of all bodies in the history.
+        max_logs: pairs of topic and user in the history; each has four logs, one per lane.
+
+    Raises:
+        ConfigurationError: a bound is not a number, or is below 0; `age` is not over 0.
     """
 
     limit: int = 1000

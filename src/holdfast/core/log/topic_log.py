@@ -1,153 +1,183 @@
-"""TopicLog: one topic's messages of one lane, and what is known of those that are gone."""
+"""TopicLog: the messages of one address in one lane, and the offsets of its trimmed messages."""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..message import Message, Offset
 
-REMEMBERED = 1024
-"""Of how many trimmed messages the offset is kept, so that gaps can say exactly what is lost."""
+MIN_TRIMMED_OFFSETS = 1024
+"""Offsets of trimmed messages that a log keeps at least (at most twice as many), 8 bytes each.
+
+Gaps that lie within them have an exact count; the count of an older gap is unknown.
+"""
 
 
 class TopicLog:
-    """One topic's messages of one lane, for all or for one user: two parallel lists.
+    """One topic's messages of one lane, for all users or for one user.
 
-    Superseded messages leave a hole in `messages`, compacted when holes prevail; the front is
-    trimmed by moving `start`. `trimmed` remembers the offsets that were trimmed, newest last.
+    Three things can happen to a message, and only the last one is a loss:
+
+    1. A newer message of the same key supersedes it (`remove`).
+    2. It is trimmed after its ttl has passed (`pop_oldest`).
+    3. It is trimmed earlier, to keep the log within its bounds (`pop_oldest`, `add_trimmed`).
+
+    Example, with `uncounted_through` 3: the offsets 5 and 8 were trimmed, 9 and 12 are held. A
+    reader after 4 is missing two messages. A reader after 0 is missing those two and an unknown
+    number up to offset 3.
+
+    Storage: `offsets` and `messages` are parallel lists in offset order. `remove` leaves `None` in
+    `messages`; the lists are compacted when more than half of their entries are `None`. Trimming
+    moves `start` and deletes the front later, in one piece. Each entry is thus copied a constant
+    number of times.
+
+    Invariants (the state machine in tests/core/log/test_topic_log.py, which compares with plain
+    lists): `held` and `held_bytes` count the messages that were appended and neither removed nor
+    popped; every trimmed offset is in exactly one of the `trimmed_ranges`; a count is exact or
+    `None`.
+
+    Args:
+        uncounted_through: up to this offset, the number of trimmed messages is unknown.
+        trimmed_offsets: trimmed offsets beyond it, in ascending order.
     """
 
     __slots__ = (
-        "_expires",
-        "bytes",
-        "forgotten",
-        "live",
+        "_has_ttl",
+        "held",
+        "held_bytes",
         "messages",
         "offsets",
         "start",
-        "trimmed",
+        "trimmed_offsets",
+        "uncounted_through",
     )
 
-    def __init__(self, forgotten: Offset) -> None:
+    def __init__(self, uncounted_through: Offset, trimmed_offsets: Iterable[Offset] = ()) -> None:
         self.offsets: list[Offset] = []
         self.messages: list[Message | None] = []
         self.start = 0
-        self.live = 0
-        self.bytes = 0
-        self.trimmed = array("q")
-        self.forgotten = forgotten  # how far not even the number of lost messages is known
-        self._expires = False  # whether a message with a ttl was ever here
+        self.held = 0
+        self.held_bytes = 0
+        self.trimmed_offsets = array("q", trimmed_offsets)
+        self.uncounted_through = uncounted_through
+        self._has_ttl = False  # true once a message with a ttl was appended
 
     @property
     def trimmed_through(self) -> Offset:
-        """The offset up to which messages are gone; 0 when none is."""
-        return Offset(self.trimmed[-1]) if self.trimmed else self.forgotten
+        """The offset of the newest trimmed message, 0 if none was trimmed."""
+        return Offset(self.trimmed_offsets[-1]) if self.trimmed_offsets else self.uncounted_through
 
     @property
-    def last(self) -> Offset:
-        """The newest offset that this log knows of."""
+    def last_offset(self) -> Offset:
+        """The highest offset in this log, held or trimmed."""
         return self.offsets[-1] if self.offsets else self.trimmed_through
 
     def append(self, message: Message) -> None:
-        """Add a message; its offset is the highest."""
+        """Add a message whose offset is higher than all others."""
         self.offsets.append(message.offset)
         self.messages.append(message)
-        self.live += 1
-        self.bytes += len(message.body)
-        self._expires |= message.expires_at is not None
+        self.held += 1
+        self.held_bytes += len(message.body)
+        self._has_ttl |= message.expires_at is not None
 
     def remove(self, offset: Offset) -> None:
-        """Forget a superseded message, if it is still here."""
+        """Remove a superseded message; does nothing if the log does not hold that offset."""
         index = bisect_right(self.offsets, offset, self.start) - 1
         if index < self.start or self.offsets[index] != offset:
             return
         message = self.messages[index]
         if message is not None:
             self.messages[index] = None
-            self.live -= 1
-            self.bytes -= len(message.body)
-        if len(self.messages) - self.start > 2 * self.live + 16:
+            self.held -= 1
+            self.held_bytes -= len(message.body)
+        if len(self.messages) - self.start > 2 * self.held + 16:
             kept = [m for m in self.messages[self.start :] if m is not None]
             self.messages[:] = kept
             self.offsets[:] = [m.offset for m in kept]
             self.start = 0
 
     def oldest(self) -> Message | None:
-        """The oldest message that is still here."""
+        """Return the oldest message, `None` if the log is empty."""
         while self.start < len(self.messages):
             message = self.messages[self.start]
             if message is not None:
                 return message
-            self.start += 1
+            self.start += 1  # past a removed message, so that no later call meets it again
         return None
 
     def pop_oldest(self) -> Message | None:
-        """Remove and return the oldest message; `None` when there is none."""
+        """Remove and return the oldest message, `None` if the log is empty."""
         message = self.oldest()
         if message is not None:
             self.messages[self.start] = None
             self.start += 1
-            self.live -= 1
-            self.bytes -= len(message.body)
+            self.held -= 1
+            self.held_bytes -= len(message.body)
         if self.start > 16 and 2 * self.start > len(self.messages):
             del self.messages[: self.start], self.offsets[: self.start]
             self.start = 0
         return message
 
-    def note_trimmed(self, offset: Offset, limit: int) -> None:
-        """Remember that a message is lost; of the last `limit` at least, which they were."""
-        self.trimmed.append(offset)
-        if len(self.trimmed) > 2 * limit:
-            cut = len(self.trimmed) - limit
-            self.forgotten = Offset(self.trimmed[cut - 1])
-            del self.trimmed[:cut]
+    def add_trimmed(self, offset: Offset, limit: int) -> None:
+        """Record that a popped message is a loss; keep the offsets of the newest `limit` losses."""
+        self.trimmed_offsets.append(offset)
+        if len(self.trimmed_offsets) > 2 * limit:
+            excess = len(self.trimmed_offsets) - limit
+            self.uncounted_through = Offset(self.trimmed_offsets[excess - 1])
+            del self.trimmed_offsets[:excess]
 
-    def after(self, offset: Offset) -> Iterator[Message]:
-        """The messages beyond `offset`, in order; finding the first is a binary search."""
-        places = range(bisect_right(self.offsets, offset, self.start), len(self.messages))
-        return filter(None, map(self.messages.__getitem__, places))
+    def messages_after(self, offset: Offset) -> Iterator[Message]:
+        """Return the messages after `offset` in order, at the cost of a binary search."""
+        indexes = range(bisect_right(self.offsets, offset, self.start), len(self.messages))
+        return filter(None, map(self.messages.__getitem__, indexes))
 
-    def count(self, after: Offset, now: float) -> int:
-        """How many messages beyond `after` have not expired; walks only where it must."""
-        if self._expires:
-            return sum([not message.has_expired(now) for message in self.after(after)])
-        begin = bisect_right(self.offsets, after, self.start)
-        if self.live == len(self.messages) - self.start:
-            return len(self.messages) - begin
-        return sum([message is not None for message in self.messages[begin:]])
+    def count_after(self, offset: Offset, now: float) -> int:
+        """Return the number of messages after `offset` that have not expired."""
+        if self._has_ttl:
+            return sum([not message.has_expired(now) for message in self.messages_after(offset)])
+        first = bisect_right(self.offsets, offset, self.start)
+        if self.held == len(self.messages) - self.start:  # no entry is None
+            return len(self.messages) - first
+        return sum([message is not None for message in self.messages[first:]])
 
-    def lost(self, after: Offset, up_to: Offset) -> int | None:
-        """How many were trimmed after `after`, up to `up_to`; `None` if that is forgotten."""
-        if after < min(self.forgotten, up_to):
-            return None
-        return max(0, bisect_right(self.trimmed, up_to) - bisect_right(self.trimmed, after))
+    def count_trimmed(self, after: Offset, up_to: Offset) -> int | None:
+        """Return the number of messages trimmed after `after` and up to `up_to`.
 
-    def runs(
-        self, after: Offset, up_to: Offset, between: list[Offset]
-    ) -> Iterator[tuple[Offset, Offset, int | None]]:
-        """What was trimmed after `after`, up to `up_to`, as (first, last, how many).
-
-        No run reaches over one of the offsets `between`, so that a reader who is cut off between
-        two messages has been told exactly of what lies before the first.
+        The result is `None` if the number is unknown for a part of that range.
         """
-        forgotten = min(self.forgotten, up_to)
+        if after < min(self.uncounted_through, up_to):
+            return None
+        trimmed = self.trimmed_offsets
+        return max(0, bisect_right(trimmed, up_to) - bisect_right(trimmed, after))
+
+    def trimmed_ranges(
+        self, after: Offset, up_to: Offset, boundaries: list[Offset]
+    ) -> Iterator[tuple[Offset, Offset, int | None]]:
+        """Yield (first, last, count) for the messages trimmed after `after`, up to `up_to`.
+
+        No range contains one of the ascending `boundaries`, which are the offsets of the messages
+        on a page. Each range becomes a gap between two messages. Example: 3, 5 and 8 were trimmed
+        and message 6 is on the page. The ranges are (3, 5, 2) and (8, 8, 1), so a client that is
+        cut off after message 6 has been told of exactly two lost messages.
+        """
+        uncounted = min(self.uncounted_through, up_to)
         first = after + 1
-        for offset in between[bisect_left(between, first) :]:
-            if offset > forgotten:
+        for offset in boundaries[bisect_left(boundaries, first) :]:
+            if offset > uncounted:
                 break
             if first < offset:
                 yield Offset(first), Offset(offset - 1), None
             first = offset + 1
-        if first <= forgotten:
-            yield Offset(first), forgotten, None
-        start = bisect_right(self.trimmed, after)
-        end = bisect_right(self.trimmed, up_to)
-        while start < end:
-            following = bisect_right(between, self.trimmed[start])
+        if first <= uncounted:
+            yield Offset(first), uncounted, None
+        trimmed = self.trimmed_offsets
+        index, end = bisect_right(trimmed, after), bisect_right(trimmed, up_to)
+        while index < end:
+            boundary = bisect_right(boundaries, trimmed[index])
             stop = end
-            if following < len(between):
-                stop = bisect_right(self.trimmed, between[following], start, end)
-            yield Offset(self.trimmed[start]), Offset(self.trimmed[stop - 1]), stop - start
-            start = stop
+            if boundary < len(boundaries):
+                stop = bisect_right(trimmed, boundaries[boundary], index, end)
+            yield Offset(trimmed[index]), Offset(trimmed[stop - 1]), stop - index
+            index = stop
