@@ -268,13 +268,11 @@ def reading_beyond_the_node() -> list[Patch]:
 @mutant
 def gaps_are_not_counted_exactly() -> list[Patch]:
     """A gap counts everything that was ever trimmed in its topic."""
-    runs = TopicLog.trimmed_ranges
+    ranges = TopicLog.trimmed_ranges
 
-    def all_of_it(self, after, up_to, between):
-        return (
-            (first, last, len(self.trimmed_offsets))
-            for first, last, _ in runs(self, after, up_to, between)
-        )
+    def all_of_it(self, after, up_to, boundaries):
+        count = len(self.trimmed_offsets)
+        return ((first, last, count) for first, last, _ in ranges(self, after, up_to, boundaries))
 
     return [(TopicLog, "trimmed_ranges", all_of_it)]
 
@@ -282,10 +280,10 @@ def gaps_are_not_counted_exactly() -> list[Patch]:
 @mutant
 def one_gap_for_what_lies_apart() -> list[Patch]:
     """A gap stands at the last offset that it is for, so messages pass what it has not told."""
-    runs = TopicLog.trimmed_ranges
+    ranges = TopicLog.trimmed_ranges
 
-    def joined(self, after, up_to, between):
-        found = list(runs(self, after, up_to, between))
+    def joined(self, after, up_to, boundaries):
+        found = list(ranges(self, after, up_to, boundaries))
         if not found or any(count is None for _, _, count in found):
             return iter(found)
         return iter([(found[-1][1], found[-1][1], sum(count or 0 for _, _, count in found))])

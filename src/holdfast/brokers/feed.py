@@ -1,4 +1,4 @@
-"""Feed: the newest messages of a log, and those who wait for more of them."""
+"""Feed: the newest messages of a log, and the tasks that wait for more of them."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from ..errors import NotRunning
 from .protocol import Batch
 
 FEED_MESSAGES = 4096
-"""A follower that falls farther behind than this reads from history instead."""
+"""Messages in the feed, at most. A follower that is further behind reads from the history."""
 
 FEED_BYTES = 4 * 1024 * 1024
+"""Bytes of all bodies in the feed, at most."""
 
 
 class Feed:
-    """What `Broker.follow` answers from; belongs to one event loop.
+    """The implementation of `Broker.follow`, for one event loop.
 
-    Invariant (tests/contract/test_feed.py): a batch is complete up to its head, or says that it
-    is not.
+    Invariant (tests/contract/test_feed.py): a batch contains every message up to its head, or it
+    is marked as truncated.
     """
 
     def __init__(self) -> None:
         self.head: Head | None = None
-        """The end of the log; `None` while it is not open."""
+        """The end of the log; `None` while the feed is closed."""
         self.unread = 0
-        """Messages that came since somebody last looked."""
+        """Messages that were appended since the last call of `after` returned."""
         self._messages: deque[Message] = deque()
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._failure: BaseException | None = None
 
     def begin(self, head: Head) -> None:
-        """Go on from `head`; what was before is not in the feed any more."""
+        """Open the feed at `head`, without any message from before."""
         self.head, self._failure = head, None
         self._messages.clear()
         self._bytes = self.unread = 0
         self._wake()
 
     def append(self, message: Message) -> None:
-        """Add the next message."""
+        """Add the next message, and wake all followers."""
         assert self.head is not None
         self.head = Head(self.head.epoch, message.offset)
         self.unread += 1
@@ -52,24 +53,28 @@ class Feed:
         self._wake()
 
     def skip_to(self, offset: Offset) -> None:
-        """What lies before `offset` was not seen: followers have to read it from history."""
+        """Move the head past messages that were not seen; followers read them from the history."""
         assert self.head is not None
         self.head = Head(self.head.epoch, offset)
         self._wake()
 
     def close(self, failure: BaseException | None = None) -> None:
-        """Wake all who wait; they get `failure`, or `NotRunning`."""
+        """Close the feed; all waiting tasks raise `failure`, or `NotRunning` without one."""
         self.head, self._failure = None, failure
         self._wake()
 
     def open_head(self) -> Head:
-        """The end of the log; raises `NotRunning`, or the failure that it was closed with."""
+        """Return the end of the log.
+
+        Raises:
+            NotRunning: the feed is closed; or the failure that it was closed with.
+        """
         if self.head is None:
             raise self._failure or NotRunning("the broker is not started, or closed")
         return self.head
 
     async def wait(self) -> None:
-        """Wait until something has changed; cancellation changes nothing."""
+        """Wait for the next change; cancellation has no effect on the feed."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
@@ -78,7 +83,10 @@ class Feed:
             self._waiters.discard(waiter)
 
     async def after(self, position: Head) -> Batch:
-        """See `Broker.follow`."""
+        """Return all messages after `position`, and wait until there is one (`Broker.follow`).
+
+        A `position` in another epoch returns at once, with the messages of this epoch.
+        """
         while (head := self.open_head()).offset <= position.offset and head.epoch == position.epoch:
             await self.wait()
         self.unread = 0
@@ -87,8 +95,8 @@ class Feed:
             if message.offset <= position.offset:
                 break
             messages.append(message)
-        missed = len(messages) < head.offset - position.offset
-        return Batch(head, tuple(reversed(messages)), missed)
+        is_truncated = len(messages) < head.offset - position.offset
+        return Batch(head, tuple(reversed(messages)), is_truncated)
 
     def _wake(self) -> None:
         for waiter in self._waiters:

@@ -1,4 +1,4 @@
-"""The records that travel: a message, and the gap that stands where messages are missing."""
+"""Message and Gap: the records of the log and of a connection, and their priorities."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from enum import IntEnum
 from typing import NewType
 
 Offset = NewType("Offset", int)
-"""A message's position in its log: the first is 1, and each is one more than the one before."""
+"""The number of a message in its log: 1, 2, 3 and so on, over all topics and lanes."""
 
 OFFSET_ZERO = Offset(0)
-"""The position before the first message."""
+"""The offset before the first message."""
 
 UserId = NewType("UserId", str)
 
 
 class Priority(IntEnum):
-    """How urgent a message is; each value is a *lane*, and a higher one overtakes all below it."""
+    """The urgency of a message.
+
+    Each value is a *lane*: messages of a higher lane are sent before those of all lower lanes.
+    """
 
     LOW = 0
     NORMAL = 1
@@ -26,24 +29,32 @@ class Priority(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name on the wire, in lower case."""
+        """The name on the wire, such as "critical"."""
         return self.name.lower()
 
 
 LANES: tuple[Priority, ...] = tuple(Priority)
-"""The four lanes in the order of their numbers (to iterate over the enum itself is slow)."""
+"""The four lanes in ascending order. Iterating over the enum itself is slower."""
 
 BEST_FIRST: tuple[Priority, ...] = LANES[::-1]
-"""The four lanes in the order in which they are sent."""
+"""The four lanes in the order in which they are sent: CRITICAL first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """What was published, with the position that the log gave it.
+    """A published message with its offset in the log.
 
-    `body` is the JSON frame (UTF-8, one line, an object, without an event id), encoded once, at
-    publish. `expires_at` and `timestamp` are seconds since the Unix epoch. `subject` is what
-    conflation compares: a message supersedes an older one with the same subject; `None` never.
+    Attributes:
+        offset: the number of the message in the log.
+        topic: the topic.
+        priority: the lane.
+        body: the JSON frame without an event id, one line of UTF-8, encoded once, at publish.
+        timestamp: when it was published, in seconds since the Unix epoch.
+        key: a newer message with the same topic, addressee and key supersedes this one.
+        expires_at: when its ttl passes, in seconds since the Unix epoch.
+        to_user: the only user who may have it, `None` for every subscriber.
+        subject: (topic, to_user, key), or `None` without a key. A message supersedes an older
+            message of the same subject.
     """
 
     offset: Offset
@@ -62,11 +73,11 @@ class Message:
 
     @property
     def size(self) -> int:
-        """The length of the encoded frame in bytes."""
+        """Bytes of the body."""
         return len(self.body)
 
     def has_expired(self, now: float) -> bool:
-        """Whether its ttl has passed at `now` (seconds since the Unix epoch)."""
+        """True if the ttl has passed at `now` (seconds since the Unix epoch)."""
         return self.expires_at is not None and self.expires_at <= now
 
 
@@ -101,15 +112,22 @@ class Draft:
 
 
 GAP_TOPICS_LIMIT = 100
-"""A gap names at most so many topics; one of more names none, which stands for any."""
+"""Topics that a gap names, at most. A gap in more topics names none, which means any topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages that a client will not get, standing in a lane where they would have stood.
+    """Messages of one lane that are missing, in place of these messages.
 
-    They lie between the offsets `first` and `last`, and nothing else of the lane does. `count`
-    is how many they are (`None`: not known any more), `topics` where (empty: too many to name).
+    Example: the log holds L3 and L5, L4 was trimmed. The client gets L3, a gap from 4 to 4, L5.
+
+    Attributes:
+        priority: the lane.
+        first: the lowest offset that may be missing.
+        last: the highest offset that may be missing. No message of the lane that the client gets
+            has an offset from `first` to `last`.
+        topics: the topics of the missing messages; empty if there are too many to name.
+        count: the exact number of missing messages, `None` if it is unknown.
     """
 
     priority: Priority
@@ -119,7 +137,7 @@ class Gap:
     count: int | None
 
     def merged(self, other: Gap) -> Gap:
-        """This gap and its right neighbour as one."""
+        """Return one gap for this gap and a neighbouring one."""
         topics = tuple(sorted({*self.topics, *other.topics}))
         if not self.topics or not other.topics or len(topics) > GAP_TOPICS_LIMIT:
             topics = ()
@@ -129,9 +147,9 @@ class Gap:
         return Gap(self.priority, first, last, topics, count)
 
     def without(self, unwanted: Callable[[str], bool]) -> Gap | None:
-        """What is left of it for a client that leaves the `unwanted` topics; `None`: nothing.
+        """Return the gap for a client that leaves the unwanted topics, `None` if nothing remains.
 
-        How many were of those is not known, so its count is not, either.
+        The count is unknown afterwards, because the number of messages per topic is unknown.
         """
         topics = tuple([topic for topic in self.topics if not unwanted(topic)])
         if not self.topics or 0 < len(topics) < len(self.topics):

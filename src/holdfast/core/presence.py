@@ -1,7 +1,8 @@
-"""Presence: which users are on which topic, here and over all nodes.
+"""Presence: which users are on which topic, on this node and over all nodes.
 
-A user is present on what a connection is subscribed to by name: a topic, or a pattern as such. On
-`$user` is everybody who is online. Connections without a user are not counted.
+A user is present on each topic that one of their connections is subscribed to by name, and on each
+pattern as such. Everyone who is online is present on `$user`. Connections without a user are not
+counted.
 """
 
 from __future__ import annotations
@@ -16,64 +17,75 @@ from .message import UserId
 NodeId = NewType("NodeId", str)
 
 Member = tuple[str, UserId]
-"""A topic or pattern, and a user who is there."""
+"""A topic or pattern, and a user who is present there."""
 
 
 class LocalPresence:
-    """Who is here, on this node, and what of that has not been told to the others.
+    """The members of this node, and the changes that were not yet reported to the other nodes.
 
-    Invariant (tests/core/test_presence.py, beside a store that fails): after a telling that was
-    carried out, what the others know is who is here, whatever became of the tellings before it.
-    Someone who leaves and comes back between two tellings has not changed.
+    Invariant (tests/core/test_presence.py, beside a store that fails): after a report that
+    succeeded, the store has exactly the members of this node, even if earlier reports failed or
+    their outcome is unknown. A member that leaves and enters again between two reports is not a
+    change.
     """
 
     def __init__(self) -> None:
-        self._here: Counter[Member] = Counter()
-        self._told: set[Member] = set()
-        self._leaving: set[Member] = set()  # told last as gone; nobody said yet that it was heard
-        self._doubtful: set[Member] = set()  # the others may know them, or not
-        self._changed: set[Member] = set()
+        self._connections: Counter[Member] = Counter()  # members here, by number of connections
+        self._changed: set[Member] = set()  # entered or left since the last report
+        self._reported: set[Member] = set()  # the store has them
+        self._reported_left: set[Member] = set()  # in the last report, which may have failed
+        self._uncertain: set[Member] = set()  # the store may have them
 
     def enter(self, member: Member) -> None:
-        """One more connection of the user is on the topic."""
-        self._here[member] += 1
+        """Count one more connection of the user on the topic."""
+        self._connections[member] += 1
         self._changed.add(member)
 
     def leave(self, member: Member) -> None:
-        """One less is."""
-        self._here[member] -= 1
-        if not self._here[member]:
-            del self._here[member]
+        """Count one connection less of the user on the topic."""
+        self._connections[member] -= 1
+        if not self._connections[member]:
+            del self._connections[member]
         self._changed.add(member)
 
     def changes(self) -> tuple[list[Member], list[Member]]:
-        """Who came and who went since the last call; the caller tells the others.
+        """Return the members that joined and the members that left since the last call.
 
-        A caller that cannot tell them, or got no answer, calls `schedule_full_sync`.
+        The caller reports them to the store, and calls `schedule_full_sync` if that fails or its
+        outcome is unknown.
         """
         changed, self._changed = self._changed, set[Member]()
-        doubtful, self._doubtful = self._doubtful, set[Member]()
-        joined = [each for each in changed if each in self._here and each not in self._told]
-        gone = [each for each in changed if each not in self._here]
-        left = [each for each in gone if each in self._told or each in doubtful]
-        self._told.update(joined)
-        self._told.difference_update(left)
-        self._leaving = set(left)
+        uncertain, self._uncertain = self._uncertain, set[Member]()
+        here, reported = self._connections, self._reported
+        joined = [each for each in changed if each in here and each not in reported]
+        left = [
+            each for each in changed if each not in here and (each in reported or each in uncertain)
+        ]
+        reported.update(joined)
+        reported.difference_update(left)
+        self._reported_left = set(left)
         return joined, left
 
     def schedule_full_sync(self) -> None:
-        """Nobody knows what the others know: who is here has come, who may have been has gone."""
-        self._doubtful |= self._told | self._leaving
-        self._told.clear()
-        self._changed = self._doubtful.union(self._here)
+        """Schedule a report of everything, because the content of the store is uncertain.
+
+        The next `changes()` reports all present members as joined, and all members that the store
+        may still have as left.
+        """
+        self._uncertain |= self._reported | self._reported_left
+        self._reported.clear()
+        self._changed = self._uncertain.union(self._connections)
 
 
 @dataclass(frozen=True, slots=True)
 class PresenceDelta:
-    """Who came and who went, over all nodes.
+    """A change over all nodes, as a store answers a report.
 
-    Without `is_known`, not all that the node told before is noted: it was taken for dead, or is
-    new, or the store lost something. It tells everything again.
+    Attributes:
+        is_known: False if the store does not have all earlier reports of the node, because the
+            node is new, its lease ended, or the store lost data. The node then reports everything.
+        joined: members that no node had before.
+        left: members that no node has any more.
     """
 
     is_known: bool
@@ -82,23 +94,21 @@ class PresenceDelta:
 
 
 @dataclass(slots=True)
-class _Node:
-    until: float
+class _NodeMembers:
+    lease_until: float
     members: set[Member] = field(default_factory=set[Member])
 
 
 class PresenceTable:
-    """Who is where, over all nodes. A node without a lease is dead, and its members are gone.
+    """The members of all nodes. The members of a node leave when its lease ends.
 
-    If nobody has one, it was the roster that could not be reached: all are given another.
-
-    Invariant (tests/core/test_presence.py): a member is on the roster while at least one node that
-    is alive has it; each coming and going is reported once, to one node.
+    Invariant (tests/core/test_presence.py): a member is in the table while at least one node with
+    a lease has it; each join and each leave over all nodes is returned once, to one node.
     """
 
     def __init__(self) -> None:
-        self._nodes: dict[NodeId, _Node] = {}
-        self._count: Counter[Member] = Counter()
+        self._nodes: dict[NodeId, _NodeMembers] = {}
+        self._node_count: Counter[Member] = Counter()  # member → number of nodes that have it
 
     def update(
         self,
@@ -109,44 +119,53 @@ class PresenceTable:
         now: float,
         until: float,
     ) -> PresenceDelta:
-        """Note what changed on `node`, whose lease is until `until`; bury those without one."""
-        arrived: list[Member] = []
-        departed = [each for dead in self._dead(now, until) for each in self.remove(dead)]
+        """Apply the report of one node, and remove the nodes whose lease has ended.
+
+        If the leases of all nodes have ended, the table itself could not be reached. All leases
+        are then renewed, because no node had a chance to report.
+
+        Args:
+            node: the node that reports; a node without an entry is added.
+            joined: members that joined on that node. A member that it already has is ignored.
+            left: members that left on that node. A member that it does not have is ignored.
+            now: the time, in seconds.
+            until: the end of the node's new lease.
+        """
+        ended = [each for each, entry in self._nodes.items() if entry.lease_until <= now]
+        if len(ended) == len(self._nodes):
+            ended = []
+            for entry in self._nodes.values():
+                entry.lease_until = until
+        left_everywhere = [member for each in ended for member in self.remove(each)]
+        joined_first: list[Member] = []
         is_known = node in self._nodes
-        record = self._nodes.setdefault(node, _Node(until))
-        record.until = until
+        entry = self._nodes.setdefault(node, _NodeMembers(until))
+        entry.lease_until = until
         for member in joined:
-            if member not in record.members:
-                record.members.add(member)
-                self._count[member] += 1
-                if self._count[member] == 1:
-                    arrived.append(member)
-        departed += [member for member in left if self._drop(record, member)]
-        return PresenceDelta(is_known, tuple(arrived), tuple(departed))
+            if member not in entry.members:
+                entry.members.add(member)
+                self._node_count[member] += 1
+                if self._node_count[member] == 1:
+                    joined_first.append(member)
+        left_everywhere += [member for member in left if self._remove_member(entry, member)]
+        return PresenceDelta(is_known, tuple(joined_first), tuple(left_everywhere))
 
     def remove(self, node: NodeId) -> list[Member]:
-        """A node is gone; return who was nowhere else."""
-        record = self._nodes.pop(node, _Node(0.0))
-        return [member for member in list(record.members) if self._drop(record, member)]
+        """Remove a node, and return its members that no other node has."""
+        entry = self._nodes.pop(node, _NodeMembers(0.0))
+        return [member for member in list(entry.members) if self._remove_member(entry, member)]
 
     def users(self, topic: str) -> Iterator[UserId]:
-        """Who is on a topic; costs a search."""
-        return (user for name, user in self._count if name == topic)
+        """Yield the users on a topic or pattern; walks over all members."""
+        return (user for name, user in self._node_count if name == topic)
 
-    def _dead(self, now: float, until: float) -> list[NodeId]:
-        over = [node for node, record in self._nodes.items() if record.until <= now]
-        if len(over) < len(self._nodes):
-            return over
-        for record in self._nodes.values():  # nobody was heard, which says nothing of any of them
-            record.until = until
-        return []
-
-    def _drop(self, record: _Node, member: Member) -> bool:
-        if member not in record.members:
+    def _remove_member(self, entry: _NodeMembers, member: Member) -> bool:
+        """Remove a member from one node; return True if no other node has it."""
+        if member not in entry.members:
             return False
-        record.members.remove(member)
-        self._count[member] -= 1
-        if self._count[member]:
+        entry.members.remove(member)
+        self._node_count[member] -= 1
+        if self._node_count[member]:
             return False
-        del self._count[member]
+        del self._node_count[member]
         return True

@@ -1,8 +1,9 @@
-"""Topic names, patterns, and the index that finds who may have a message.
+"""Topic names, patterns, and the indexes that match one with the other.
 
-A topic is 1 to 200 bytes of UTF-8, compared byte by byte: no case folding, no normalisation. It
-is made of segments parted by dots. In a pattern, `*` stands for exactly one segment and a last
-`**` for one or more. Names that begin with `$` belong to the library.
+A topic is 1 to 200 bytes of UTF-8, compared byte by byte, without case folding or normalisation.
+Dots separate its segments. In a pattern, `*` matches exactly one segment, and a final `**` matches
+one or more. Examples: `orders.*` matches `orders.new` and not `orders.new.eu`; `orders.**` matches
+both; neither matches `orders`. Names that begin with `$` are reserved for the library.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from typing import Any, Generic, TypeVar
 from ..errors import InvalidTopic
 
 MAX_TOPIC_BYTES = 200
-"""NATS advises fewer than 256; the name is in every frame."""
+"""Bytes of a topic. NATS recommends fewer than 256; the name is part of every frame."""
 
 MAX_SEGMENTS = 8
-"""Bounds the walk of the pattern trie: at most two nodes follow each, so 256 at the last."""
+"""Segments of a topic. A match walks at most 2 ** 8 = 256 nodes at the last level of the trie."""
 
 USER_TOPIC = "$user"
-"""The personal topic that every identified user is subscribed to (`publish_to_user`)."""
+"""The topic of a user's personal messages; every identified user is subscribed to it."""
 
 # Control, format (bidi, zero width), surrogate, private use; line, paragraph and space separators.
-# Not "unassigned" (Cn): which characters those are depends on the Python version.
+# "Unassigned" (Cn) is left out, because its characters depend on the Python version.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"})
 
 _PLAIN = re.compile(rf"[\w-]+(?:\.[\w-]+){{0,{MAX_SEGMENTS - 1}}}", re.ASCII)
@@ -33,12 +34,12 @@ S = TypeVar("S")
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a valid topic expression has a wildcard."""
+    """True if a valid topic or pattern has a wildcard."""
     return "*" in name
 
 
 def check_topic(name: str) -> str:
-    """Return `name` if one can publish to it; raise `InvalidTopic` otherwise."""
+    """Return `name` if it is a topic, which can be published to; raise `InvalidTopic` otherwise."""
     check_expression(name)
     if is_pattern(name):
         raise InvalidTopic(f"the topic {_shown(name)} has a wildcard: publish to one topic")
@@ -46,18 +47,18 @@ def check_topic(name: str) -> str:
 
 
 def check_expression(name: str) -> str:
-    """Return `name` if one can subscribe to it, a topic or a pattern; raise `InvalidTopic`."""
+    """Return `name` if it is a topic or a pattern; raise `InvalidTopic` otherwise."""
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - from JSON
         raise InvalidTopic(f"a topic is a str, not {type(name).__name__}")
     if _PLAIN.fullmatch(name) is not None and len(name) <= MAX_TOPIC_BYTES:
-        return name  # nearly all are
+        return name  # nearly all names end here
     if not name:
         raise InvalidTopic("a topic has at least one character")
     if len(name) > MAX_TOPIC_BYTES or len(name.encode("utf-8", "replace")) > MAX_TOPIC_BYTES:
         raise InvalidTopic(f"the topic {_shown(name)} is longer than {MAX_TOPIC_BYTES} bytes")
     _check_characters(name)
     if name.startswith("$"):
-        raise InvalidTopic(f"the topic {_shown(name)} is reserved: names with $ are the library's")
+        raise InvalidTopic(f"the topic {_shown(name)} is reserved: it begins with $")
     return name
 
 
@@ -70,12 +71,12 @@ def _check_characters(name: str) -> None:
     segments = name.split(".")
     if len(segments) > MAX_SEGMENTS or not all(segments):
         raise InvalidTopic(
-            f"the topic {_shown(name)} needs 1 to {MAX_SEGMENTS} segments, none of them empty"
+            f"the topic {_shown(name)} must have 1 to {MAX_SEGMENTS} segments, none of them empty"
         )
     for number, segment in enumerate(segments, 1):
         if "*" in segment and segment != "*" and (segment != "**" or number < len(segments)):
             raise InvalidTopic(
-                f"the pattern {_shown(name)}: * is a whole segment, and ** only the last one"
+                f"the pattern {_shown(name)}: * must be a whole segment, ** the last segment"
             )
 
 
@@ -84,23 +85,27 @@ def _shown(name: str) -> str:
 
 
 def matches(expression: str, topic: str) -> bool:
-    """Whether a topic or pattern covers `topic`; linear in the number of segments."""
+    """True if `expression` is `topic`, or a pattern that matches it."""
     if not is_pattern(expression):
         return expression == topic
     if topic.startswith("$"):
         return False
-    wanted, given = expression.split("."), topic.split(".")
-    if wanted[-1] == "**":
-        wanted.pop()
-        if len(given) <= len(wanted):
+    parts, segments = expression.split("."), topic.split(".")
+    if parts[-1] == "**":
+        parts.pop()
+        if len(segments) <= len(parts):
             return False
-    elif len(given) != len(wanted):
+    elif len(segments) != len(parts):
         return False
-    return all(part in ("*", have) for part, have in zip(wanted, given, strict=False))
+    return all(part in ("*", segment) for part, segment in zip(parts, segments, strict=False))
 
 
 class _Node(Generic[S]):
-    """One segment of the trie: who ends here, who ends here with `**`, and what follows."""
+    """One segment of the trie.
+
+    `ends` are the subscribers whose pattern ends here, and `tails` are those whose pattern
+    continues with `**`.
+    """
 
     __slots__ = ("children", "ends", "tails")
 
@@ -116,10 +121,10 @@ class _Node(Generic[S]):
 class TopicIndex(Generic[S]):
     """Subscribers by topic: exact names in a dict, patterns in a trie.
 
-    The cost of `match` is that of the matches alone, whatever number of topics there is.
+    The cost of `match` depends on the number of matches, and not on the number of topics.
 
-    Invariants (tests/core/test_topics.py): `match(t)` is exactly the subscribers one of whose
-    expressions covers `t`, each once; after removing all that was added, nothing is held.
+    Invariants (tests/core/test_topics.py): `match(t)` returns exactly the subscribers that have an
+    expression that matches `t`, each once; after everything was removed, nothing is held.
     """
 
     def __init__(self) -> None:
@@ -130,7 +135,7 @@ class TopicIndex(Generic[S]):
         return bool(self._exact) or not self._patterns.is_empty()
 
     def add(self, expression: str, subscriber: S) -> None:
-        """Subscribe; doing it again changes nothing."""
+        """Subscribe; a repeated call changes nothing."""
         if not is_pattern(expression):
             self._exact.setdefault(expression, {})[subscriber] = None
             return
@@ -143,12 +148,12 @@ class TopicIndex(Generic[S]):
         (node.tails if tail else node.ends)[subscriber] = None
 
     def remove(self, expression: str, subscriber: S) -> None:
-        """Unsubscribe; what is not there is left alone."""
+        """Unsubscribe; does nothing if the subscriber does not have that expression."""
         if not is_pattern(expression):
-            held = self._exact.get(expression)
-            if held is not None:
-                held.pop(subscriber, None)
-                if not held:
+            subscribers = self._exact.get(expression)
+            if subscribers is not None:
+                subscribers.pop(subscriber, None)
+                if not subscribers:
                     del self._exact[expression]
             return
         path: list[tuple[_Node[S], str]] = []
@@ -169,52 +174,53 @@ class TopicIndex(Generic[S]):
             del parent.children[segment]
 
     def match(self, topic: str) -> Collection[S]:
-        """The subscribers of `topic`, each once; a view, good until the index changes."""
+        """Return the subscribers of `topic`, each once, as a view until the index changes."""
         exact = self._exact.get(topic)
         if self._patterns.is_empty() or topic.startswith("$"):
             return () if exact is None else exact
-        found: dict[S, None] = dict(exact) if exact else {}
-        for subscribers in self._walk(topic.split(".")):
-            found.update(subscribers)
-        return found
+        matched: dict[S, None] = dict(exact) if exact else {}
+        for subscribers in self._match_patterns(topic.split(".")):
+            matched.update(subscribers)
+        return matched
 
-    def _walk(self, segments: list[str]) -> Iterator[dict[S, None]]:
+    def _match_patterns(self, segments: list[str]) -> Iterator[dict[S, None]]:
         level: list[_Node[S]] = [self._patterns]
         for segment in segments:
-            following: list[_Node[S]] = []
+            next_level: list[_Node[S]] = []
             for node in level:
                 if node.tails:
                     yield node.tails
                 for name in (segment, "*"):
                     child = node.children.get(name)
                     if child is not None:
-                        following.append(child)
-            level = following
+                        next_level.append(child)
+            level = next_level
         for node in level:
             if node.ends:
                 yield node.ends
 
 
 class TopicTree:
-    """A set of topics that finds those which a pattern covers, at the cost of the matches.
+    """A set of topics that finds those a pattern matches, at the cost of the matches.
 
-    Invariant (tests/core/test_topics.py): `match(pattern)` is what `matches` says of each topic.
+    Invariant (tests/core/test_topics.py): `match(pattern)` yields exactly the topics for which
+    `matches` is true.
     """
 
-    _END = ""  # no segment is empty
+    _END = ""  # the key of a complete topic in a node; no segment is empty
 
     def __init__(self) -> None:
         self._root: dict[str, Any] = {}
 
     def add(self, topic: str) -> None:
-        """Add a topic; doing it again changes nothing."""
+        """Add a topic; a repeated call changes nothing."""
         node = self._root
         for segment in topic.split("."):
             node = node.setdefault(segment, {})
         node[self._END] = topic
 
     def remove(self, topic: str) -> None:
-        """Remove a topic that is there."""
+        """Remove a topic that was added."""
         path = [self._root]
         segments = topic.split(".")
         for segment in segments:
@@ -226,19 +232,19 @@ class TopicTree:
             del node[segment]
 
     def match(self, pattern: str) -> Iterator[str]:
-        """The topics that `pattern` covers; none that is reserved."""
+        """Yield the topics that `pattern` matches; a reserved topic matches no pattern."""
         level = [self._root]
         *segments, last = pattern.split(".")
         for segment in segments:
-            level = list(self._following(level, segment))
+            level = list(self._children(level, segment))
         if last == "**":
-            yield from self._all(list(self._following(level, "*")))
+            yield from self._descendants(list(self._children(level, "*")))
         else:
-            for node in self._following(level, last):
+            for node in self._children(level, last):
                 if self._END in node and not node[self._END].startswith("$"):
                     yield node[self._END]
 
-    def _following(self, level: list[dict[str, Any]], segment: str) -> Iterator[dict[str, Any]]:
+    def _children(self, level: list[dict[str, Any]], segment: str) -> Iterator[dict[str, Any]]:
         for node in level:
             if segment != "*":
                 if segment in node:
@@ -246,7 +252,7 @@ class TopicTree:
             else:
                 yield from (child for name, child in node.items() if name != self._END)
 
-    def _all(self, level: list[dict[str, Any]]) -> Iterator[str]:
+    def _descendants(self, level: list[dict[str, Any]]) -> Iterator[str]:
         while level:
             node = level.pop()
             if self._END in node and not node[self._END].startswith("$"):
@@ -255,5 +261,5 @@ class TopicTree:
 
 
 def covering(expressions: Iterable[str], topic: str) -> Iterator[str]:
-    """Those of `expressions` that cover `topic`."""
+    """Yield those of `expressions` that match `topic`."""
     return (expression for expression in expressions if matches(expression, topic))

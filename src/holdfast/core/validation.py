@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 
 def is_number(value: object, *, whole: bool = False) -> bool:
-    """Whether `value` is finite, an int (or, unless `whole`, a float), and no bool."""
+    """True if `value` is a finite int, or float unless `whole`. A bool is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int,) if whole else (int, float)):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an int beyond all floats
+    except OverflowError:  # an int that is larger than every float
         return False
 
 
 def check_number(name: str, value: object, *, whole: bool = False, zero: bool = False) -> None:
-    """Raise `ConfigurationError` unless `value` is a number over 0, or of 0 if that is allowed."""
+    """Raise `ConfigurationError` unless `value` is a number over 0, or 0 where `zero` allows it."""
     if is_number(value, whole=whole):
         assert isinstance(value, (int, float))
         if value > 0 or (zero and value == 0):

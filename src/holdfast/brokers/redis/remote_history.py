@@ -179,9 +179,8 @@ def _decode_logs(
         is_dropped = log_state == 1  # only the floor of the lane is known
         unknown_through: int = floor if is_dropped else log_state[0]
         trimmed: list[bytes] = [] if is_dropped else log_state[1]
-        log = TopicLog(Offset(unknown_through))
-        lost = [*map(int, trimmed), *foreign_entries.get(number, ())]
-        log.trimmed.extend(sorted(offset for offset in lost if offset > unknown_through))
+        lost = [*map(Offset, map(int, trimmed)), *foreign_entries.get(number, ())]
+        log = TopicLog(Offset(unknown_through), sorted(x for x in lost if x > unknown_through))
         for message in messages.get(number, ()):
             log.append(message)
         yield topic, log, since

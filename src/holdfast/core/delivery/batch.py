@@ -1,8 +1,9 @@
-"""Run: a stretch of the live feed, shared by all connections that are to have the same messages.
+"""LiveBatch and DeliveryPlan: the live feed as connections share it.
 
-Connections that keep up have the same messages before them. What becomes of those on their way
-through an empty buffer (which is superseded, which has expired, in which order the rest leaves,
-and where that leaves the cursor) is then the same for all, and worked out once: a `DeliveryPlan`.
+Connections that keep up have nothing pending but the newest messages, and these are the same for
+all of them. The way of such messages through an empty buffer is then the same, too: which message
+is superseded, which has expired, in which order the others leave, and the cursor after each. The
+result is computed once for all of these connections: a `DeliveryPlan`.
 """
 
 from __future__ import annotations
@@ -15,33 +16,36 @@ from ..message import Message, Offset, Priority
 
 
 class LiveBatch:
-    """Messages in log order, at least one. Joining two costs the same however long they are."""
+    """Messages of the live feed in log order, at least one.
 
-    __slots__ = ("_before", "_joined", "_own", "count", "has_ttl", "size")
+    A batch is a linked list of parts, so that appending one costs the same for any length.
+    """
 
-    def __init__(self, messages: Sequence[Message], before: LiveBatch | None = None) -> None:
-        self._own = messages
-        self._before = before
+    __slots__ = ("_earlier", "_joined", "_part", "count", "has_ttl", "size")
+
+    def __init__(self, messages: Sequence[Message], earlier: LiveBatch | None = None) -> None:
+        self._part = messages
+        self._earlier = earlier
         self._joined: tuple[LiveBatch, LiveBatch] | None = None
         self.count = len(messages)
-        """Messages in all."""
+        """The number of messages."""
         self.size = sum([len(message.body) for message in messages])
-        """Bytes of all bodies."""
+        """The bytes of all bodies."""
         self.has_ttl = any(message.expires_at is not None for message in messages)
-        """Whether what becomes of it depends on the time."""
-        if before is not None:
-            self.count += before.count
-            self.size += before.size
-            self.has_ttl |= before.has_ttl
+        """True if a message has a ttl, so that a plan for this batch depends on the time."""
+        if earlier is not None:
+            self.count += earlier.count
+            self.size += earlier.size
+            self.has_ttl |= earlier.has_ttl
 
     @property
     def messages(self) -> list[Message]:
-        """All of them; costs time in proportion."""
+        """All messages, collected at each call."""
         parts: list[Sequence[Message]] = []
-        run: LiveBatch | None = self
-        while run is not None:
-            parts.append(run._own)
-            run = run._before
+        batch: LiveBatch | None = self
+        while batch is not None:
+            parts.append(batch._part)
+            batch = batch._earlier
         return [message for part in reversed(parts) for message in part]
 
     def first_offset(self, lane: Priority) -> Offset | None:
@@ -49,18 +53,23 @@ class LiveBatch:
         return next((each.offset for each in self.messages if each.priority is lane), None)
 
     def joined_with(self, later: LiveBatch) -> LiveBatch:
-        """This run and a later one as one; the next who asks for the same gets the same."""
+        """Return this batch followed by `later`.
+
+        The result is cached, so that connections share it.
+        """
         if self._joined is None or self._joined[0] is not later:
-            self._joined = later, LiveBatch(later._own, self)
+            self._joined = later, LiveBatch(later._part, self)
         return self._joined[1]
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPlan:
-    """A run on its way through the empty buffer of a connection that keeps up.
+    """The way of a `LiveBatch` through the empty buffer of a connection that keeps up.
 
-    `steps` are the messages that leave, in that order, each with the cursor right after it; the
-    others were `conflated` or had `expired`.
+    Attributes:
+        steps: the messages that leave, in that order, each with the cursor after it.
+        conflated: the number of messages that a newer one in the batch superseded.
+        expired: the number of messages that had expired.
     """
 
     steps: tuple[tuple[Message, Cursor], ...]

@@ -1,4 +1,4 @@
-"""PriorityBuffer: what waits for one connection, bounded in messages and bytes, best lane first."""
+"""PriorityBuffer: the pending messages of one connection, bounded in messages and in bytes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from ..message import BEST_FIRST, LANES, Gap, Message, Offset, Priority
 from ..validation import check_number
 
 DEFAULT_CAPACITY = 100
-"""Messages. Centrifugo bounds its queue by bytes alone, SignalR's stateful buffer by 100 KB."""
+"""Messages. Centrifugo bounds its queue by bytes only, SignalR its stateful buffer by 100 KB."""
 
 DEFAULT_MAX_BYTES = 2 * 1024 * 1024
-"""Bytes: twice the largest message that `publish` takes by default."""
+"""Bytes: twice the largest message that `publish` accepts by default."""
 
 Subject = tuple[str, str | None, str]
-Entry = Message | Subject
-"""What stands in a lane: a message without a key, or the subject of one that has a key."""
+"""Topic, user (`None`: all) and key. A newer message supersedes an older one of its subject."""
 
-# What all empty buffers share, and none changes: the lanes, the place and the newest message of
-# each subject, and the gaps by lane. Most connections hold nothing most of the time.
+Entry = Message | Subject
+"""An entry of a lane: a message without a key, or the subject of a message with a key.
+
+A lane contains subjects so that a newer message can take over the place of an older one without a
+search; `_newest` maps the subject to the message.
+"""
+
+# All empty buffers share these values and do not change them, because most connections have
+# nothing pending most of the time.
 _NO_ENTRIES: deque[Entry] = deque(maxlen=0)
 _NO_LANES = [_NO_ENTRIES] * len(LANES)
 _NO_SUBJECTS: dict[Subject, tuple[Offset, Message]] = {}
@@ -29,7 +35,21 @@ _NO_GAPS: list[list[Gap]] = []
 
 @dataclass(frozen=True, slots=True)
 class BufferStatistics:
-    """A snapshot of the account: `offered` is always the sum of the other five and `held`."""
+    """Counts of one buffer since the connection began. `held` and `held_bytes` are of this moment.
+
+    At every moment, `offered == taken + conflated + expired + evicted + refused + held`.
+
+    Attributes:
+        offered: messages that were offered.
+        taken: messages that left to be sent.
+        conflated: messages that a newer one of their key superseded while they were pending.
+        expired: messages whose ttl had passed when they were next.
+        evicted: messages that gave way to others, or whose topic was unsubscribed.
+        refused: messages for which there was no room.
+        held: pending messages.
+        held_bytes: bytes of the bodies of pending messages.
+        high_water: the highest `held` so far.
+    """
 
     offered: int
     taken: int
@@ -43,26 +63,37 @@ class BufferStatistics:
 
 
 class PriorityBuffer:
-    """Four first-in-first-out lanes behind one bound.
+    """Four first-in-first-out lanes with one bound for all of them.
 
-    A message stands at a *place*: its offset, or that of the message it superseded; a gap at the
-    first offset that it may be for. Places ascend within a lane, so what lies below the first one
-    is settled.
+    A message that is offered to a full buffer evicts the oldest message of the lowest lane. If
+    that lane is better than its own, it is refused instead. The caller can read evicted and
+    refused messages again from the log.
 
-    Invariants, each held by the state machine in tests/core/delivery/test_buffer.py:
+    Each message has a *place* in its lane: its own offset, or that of the message it superseded.
+    The place of a gap is `Gap.first`. Places ascend within a lane, so a lane whose lowest place is
+    7 has nothing left to send up to 6.
+
+    Invariants (each held by the state machine in tests/core/delivery/test_buffer.py):
 
     - `offered = taken + conflated + expired + evicted + refused + held`, at every step;
     - `held <= capacity` and `held_bytes <= max_bytes`;
-    - what is taken is the first of the best lane that holds anything;
-    - what gives way is the oldest of the lowest lane, and never better than the newcomer;
-    - of each subject (topic, user and key) at most the newest message is held;
-    - gaps are never evicted, and neighbours are one only when they are taken: until then, each
-      goes with its own topics, and with its own stretch of the log.
+    - `take` returns the first message or gap of the best lane that is not empty;
+    - an evicted message is the oldest of the lowest lane, and not of a better lane than the
+      message that evicts it;
+    - at most the newest message of each subject (topic, user and key) is held;
+    - gaps are never evicted. Neighbouring gaps are merged when they are taken, and not before,
+      because `discard` and `evict_after` may remove one of them.
 
-    All operations are O(1) amortised but these: `discard`, and a key that comes in another lane
-    than before, go through what is held, and a message for whose bytes there is no room is only
-    refused after a look at fewer bytes than its own. Nothing waits and nothing raises for a full
-    buffer.
+    No operation waits, and a full buffer raises nothing. Each costs O(1) amortised, except:
+    `discard` and a key that changes its lane walk over the held messages; a message that is too
+    large for the free bytes walks over the messages that it would evict.
+
+    Args:
+        capacity: messages that are held, at most.
+        max_bytes: bytes of all bodies that are held, at most.
+
+    Raises:
+        ValueError: a bound is below 1.
     """
 
     __slots__ = (
@@ -100,18 +131,18 @@ class PriorityBuffer:
         return self._count
 
     def __bool__(self) -> bool:
-        """Whether anything can be taken, a gap included."""
+        """True if a message or a gap is held."""
         return bool(self._count or self._gaps)
 
     def __iter__(self) -> Iterator[Message | Gap]:
-        """What is held, in the order in which it would be taken."""
+        """Yield the held messages and gaps in the order in which they would be taken."""
         for lane in BEST_FIRST:
             held: dict[Offset, Message | Gap] = dict(map(self._slot, self._lanes[lane]))
             held.update((gap.first, gap) for gap in (self._gaps[lane] if self._gaps else ()))
             yield from (held[place] for place in sorted(held))
 
     def low_water(self, lane: Priority) -> Offset | None:
-        """The lowest place in use in `lane`, or `None` when it is empty."""
+        """Return the lowest place in use in `lane`, `None` if the lane is empty."""
         entries = self._lanes[lane]
         first = self._slot(entries[0])[0] if entries else None
         if self._gaps and self._gaps[lane]:
@@ -120,12 +151,17 @@ class PriorityBuffer:
         return first
 
     def offer(self, message: Message) -> tuple[tuple[Priority, Offset], ...]:
-        """Hold `message` if there is, or can be made, room for it; the places that gave way.
+        """Hold `message`, if necessary in place of others.
 
-        Where there is none, it gives way itself, and the others stay. Offsets are offered in
-        ascending order within a lane. A message that supersedes a pending one of its own lane
-        takes over its place, if its bytes fit there; at the tail, a key that changes faster than
-        the lane drains would never be sent. One that comes when a newer one is held is dropped.
+        A message that supersedes a pending one of its own lane takes over its place, because at
+        the tail, a key that changes faster than the lane drains would never be sent. A message
+        that is older than the held one of its subject is dropped.
+
+        Args:
+            message: offsets are offered in ascending order within a lane.
+
+        Returns:
+            The lane and place of each evicted message; of `message` itself if it is refused.
         """
         subject = message.subject
         if subject is not None and subject in self._newest and self._conflate(message, subject):
@@ -150,19 +186,23 @@ class PriorityBuffer:
         return ()
 
     def add_gap(self, gap: Gap) -> None:
-        """Put `gap` at the tail of its lane; its caller bounds how many there are."""
+        """Add `gap` at the tail of its lane. The caller bounds the number of gaps."""
         if not self._gaps:
             self._gaps = [list[Gap]() for _ in LANES]
         self._gaps[gap.priority].append(gap)
 
     def take(self, now: float) -> Message | Gap | None:
-        """Remove and return the next message or gap, or `None`; what has expired is dropped."""
+        """Remove and return the next message or gap, `None` if nothing is held.
+
+        Args:
+            now: seconds since the Unix epoch; messages that have expired are dropped and counted.
+        """
         while True:
             low, normal, high, critical = self._lanes
             entries = critical or high or normal or low
             if self._gaps and (gap := self._take_gap()) is not None:
                 return gap
-            if not entries:  # all is taken, and what it took is given back
+            if not entries:  # empty: share the empty values again, which frees the memory
                 self._lanes, self._newest, self._gaps = _NO_LANES, _NO_SUBJECTS, _NO_GAPS
                 return None
             message = entries.popleft()
@@ -176,11 +216,11 @@ class PriorityBuffer:
             self._expired += 1
 
     def has_room_for(self, message: Message) -> bool:
-        """Whether `offer` would hold `message` and evict nothing of its own lane or a better."""
+        """True if `offer` would hold `message` without evicting from its own or a better lane."""
         return self._victims(message, LANES[: message.priority]) is not None
 
     def evict_after(self, lane: Priority, after: Offset) -> None:
-        """Evict all of `lane` that stands after the place `after`, gaps included."""
+        """Evict the messages of `lane` with a place after `after`, and drop the gaps there."""
         entries = self._lanes[lane]
         while entries and self._slot(entries[-1])[0] > after:
             self._untrack(entries.pop())
@@ -189,49 +229,52 @@ class PriorityBuffer:
             self._keep_gaps(lane, [gap for gap in self._gaps[lane] if gap.first <= after])
 
     def discard(self, unwanted: Callable[[str], bool]) -> int:
-        """Evict every message of an `unwanted` topic, and return how many those were.
+        """Evict the messages of unwanted topics, and return their number.
 
-        Of the gaps remains what is of other topics (`Gap.without`).
+        A gap in several topics is kept for the others (`Gap.without`).
+
+        Args:
+            unwanted: called with a topic; True if the connection no longer has it.
         """
         before = self._count
         for lane in LANES:
             entries = self._lanes[lane]
-            kept = [each for each in entries if not unwanted(self._slot(each)[1].topic)]
+            kept = [entry for entry in entries if not unwanted(self._slot(entry)[1].topic)]
             if len(kept) < len(entries):
                 self._lanes[lane] = deque(kept)
                 for entry in {*entries}.difference(kept):
                     self._untrack(entry)
             if self._gaps:
-                rests = [gap.without(unwanted) for gap in self._gaps[lane]]
-                self._keep_gaps(lane, [rest for rest in rests if rest is not None])
+                reduced = [gap.without(unwanted) for gap in self._gaps[lane]]
+                self._keep_gaps(lane, [gap for gap in reduced if gap is not None])
         self._evicted += before - self._count
         return before - self._count
 
     def count_bypass(self, taken: int, conflated: int, expired: int) -> None:
-        """Count messages that went through while nothing was held, without being held."""
+        """Count messages that were sent past the empty buffer as if they had been offered."""
         self._taken += taken
         self._conflated += conflated
         self._expired += expired
 
     def uncount_bypass(self, count: int) -> None:
-        """Count so many of what had `count_bypass` as evicted instead."""
+        """Count `count` of the messages that `count_bypass` counted as taken as evicted."""
         self._taken -= count
         self._evicted += count
 
     def statistics(self) -> BufferStatistics:
-        """The account as it stands."""
-        gone = self._taken, self._conflated, self._expired, self._evicted, self._refused
-        offered = sum(gone) + self._count
-        return BufferStatistics(offered, *gone, self._count, self._bytes, self._high_water)
+        """Return the counts of this moment."""
+        not_held = self._taken, self._conflated, self._expired, self._evicted, self._refused
+        offered = sum(not_held) + self._count
+        return BufferStatistics(offered, *not_held, self._count, self._bytes, self._high_water)
 
     # -- the lanes ---------------------------------------------------------------------------
 
     def _slot(self, entry: Entry) -> tuple[Offset, Message]:
-        """The place of `entry`, and the message that stands there."""
+        """Return the place of `entry` and its message."""
         return (entry.offset, entry) if isinstance(entry, Message) else self._newest[entry]
 
     def _untrack(self, entry: Entry) -> Offset:
-        """Strike what was removed from its lane off the books; its place."""
+        """Update the counters for an entry already removed from its lane. Returns its place."""
         place, message = self._slot(entry)
         if message.subject is not None:
             del self._newest[message.subject]
@@ -240,7 +283,10 @@ class PriorityBuffer:
         return place
 
     def _conflate(self, message: Message, subject: Subject) -> bool:
-        """Let the newer of `message` and the one held supersede the other; whether that is all."""
+        """Keep only the newer of `message` and the held message of the same subject.
+
+        Returns True if `message` needs no further handling, False if it is still to be offered.
+        """
         place, older = self._newest[subject]
         self._conflated += 1
         if older.offset >= message.offset:
@@ -250,24 +296,28 @@ class PriorityBuffer:
             self._newest[subject] = place, message
             self._bytes = size
             return True
-        # The older value is out of date whether or not the newer one finds room.
+        # The older value is out of date, even if the newer one is refused.
         self._lanes[older.priority].remove(subject)
         self._untrack(subject)
         return False
 
     def _offer_to_full(self, message: Message) -> tuple[tuple[Priority, Offset], ...]:
-        """Evict what has to give way to `message`, and offer it again; or refuse it."""
+        """Evict messages until `message` has room, and offer it again; or refuse it."""
         victims = self._victims(message, LANES[: message.priority + 1])
         if victims is None:
             self._refused += 1
             return ((message.priority, message.offset),)
         evicted = [(lane, self._untrack(self._lanes[lane].popleft())) for lane in victims]
         self._evicted += len(evicted)
-        self.offer(message)  # for which there is room now
+        self.offer(message)  # cannot come back here, because now there is room
         return tuple(evicted)
 
     def _victims(self, message: Message, lanes: Sequence[Priority]) -> list[Priority] | None:
-        """Which of `lanes` have to give up a message, each time one; `None`: all are not enough."""
+        """Return the lanes to evict one message from, so that `message` has room.
+
+        Example: [LOW, LOW, NORMAL] means two evictions from LOW and one from NORMAL. `None` means
+        that evicting everything from `lanes` is not enough.
+        """
         count, size = self._count + 1, self._bytes + len(message.body)
         victims: list[Priority] = []
         for lane in lanes:
@@ -283,7 +333,7 @@ class PriorityBuffer:
     # -- the gaps ----------------------------------------------------------------------------
 
     def _take_gap(self) -> Gap | None:
-        """Remove and return, as one, the gaps that stand before the next message."""
+        """Remove the gaps that stand before the next message, and return them merged."""
         for lane in BEST_FIRST:
             entries, gaps = self._lanes[lane], self._gaps[lane]
             front = self._slot(entries[0])[0] if entries else None

@@ -75,7 +75,7 @@ class History:
             now: seconds since the Unix epoch.
 
         Raises:
-            ValueError: the offset does not follow `head`. Nothing has changed.
+            ValueError: the offset does not follow `head`; the history is unchanged.
         """
         if message.offset != self.head + 1:
             raise ValueError(f"offset {message.offset} does not follow {self.head}")

@@ -18,11 +18,11 @@ Gaps that lie within them have an exact count; the count of an older gap is unkn
 class TopicLog:
     """One topic's messages of one lane, for all users or for one user.
 
-    Three things can happen to a message, and only the last one is a loss:
+    A message leaves in one of three ways, and only the last one is a loss:
 
-    1. A newer message of the same key supersedes it (`remove`).
-    2. It is trimmed after its ttl has passed (`pop_oldest`).
-    3. It is trimmed earlier, to keep the log within its bounds (`pop_oldest`, `add_trimmed`).
+    1. `remove`, because a newer message of the same key supersedes it;
+    2. `pop_oldest`, when it is trimmed after its ttl has passed;
+    3. `pop_oldest` and `add_trimmed`, when it is trimmed earlier to keep the log within its bounds.
 
     Example, with `uncounted_through` 3: the offsets 5 and 8 were trimmed, 9 and 12 are held. A
     reader after 4 is missing two messages. A reader after 0 is missing those two and an unknown
@@ -160,7 +160,7 @@ class TopicLog:
         No range contains one of the ascending `boundaries`, which are the offsets of the messages
         on a page. Each range becomes a gap between two messages. Example: 3, 5 and 8 were trimmed
         and message 6 is on the page. The ranges are (3, 5, 2) and (8, 8, 1), so a client that is
-        cut off after message 6 has been told of exactly two lost messages.
+        cut off after message 6 has received a gap of exactly two lost messages.
         """
         uncounted = min(self.uncounted_through, up_to)
         first = after + 1
