@@ -1,4 +1,4 @@
-"""The values that the tests of the core build: messages, logs, subscribers, nasty texts."""
+"""Builders for the tests of the core: messages, histories, subscribers, malformed texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def message(
     expires_at: float | None = None,
     to_user: str | None = None,
 ) -> Message:
-    """A message with a body of `size` bytes."""
+    """Return a message with a body of `size` bytes."""
     return Message(
         Offset(offset),
         topic,
@@ -45,7 +45,7 @@ def gap(
     last: int | None = None,
     count: int | None = 1,
 ) -> Gap:
-    """A gap from the offset `first` to `through`, or of that one offset."""
+    """Return a gap from the offset `first` to `last`, or of the one offset `first`."""
     return Gap(lane, Offset(first), Offset(first if last is None else last), topics, count)
 
 
@@ -61,24 +61,24 @@ def page(
     max_bytes: int = EVERYTHING,
     now: float = 0.0,
 ) -> Page:
-    """A page that nothing limits but what the caller names."""
+    """Return a page with no other bounds than the arguments."""
     request = PageRequest(lane, Offset(after), Offset(up_to), limit, max_bytes)
     subscriptions = {name: Offset(since) for name, since in (held or {"a": 0}).items()}
     return history.page(request, subscriptions, user, now)
 
 
 def messages(read: Iterable[Message | Gap]) -> list[Message]:
-    """The messages among what was read."""
+    """Return the messages among the entries."""
     return [entry for entry in read if isinstance(entry, Message)]
 
 
 def gaps(read: Iterable[Message | Gap]) -> list[Gap]:
-    """The gaps among what was read."""
+    """Return the gaps among the entries."""
     return [entry for entry in read if isinstance(entry, Gap)]
 
 
 def published(*drafts: Message, keep: Retention | None = None) -> History:
-    """A history of these messages, appended at time 0."""
+    """Return a history with these messages, appended at time 0."""
     history = History(keep)
     for each in drafts:
         history.append(each, 0.0)
@@ -86,7 +86,7 @@ def published(*drafts: Message, keep: Retention | None = None) -> History:
 
 
 def row(*drafts: tuple[str, Priority]) -> list[Message]:
-    """Messages with the offsets 1, 2, 3 … of these topics and lanes."""
+    """Return messages with the offsets 1, 2, 3 … of these topics and lanes."""
     return [message(offset, topic, lane) for offset, (topic, lane) in enumerate(drafts, 1)]
 
 

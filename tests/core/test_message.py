@@ -1,4 +1,4 @@
-"""Message, Priority and Gap: the records."""
+"""Message, Priority and Gap."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def test_lanes_are_ordered_by_urgency() -> None:
 
 
 def test_best_first_names_every_lane_once() -> None:
-    """The sending order has all four lanes, the most urgent first."""
+    """The sending order has all four lanes, CRITICAL first."""
     assert BEST_FIRST == (CRITICAL, HIGH, NORMAL, LOW)
 
 
 def test_label_is_the_lower_case_name() -> None:
-    """On the wire a priority has its name in lower case."""
+    """The wire has the name of a priority in lower case."""
     assert [lane.label for lane in Priority] == ["low", "normal", "high", "critical"]
 
 
 def test_message_cannot_be_changed() -> None:
-    """A message that several connections share is frozen."""
+    """A message is frozen, because several connections share it."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         message(1).topic = "b"  # type: ignore[misc]
 
@@ -53,12 +53,12 @@ def test_size_is_that_of_the_encoded_frame() -> None:
 
 @pytest.mark.parametrize(("now", "expired"), [(9.9, False), (10.0, True), (10.1, True)])
 def test_message_expires_when_its_ttl_has_passed(now: float, expired: bool) -> None:
-    """At the moment that it names, and from then on, a message has expired."""
+    """A message has expired from the moment of `expires_at` on."""
     assert message(1, expires_at=10.0).has_expired(now) is expired
 
 
 def test_message_without_ttl_never_expires() -> None:
-    """Without a ttl there is no time at which a message has expired."""
+    """A message without a ttl never expires."""
     assert not message(1).has_expired(float("inf"))
 
 
@@ -68,7 +68,7 @@ def test_subject_needs_a_key() -> None:
 
 
 def test_empty_key_is_a_key() -> None:
-    """An empty key makes a subject like any other."""
+    """An empty key makes a subject, as any other key does."""
     assert message(1, key="").subject is not None
     assert message(1, key="").subject == message(2, key="").subject
 
@@ -86,13 +86,13 @@ def test_subject_tells_topic_user_and_key_apart() -> None:
 
 @given(gaps, gaps, gaps)
 def test_merging_gaps_is_associative(left: Gap, middle: Gap, right: Gap) -> None:
-    """In whichever order three neighbours are merged, the result is the same."""
+    """Three neighbours merge to the same gap in either order."""
     assert left.merged(middle).merged(right) == left.merged(middle.merged(right))
 
 
 @given(gaps, gaps)
 def test_merged_gap_covers_both(left: Gap, right: Gap) -> None:
-    """A merged gap reaches as far as both, either way, and its lane is that of the left one."""
+    """A merged gap covers both ranges, and has the lane of the left gap."""
     merged = left.merged(right)
     assert merged.first == min(left.first, right.first)
     assert merged.last == max(left.last, right.last)
@@ -101,7 +101,7 @@ def test_merged_gap_covers_both(left: Gap, right: Gap) -> None:
 
 @given(gaps, gaps)
 def test_merged_gap_names_the_topics_of_both_or_none(left: Gap, right: Gap) -> None:
-    """The topics are those of both, sorted, each once; too many, or any on one side: none."""
+    """A merged gap names the topics of both, sorted, or none if there are too many."""
     topics = {*left.topics, *right.topics}
     nameable = left.topics and right.topics and len(topics) <= GAP_TOPICS_LIMIT
     assert left.merged(right).topics == (tuple(sorted(topics)) if nameable else ())
@@ -109,7 +109,7 @@ def test_merged_gap_names_the_topics_of_both_or_none(left: Gap, right: Gap) -> N
 
 @given(gaps, gaps)
 def test_merged_count_is_the_sum_or_unknown(left: Gap, right: Gap) -> None:
-    """The counts add up; an unknown one makes the sum unknown."""
+    """The counts add up, and an unknown count makes the sum unknown."""
     known = left.count is not None and right.count is not None
     assert left.merged(right).count == (left.count + right.count if known else None)  # type: ignore[operator]
 
@@ -125,15 +125,13 @@ def test_merged_count_is_the_sum_or_unknown(left: Gap, right: Gap) -> None:
     ],
     ids=["none of it", "part of it", "too many to name", "all of it", "all of several"],
 )
-def test_what_is_left_of_a_gap_names_and_counts_nothing_of_what_was_left(
-    before: Gap, after: Gap | None
-) -> None:
-    """A client that leaves topics is told of its other losses, and of no number that has theirs."""
+def test_gap_without_unsubscribed_topics(before: Gap, after: Gap | None) -> None:
+    """A client that leaves topics gets the rest of a gap, without a count that includes them."""
     assert before.without(lambda topic: topic in ("a", "d")) == after
 
 
 def test_gap_names_as_many_topics_as_the_limit() -> None:
-    """A gap of exactly the limit names them all; one more, and it names none."""
+    """A gap in exactly the limit of topics names them all, and one in more names none."""
     full = gap(1, *(f"{number:03}" for number in range(GAP_TOPICS_LIMIT)))
     assert len(full.merged(gap(2, "000")).topics) == GAP_TOPICS_LIMIT
     assert full.merged(gap(2, "more")).topics == ()

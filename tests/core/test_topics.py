@@ -1,4 +1,4 @@
-"""Topic names, patterns, and TopicIndex beside a scan over all subscriptions."""
+"""Topic names, patterns, and TopicIndex compared with a scan over all subscriptions."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ subscribers = st.integers(0, 4)
 
 
 def passes(check: Callable[[str], str], name: str) -> bool:
-    """Whether the check returns the name, and does not raise."""
+    """True if the check returns the name and does not raise."""
     try:
         return check(name) == name
     except InvalidTopic:
@@ -134,19 +134,19 @@ def passes(check: Callable[[str], str], name: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A short name for a case."""
+    """Return a short id for a case."""
     return ascii(text[:16])
 
 
 @pytest.mark.parametrize("name", ACCEPTED, ids=shown)
 def test_plain_name_is_a_topic(name: str) -> None:
-    """One can publish to it and subscribe to it, and it stays as it is, byte by byte."""
+    """A valid name can be published and subscribed to, and is returned unchanged."""
     assert check_topic(name) == check_expression(name) == name
 
 
 @pytest.mark.parametrize("name", REFUSED, ids=shown)
-def test_nasty_name_is_no_topic(name: str) -> None:
-    """One can neither publish nor subscribe to it."""
+def test_invalid_name_is_not_a_topic(name: str) -> None:
+    """An invalid name can neither be published nor subscribed to."""
     for check in (check_topic, check_expression):
         with pytest.raises(InvalidTopic):
             check(name)
@@ -154,7 +154,7 @@ def test_nasty_name_is_no_topic(name: str) -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_pattern_is_for_subscribers_only(pattern: str) -> None:
-    """One can subscribe to a pattern, and publish to none."""
+    """A pattern can be subscribed to, and not published to."""
     assert check_expression(pattern) == pattern
     assert is_pattern(pattern)
     with pytest.raises(InvalidTopic):
@@ -163,15 +163,15 @@ def test_pattern_is_for_subscribers_only(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", REFUSED_PATTERNS, ids=shown)
 def test_misplaced_wildcard_is_refused(pattern: str) -> None:
-    """A wildcard is a whole segment, and `**` the last one."""
+    """A wildcard that is not a whole segment is refused, and `**` before the last segment."""
     for check in (check_topic, check_expression):
         with pytest.raises(InvalidTopic):
             check(pattern)
 
 
 @pytest.mark.parametrize("value", [None, 5, 1.5, True, b"a", ["a"], {"a": 1}])
-def test_topic_is_a_text(value: object) -> None:
-    """What else JSON has in the place of a topic is refused as one."""
+def test_topic_must_be_a_string(value: object) -> None:
+    """Any other JSON type in the place of a topic is refused."""
     for check in (check_topic, check_expression):
         with pytest.raises(InvalidTopic):
             check(value)  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ def test_topic_is_a_text(value: object) -> None:
 @example("\ud800" * 200)
 @example("é" * 101)
 def test_any_text_is_checked_without_surprise(name: str) -> None:
-    """A text that is taken is short and storable, and a refusal is one short plain line."""
+    """An accepted text is short and encodable, and a refusal is one short plain line."""
     if passes(check_expression, name):
         assert 0 < len(name.encode()) <= MAX_TOPIC_BYTES
         assert len(name.split(".")) <= MAX_SEGMENTS
@@ -197,7 +197,7 @@ def test_any_text_is_checked_without_surprise(name: str) -> None:
 
 @given(st.lists(st.sampled_from(["a", "é", ".", "*", "**", "$", ","])).map("".join))
 def test_topics_are_the_expressions_without_wildcard(name: str) -> None:
-    """What one can publish to is exactly what one can subscribe to and has no wildcard."""
+    """The topics are exactly the valid expressions without a wildcard."""
     assert passes(check_topic, name) is (passes(check_expression, name) and "*" not in name)
 
 
@@ -209,7 +209,7 @@ def test_every_character_is_judged_alone() -> None:
 
 
 def test_names_are_compared_byte_by_byte() -> None:
-    """Case and normalisation are significant: what looks alike is not the same topic."""
+    """Case and normalisation are significant."""
     index: TopicIndex[str] = TopicIndex()
     for name in ("é", "e\u0301", "É", "K", "\u212a", "k"):
         index.add(name, ascii(name))
@@ -224,7 +224,7 @@ def test_names_are_compared_byte_by_byte() -> None:
 @example("*", "$user")
 @example("$user", "$user")
 def test_matching_is_what_the_grammar_says(expression: str, topic: str) -> None:
-    """`*` is one segment, a last `**` one or more, and no wildcard covers a `$` name."""
+    """`*` matches one segment, `**` one or more, and no wildcard matches a `$` name."""
     grammar = {"*": r"[^.]+", "**": r".+"}
     wanted = r"\.".join(grammar.get(each, re.escape(each)) for each in expression.split("."))
     reserved = topic.startswith("$") and is_pattern(expression)
@@ -233,12 +233,12 @@ def test_matching_is_what_the_grammar_says(expression: str, topic: str) -> None:
 
 @given(st.lists(expressions), topics)
 def test_covering_is_a_scan_in_order(held: list[str], topic: str) -> None:
-    """Those expressions are found that cover the topic, in their order."""
+    """`covering` yields the expressions that match the topic, in their order."""
     assert list(covering(held, topic)) == [each for each in held if matches(each, topic)]
 
 
 class TopicIndexMachine(RuleBasedStateMachine):
-    """Subscribing and unsubscribing in any order, beside a plain set of pairs."""
+    """Subscribe and unsubscribe in any order; compare with a plain set of pairs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,13 +247,13 @@ class TopicIndexMachine(RuleBasedStateMachine):
 
     @rule(expression=expressions, subscriber=subscribers)
     def add(self, expression: str, subscriber: int) -> None:
-        """A subscription, perhaps one that is there."""
+        """Add a subscription, which may exist already."""
         self.index.add(expression, subscriber)
         self.held.add((expression, subscriber))
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        """One of the subscriptions that are there."""
+        """Remove one of the subscriptions that exist."""
         if self.held:
             pair = data.draw(st.sampled_from(sorted(self.held)))
             self.index.remove(*pair)
@@ -261,24 +261,24 @@ class TopicIndexMachine(RuleBasedStateMachine):
 
     @rule(expression=expressions, subscriber=subscribers)
     def remove_any(self, expression: str, subscriber: int) -> None:
-        """A subscription that is there or not."""
+        """Remove a subscription, which may not exist."""
         self.index.remove(expression, subscriber)
         self.held.discard((expression, subscriber))
 
     @rule(topic=topics)
     def match(self, topic: str) -> None:
-        """Exactly those whose expressions cover the topic, each once."""
+        """`match` returns exactly the subscribers with a matching expression, each once."""
         found = list(self.index.match(topic))
         assert len(found) == len(set(found))
         assert set(found) == {who for expression, who in self.held if matches(expression, topic)}
 
     @invariant()
     def is_empty_when_nothing_is_held(self) -> None:
-        """The index is false exactly when nobody is subscribed."""
+        """The index is false exactly when there is no subscription."""
         assert bool(self.index) is bool(self.held)
 
     def teardown(self) -> None:
-        """After everybody has left, nothing is held."""
+        """After every subscription was removed, the index is empty."""
         for pair in self.held:
             assert self.index
             self.index.remove(*pair)
@@ -289,14 +289,14 @@ TestTopicIndex = TopicIndexMachine.TestCase
 
 
 def calls(index: TopicIndex[int], topic: str) -> int:
-    """How many functions of Python and C a match calls: the work it does, without a clock."""
+    """Return the number of Python and C calls of one match, as its cost without a clock."""
     count = 0
 
     def note(_frame: object, event: str, _argument: object) -> None:
         nonlocal count
         count += event.endswith("call")
 
-    gc.disable()  # a collection calls whoever wants to know of it, as Hypothesis does
+    gc.disable()  # a collection calls gc.callbacks, and Hypothesis has one
     sys.setprofile(note)
     try:
         for _ in index.match(topic):
@@ -322,7 +322,7 @@ def test_matching_does_not_look_at_other_topics(topic: str) -> None:
 
 
 def test_matching_the_worst_patterns_is_bounded() -> None:
-    """Even all patterns that a topic of eight segments can match are a bounded walk."""
+    """All patterns that can match a topic of eight segments are a bounded walk."""
     index: TopicIndex[int] = TopicIndex()
     topic = ".".join("aaaaaaaa")
     for number in range(2**MAX_SEGMENTS):
@@ -333,7 +333,7 @@ def test_matching_the_worst_patterns_is_bounded() -> None:
 
 
 def test_subscriber_of_several_expressions_is_matched_once() -> None:
-    """Whoever has the topic and two patterns that cover it gets a message once."""
+    """A subscriber with several matching expressions is returned once."""
     index: TopicIndex[str] = TopicIndex()
     for expression in ("a.b", "a.*", "**"):
         index.add(expression, "who")
@@ -346,7 +346,7 @@ def test_subscriber_of_several_expressions_is_matched_once() -> None:
 def test_a_tree_of_topics_finds_what_a_pattern_covers(
     steps: list[tuple[bool, str]], pattern: str
 ) -> None:
-    """What is found is what `matches` says of every topic, also after some were removed."""
+    """`TopicTree.match` yields the topics for which `matches` is true, also after removals."""
     tree, held = TopicTree(), set[str]()
     for add, topic in steps:
         if add:

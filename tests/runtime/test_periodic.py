@@ -1,4 +1,4 @@
-"""Periodic sources: every so often, only while somebody listens."""
+"""Periodic sources: called on schedule, only while their topic has a listener."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.virtual import settle
 
 
 class Source:
-    """Counts its calls, and returns the count, or raises what it was given."""
+    """A source that counts its calls, and returns the count or raises a given error."""
 
     def __init__(self) -> None:
         self.calls: list[float] = []
@@ -30,7 +30,7 @@ class Source:
 
 
 async def test_runs_only_while_somebody_listens() -> None:
-    """Not called before the first listener, then at once and every interval, until the last."""
+    """A source is called from the first listener to the last, at once and every interval."""
     source = Source()
     async with Broadcaster() as broadcaster:
         broadcaster.periodic("t", source.__call__, interval=30.0)
@@ -56,7 +56,7 @@ async def test_runs_only_while_somebody_listens() -> None:
 
 
 async def test_subscribing_later_wakes_it() -> None:
-    """A live connection that subscribes to the topic counts as a listener."""
+    """A live connection that subscribes to the topic is a listener."""
     source = Source()
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["other"]) as outbox:
         broadcaster.periodic("t", source.__call__, interval=30.0)
@@ -68,7 +68,7 @@ async def test_subscribing_later_wakes_it() -> None:
 
 
 async def test_leaving_and_coming_does_not_multiply_the_calls() -> None:
-    """However often listeners change, there is one call in each interval."""
+    """A source is called once per interval, even if listeners change often."""
     source = Source()
     async with Broadcaster() as broadcaster:
         broadcaster.periodic("t", source.__call__, interval=30.0)
@@ -79,7 +79,7 @@ async def test_leaving_and_coming_does_not_multiply_the_calls() -> None:
 
 
 async def test_failing_source_is_called_again(caplog: pytest.LogCaptureFixture) -> None:
-    """What a source raises is logged and counted, and nobody's stream ends for it."""
+    """An error of a source is logged and counted, and ends no stream."""
     source = Source()
     source.error = ZeroDivisionError()
     async with Broadcaster(heartbeat_interval=None) as broadcaster:
@@ -95,7 +95,7 @@ async def test_failing_source_is_called_again(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_data_that_cannot_be_sent_is_an_error_of_the_source() -> None:
-    """A source that returns no JSON is logged and counted like one that raises."""
+    """A result that is not JSON is logged and counted as an error of the source."""
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]):
 
         async def nan() -> float:
@@ -107,7 +107,7 @@ async def test_data_that_cannot_be_sent_is_an_error_of_the_source() -> None:
 
 
 async def test_none_publishes_nothing() -> None:
-    """A source that returns None has nothing to say this time."""
+    """A source that returns None publishes nothing this time."""
     source = Source()
     source.silent = True
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]):
@@ -118,7 +118,7 @@ async def test_none_publishes_nothing() -> None:
 
 
 async def test_cancelled_is_called_no_more() -> None:
-    """After cancel there is no further call, whether it was waiting or sleeping."""
+    """A cancelled source is not called again."""
     source = Source()
     async with Broadcaster() as broadcaster:
         periodic = broadcaster.periodic("t", source.__call__, interval=10.0)
@@ -130,7 +130,7 @@ async def test_cancelled_is_called_no_more() -> None:
 
 
 async def test_made_before_start_and_options_are_used() -> None:
-    """A source made before the broadcaster runs works, with its priority, key and ttl."""
+    """A source made before the start works in each run, with its priority, key and ttl."""
     broadcaster = Broadcaster()
     broadcaster.periodic(
         "t", Source().__call__, interval=10.0, priority=Priority.HIGH, key="k", ttl=5.0
@@ -146,7 +146,7 @@ async def test_made_before_start_and_options_are_used() -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_plain_function_is_called_in_a_thread() -> None:
-    """A function that may block does not block the loop."""
+    """A plain function is called in a thread, and does not block the loop."""
     loop_thread, threads = threading.get_ident(), []
     called = threading.Event()
 
@@ -166,12 +166,12 @@ async def test_plain_function_is_called_in_a_thread() -> None:
 
 @pytest.mark.parametrize("interval", [0, -1.0, float("nan"), float("-inf")])
 def test_interval_must_be_over_zero(interval: float) -> None:
-    """An interval that would be a hot loop is refused."""
+    """An interval that is not over 0 raises."""
     with pytest.raises(ConfigurationError, match="interval"):
         Broadcaster().periodic("t", Source().__call__, interval=interval)
 
 
 def test_topic_must_be_one() -> None:
-    """A pattern or a bad name is refused when the source is made."""
+    """A pattern or an invalid name raises when the source is made."""
     with pytest.raises(InvalidTopic):
         Broadcaster().periodic("t.*", Source().__call__, interval=1.0)

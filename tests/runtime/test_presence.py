@@ -1,4 +1,4 @@
-"""Presence as an application sees it: two nodes of one broker, clients that come and go."""
+"""Presence as an application uses it: two nodes of one broker, and their clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.virtual import wall_clock
 
 
 class CountedPresence(MemoryPresence):
-    """A roster that knows which nodes have told, and may be away."""
+    """A presence store that records the reporting nodes, and can fail."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -47,9 +47,7 @@ class CountedPresence(MemoryPresence):
 
 
 class Counted(MemoryBroker):
-    """A broker with such a presence store."""
-
-    presence: CountedPresence
+    """A broker with such a store."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(clock=clock)
@@ -57,7 +55,7 @@ class Counted(MemoryBroker):
 
 
 async def test_users_over_all_nodes() -> None:
-    """Both nodes name the users of both, by topic, by pattern, and who is online at all."""
+    """Both nodes return the users of both, by topic, by pattern, and online."""
     broker = MemoryBroker(clock=wall_clock)
     async with (
         Broadcaster(broker=broker, presence=True) as one,
@@ -73,12 +71,12 @@ async def test_users_over_all_nodes() -> None:
             assert await each.online_users() == {"ann", "bob"}
 
 
-async def test_each_change_is_told_once() -> None:
-    """A user with two connections on two nodes comes once and goes once."""
-    told: list[tuple[str, str, bool]] = []
+async def test_each_change_is_reported_once() -> None:
+    """A user with two connections on two nodes joins once and leaves once."""
+    reported: list[tuple[str, str, bool]] = []
 
     def hook(change: PresenceChange) -> None:
-        told.append((change.topic, change.user, change.is_present))
+        reported.append((change.topic, change.user, change.is_present))
 
     broker = MemoryBroker(clock=wall_clock)
     async with (
@@ -90,14 +88,14 @@ async def test_each_change_is_told_once() -> None:
             async with two.connect(user="ann", topics=["t"]):
                 await asyncio.sleep(2 * REPORT_INTERVAL)
             await asyncio.sleep(2 * REPORT_INTERVAL)
-            assert sorted(told) == [("$user", "ann", True), ("t", "ann", True)]
-            told.clear()
+            assert sorted(reported) == [("$user", "ann", True), ("t", "ann", True)]
+            reported.clear()
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        assert sorted(told) == [("$user", "ann", False), ("t", "ann", False)]
+        assert sorted(reported) == [("$user", "ann", False), ("t", "ann", False)]
 
 
 async def test_subscribing_and_unsubscribing_count() -> None:
-    """A topic that is added or taken away while connected changes who is on it."""
+    """A subscribe or unsubscribe on a live connection changes the presence of its user."""
     async with (
         Broadcaster(presence=True, clock=wall_clock) as broadcaster,
         broadcaster.connect(user="ann", topics=["t"]) as connection,
@@ -109,19 +107,19 @@ async def test_subscribing_and_unsubscribing_count() -> None:
         assert await broadcaster.presence("u") == {"ann"}
 
 
-async def test_whoever_is_back_at_once_was_not_away() -> None:
-    """A reconnect within the interval is neither a going nor a coming."""
-    told: list[PresenceChange] = []
-    async with Broadcaster(presence=told.append, clock=wall_clock) as broadcaster:
+async def test_quick_reconnect_is_no_change() -> None:
+    """A reconnect within the report interval is not a change."""
+    reported: list[PresenceChange] = []
+    async with Broadcaster(presence=reported.append, clock=wall_clock) as broadcaster:
         async with broadcaster.connect(user="ann"):
             await asyncio.sleep(2.5 * REPORT_INTERVAL)
         async with broadcaster.connect(user="ann"):
             await asyncio.sleep(2 * REPORT_INTERVAL)
-            assert [change.is_present for change in told] == [True]
+            assert [change.is_present for change in reported] == [True]
 
 
-async def test_node_that_ends_tells_who_went() -> None:
-    """A node that stops takes its members off the roster; the others go on."""
+async def test_node_that_stops_removes_its_members() -> None:
+    """A node that stops removes its members from the store."""
     broker = MemoryBroker(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=True) as stays:
         async with (
@@ -133,8 +131,8 @@ async def test_node_that_ends_tells_who_went() -> None:
         assert await stays.online_users() == frozenset()
 
 
-async def test_who_was_taken_for_dead_is_there_again() -> None:
-    """A node that the others know nothing of tells of its members again."""
+async def test_node_whose_lease_ended_reports_again() -> None:
+    """A node that the store no longer has reports all its members again."""
     broker = Counted(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
         await asyncio.sleep(2 * REPORT_INTERVAL)
@@ -144,8 +142,8 @@ async def test_who_was_taken_for_dead_is_there_again() -> None:
         assert await one.online_users() == {"ann"}
 
 
-async def test_all_is_told_again_now_and_then() -> None:
-    """What the store lost without knowing it is there again after a while."""
+async def test_full_sync_repairs_the_store() -> None:
+    """A member that the store lost is reported again by the periodic full sync."""
     broker = Counted(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
         await asyncio.sleep(2 * REPORT_INTERVAL)
@@ -159,14 +157,14 @@ async def test_all_is_told_again_now_and_then() -> None:
 
 @pytest.mark.parametrize("error", [BrokerUnavailable, OutcomeUnknown])
 @pytest.mark.parametrize("is_carried_out", [False, True])
-async def test_who_goes_while_the_store_is_away_has_gone(
+async def test_leave_during_an_outage_is_reported_later(
     error: type[Exception], is_carried_out: bool
 ) -> None:
-    """A departure that could not be told, or nobody knows whether it was, is told later."""
-    told: list[bool] = []
+    """A leave whose report failed, or has an unknown outcome, is reported later."""
+    reported: list[bool] = []
 
     def hook(change: PresenceChange) -> None:
-        told.append(change.is_present)
+        reported.append(change.is_present)
 
     broker = Counted(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=hook) as one:
@@ -178,17 +176,17 @@ async def test_who_goes_while_the_store_is_away_has_gone(
         broker.presence.error = None
         await asyncio.sleep(2 * REPORT_INTERVAL)
         assert await one.online_users() == frozenset()
-        # What was carried out while nobody heard the answer, nobody hears of.
-        assert told == ([True] if is_carried_out else [True, False])
+        # A report that was carried out but not answered reaches no hook.
+        assert reported == ([True] if is_carried_out else [True, False])
 
 
-async def test_hook_that_takes_long_delays_no_telling() -> None:
-    """While it works off many arrivals, nobody is taken for dead; it hears of all, in order."""
-    told: list[PresenceChange] = []
+async def test_slow_hook_delays_no_report() -> None:
+    """A slow hook delays no report, and gets all changes in order."""
+    reported: list[PresenceChange] = []
 
     async def hook(change: PresenceChange) -> None:
         await asyncio.sleep(LEASE / 20)
-        told.append(change)
+        reported.append(change)
 
     broker, users = MemoryBroker(clock=wall_clock), [f"u{n}" for n in range(50)]
     async with (
@@ -199,29 +197,29 @@ async def test_hook_that_takes_long_delays_no_telling() -> None:
         for user in users:
             await stack.enter_async_context(slow.connect(user=user))
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        while len(told) < len(users):
+        while len(reported) < len(users):
             assert await other.online_users() == set(users)
             await asyncio.sleep(REPORT_INTERVAL)
         async with slow.connect(user="last"):
             await asyncio.sleep(3 * REPORT_INTERVAL)
         await asyncio.sleep(3 * REPORT_INTERVAL)
-        assert {change.user for change in told[:-2]} == set(users)
-        assert all(change.is_present for change in told[:-1])
-        assert [(each.user, each.is_present) for each in told[-2:]] == [
+        assert {change.user for change in reported[:-2]} == set(users)
+        assert all(change.is_present for change in reported[:-1])
+        assert [(each.user, each.is_present) for each in reported[-2:]] == [
             ("last", True),
             ("last", False),
         ]
 
 
-async def test_hook_that_falls_behind_misses_the_oldest(
+async def test_slow_hook_misses_the_oldest_changes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The backlog is bounded; it is said once that some were dropped, and the newest are told."""
+    """The queue is bounded: the oldest changes are dropped, with one warning."""
     monkeypatch.setattr(presence, "MAX_QUEUED_CHANGES", 3)
-    told, gate = list[str](), asyncio.Event()
+    reported, gate = list[str](), asyncio.Event()
 
     async def hook(change: PresenceChange) -> None:
-        told.append(change.user)
+        reported.append(change.user)
         await gate.wait()
 
     async with (
@@ -233,12 +231,12 @@ async def test_hook_that_falls_behind_misses_the_oldest(
             await asyncio.sleep(2 * REPORT_INTERVAL)
         gate.set()
         await asyncio.sleep(REPORT_INTERVAL)
-        assert told == ["u0", "u5", "u6", "u7"]
+        assert reported == ["u0", "u5", "u6", "u7"]
         assert caplog.text.count("use Broadcaster.presence") == 1
 
 
 async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureFixture) -> None:
-    """It is cancelled with the Broadcaster, and has a moment for what is left."""
+    """A hanging hook is cancelled with the Broadcaster, after one second for queued changes."""
     began, cancelled = list[bool](), list[bool]()
 
     async def hook(change: PresenceChange) -> None:
@@ -258,8 +256,10 @@ async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureF
     assert "2 changes were left" in caplog.text
 
 
-async def test_node_that_cannot_say_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the store raises when a node leaves it, no task of the node is left running."""
+async def test_store_error_at_the_stop_leaves_no_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error of the store at the stop leaves no task running."""
 
     async def broken(node: NodeId) -> PresenceDelta:
         raise ValueError("broken")
@@ -273,33 +273,33 @@ async def test_node_that_cannot_say_goodbye(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_hook_that_raises_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the next change is told."""
-    told: list[str] = []
+    """An exception in the hook is logged, and the next change is reported."""
+    reported: list[str] = []
 
     async def hook(change: PresenceChange) -> None:
-        told.append(change.user)
+        reported.append(change.user)
         raise ValueError("no")
 
     async with Broadcaster(presence=hook, clock=wall_clock) as broadcaster:
         for user in ("ann", "bob"):
             async with broadcaster.connect(user=user):
                 await asyncio.sleep(2 * REPORT_INTERVAL)
-    assert {"ann", "bob"} <= set(told)
+    assert {"ann", "bob"} <= set(reported)
     assert "presence hook failed" in caplog.text
 
 
 async def test_without_presence_it_is_an_error_to_ask() -> None:
-    """Nobody is counted unless it was asked for."""
+    """Asking for presence raises if presence is disabled."""
     async with Broadcaster() as broadcaster:
         with pytest.raises(ConfigurationError, match="presence=True"):
             await broadcaster.online_users()
 
 
-async def test_departures_of_the_end_can_be_published(caplog: pytest.LogCaptureFixture) -> None:
-    """A hook that publishes what it is told still can when its own node ends."""
+async def test_hook_can_publish_while_its_node_stops(caplog: pytest.LogCaptureFixture) -> None:
+    """A hook can still publish the changes that its stopping node causes."""
     broker = MemoryBroker(clock=wall_clock)
 
-    async def told(change: PresenceChange) -> None:
+    async def hook(change: PresenceChange) -> None:
         await goes.publish(f"presence.{change.topic}", change.is_present)
 
     async with (
@@ -308,7 +308,7 @@ async def test_departures_of_the_end_can_be_published(caplog: pytest.LogCaptureF
     ):
         reader = Reader(connection)
         await reader.hello()
-        goes = Broadcaster(broker=broker, presence=told)
+        goes = Broadcaster(broker=broker, presence=hook)
         async with goes, goes.connect(user="ann", topics=["t"]):
             await asyncio.sleep(2 * REPORT_INTERVAL)
         got = await reader.take(3)

@@ -1,4 +1,4 @@
-"""PriorityBuffer beside plain lists, operation by operation, and each of its rules by itself."""
+"""Compare PriorityBuffer with plain lists, and test each of its rules by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Places = tuple[tuple[Priority, Offset], ...]
 
 
 class Model:
-    """What a buffer holds, as one list of (place, entry) for each lane, and a count of outcomes."""
+    """The content of a buffer as one list of (place, entry) per lane, and its counters."""
 
     def __init__(self, capacity: int, max_bytes: int) -> None:
         self.capacity = capacity
@@ -45,7 +45,7 @@ class Model:
         return sum(each.size for each in self.messages(lowest))
 
     def pending(self, newcomer: Message) -> tuple[Priority, int, Message] | None:
-        """Where the value is that the newcomer's key has now: lane, index and message."""
+        """Return lane, index and message of the pending value of the newcomer's key."""
         for lane in Priority:
             for index, (_, entry) in enumerate(self.lanes[lane]):
                 if (
@@ -63,9 +63,9 @@ class Model:
 
     def offer(self, newcomer: Message) -> Places:
         self.counts["offered"] += 1
-        found = self.pending(newcomer)
-        if found is not None:
-            lane, index, older = found
+        pending = self.pending(newcomer)
+        if pending is not None:
+            lane, index, older = pending
             self.counts["conflated"] += 1
             if older.offset >= newcomer.offset:
                 return ()
@@ -76,12 +76,12 @@ class Model:
         if not self.fits_beside_better(newcomer):
             self.counts["refused"] += 1
             return ((newcomer.priority, newcomer.offset),)
-        evicted = self.shrink(1, newcomer.size)
+        evicted = self.evict_for(1, newcomer.size)
         self.lanes[newcomer.priority].append((newcomer.offset, newcomer))
         self.high_water = max(self.high_water, len(self.messages()))
         return evicted
 
-    def shrink(self, count: int, size: int) -> Places:
+    def evict_for(self, count: int, size: int) -> Places:
         """Evict until `count` more messages of `size` bytes fit."""
         evicted = []
         while len(self.messages()) + count > self.capacity or self.size() + size > self.max_bytes:
@@ -95,7 +95,7 @@ class Model:
         self.counts["evicted"] += len(evicted)
         return tuple(evicted)
 
-    def mark(self, newcomer: Gap) -> None:
+    def add_gap(self, newcomer: Gap) -> None:
         self.lanes[newcomer.priority].append((newcomer.first, newcomer))
 
     def take(self, now: float) -> Message | Gap | None:
@@ -126,8 +126,8 @@ class Model:
         self.counts["evicted"] += dropped
         return dropped
 
-    def leave(self, topic: str) -> int:
-        """Without `topic`: its messages go, and what gaps say of it, as far as they say it."""
+    def discard(self, topic: str) -> int:
+        """Remove the messages of `topic`, and its part of each gap."""
         dropped = self.drop(
             lambda lane, place, entry: isinstance(entry, Message) and entry.topic == topic
         )
@@ -144,17 +144,17 @@ class Model:
 
 
 class BufferMachine(RuleBasedStateMachine):
-    """Every operation in every order; the invariants of the class docstring after each."""
+    """Run every operation in every order; check the invariants of the class after each."""
 
     @initialize(capacity=st.integers(1, 5), max_bytes=st.integers(20, 60))
     def begin(self, capacity: int, max_bytes: int) -> None:
         self.buffer = PriorityBuffer(capacity, max_bytes=max_bytes)
         self.model = Model(capacity, max_bytes)
         self.now = 0.0
-        self.offsets = dict.fromkeys(Priority, 0)  # how far each lane was offered the log
+        self.offsets = dict.fromkeys(Priority, 0)  # the last one offered, by lane
 
     def next_offset(self, lane: Priority, skipped: int) -> int:
-        """An offset that only this lane has, as in a log."""
+        """Return an offset that only this lane has, as in a log."""
         self.offsets[lane] += 4 * (1 + skipped) + (lane - self.offsets[lane]) % 4
         return self.offsets[lane]
 
@@ -178,7 +178,7 @@ class BufferMachine(RuleBasedStateMachine):
         size: int,
         ttl: int | None,
     ) -> None:
-        """A live message, in any lane, with any key, of any size."""
+        """Offer a message in any lane, with any key, of any size."""
         newcomer = message(
             self.next_offset(lane, skipped),
             topic,
@@ -190,11 +190,11 @@ class BufferMachine(RuleBasedStateMachine):
         )
         conflates = self.model.pending(newcomer) is not None
         had_room = self.buffer.has_room_for(newcomer)
-        gave_way = self.buffer.offer(newcomer)
-        assert gave_way == self.model.offer(newcomer)
-        harmless = all(victim < lane for victim, _ in gave_way)
+        evicted = self.buffer.offer(newcomer)
+        assert evicted == self.model.offer(newcomer)
+        harmless = all(victim < lane for victim, _ in evicted)
         assert harmless if had_room else conflates or not harmless
-        assert all(victim <= lane for victim, _ in gave_way)
+        assert all(victim <= lane for victim, _ in evicted)
 
     @rule(
         lane=lanes,
@@ -202,27 +202,27 @@ class BufferMachine(RuleBasedStateMachine):
         topics=st.sampled_from([(), ("a",), ("b", "c"), ("a", "b")]),
         count=st.none() | st.integers(1, 9),
     )
-    def mark(self, lane: Priority, skipped: int, topics: tuple[str, ...], count: int) -> None:
-        """A gap in any lane, at its tail."""
+    def add_gap(self, lane: Priority, skipped: int, topics: tuple[str, ...], count: int) -> None:
+        """Add a gap at the tail of any lane."""
         first, last = self.offsets[lane] + 1, self.next_offset(lane, skipped)
         newcomer = gap(first, *topics, lane=lane, last=last, count=count)
         self.buffer.add_gap(newcomer)
-        self.model.mark(newcomer)
+        self.model.add_gap(newcomer)
 
     @rule()
     def take(self) -> None:
-        """The best that is there, by identity; gaps are made anew when they merge."""
+        """Both take the same message, or equal gaps, because merged gaps are new objects."""
         taken, expected = self.buffer.take(self.now), self.model.take(self.now)
         assert taken is expected or (isinstance(taken, Gap) and taken == expected)
 
     @rule(seconds=st.integers(1, 3))
     def wait(self, seconds: int) -> None:
-        """Time passes, and with it some ttl."""
+        """Time passes, and some messages expire."""
         self.now += seconds
 
     @rule(data=st.data(), lane=lanes)
     def evict_after(self, data: st.DataObject, lane: Priority) -> None:
-        """A lane goes back to before one of its messages, and is offered what follows again."""
+        """A lane goes back to before one of its messages, and is offered the rest again."""
         places = [p - 1 for p, entry in self.model.lanes[lane] if isinstance(entry, Message)]
         after = Offset(data.draw(st.sampled_from([0, *places, self.offsets[lane]])))
         self.buffer.evict_after(lane, after)
@@ -231,9 +231,9 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule(topic=st.sampled_from("ab"))
     def discard(self, topic: str) -> None:
-        """A topic is no longer wanted, nor the gaps in it; of those in others too, the rest is."""
+        """The messages of a topic are discarded, and its part of each gap."""
         count = self.buffer.discard(lambda each: each == topic)
-        assert count == self.model.leave(topic)
+        assert count == self.model.discard(topic)
 
     @invariant()
     def conserves(self) -> None:
@@ -252,7 +252,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds_what_the_lists_hold(self) -> None:
-        """The same entries in the same places, best lane first, within the bounds."""
+        """The buffer has the same entries in the same order, within its bounds."""
         held = [entry for lane in BEST_FIRST for _, entry in self.model.lanes[lane]]
         ours = list(self.buffer)
         assert ours == held  # messages are compared by identity
@@ -265,7 +265,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @invariant()
     def knows_the_first_place_of_each_lane(self) -> None:
-        """Places ascend within a lane, and the first is its low-water mark."""
+        """Places ascend within a lane, and the first is its low-water add_gap."""
         for lane, entries in self.model.lanes.items():
             places = [place for place, _ in entries]
             assert places == sorted(set(places))
@@ -273,7 +273,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds_one_value_of_a_key(self) -> None:
-        """Of each subject there is at most one message, over all lanes."""
+        """The buffer has at most one message per subject, over all lanes."""
         subjects = [
             entry.subject
             for entry in self.buffer
@@ -287,12 +287,12 @@ TestBuffer.settings = settings(stateful_step_count=100)
 
 
 def drain(buffer: PriorityBuffer, now: float = 0.0) -> list[Message | Gap]:
-    """All that can be taken, in order."""
+    """Take everything, in order."""
     return list(iter(lambda: buffer.take(now), None))
 
 
 def filled(*messages: Message, capacity: int = 100, max_bytes: int = 1000) -> PriorityBuffer:
-    """A buffer that was offered these messages."""
+    """Return a buffer that was offered these messages."""
     buffer = PriorityBuffer(capacity, max_bytes=max_bytes)
     for each in messages:
         buffer.offer(each)
@@ -301,21 +301,21 @@ def filled(*messages: Message, capacity: int = 100, max_bytes: int = 1000) -> Pr
 
 @pytest.mark.parametrize(("capacity", "max_bytes"), [(0, 1), (-1, 1), (1, 0), (1, -1)])
 def test_buffer_holds_at_least_one_message_and_one_byte(capacity: int, max_bytes: int) -> None:
-    """A bound that admits nothing is a mistake of whoever configures it."""
+    """A bound below 1 raises."""
     with pytest.raises(ValueError, match="at least one"):
         PriorityBuffer(capacity, max_bytes=max_bytes)
 
 
 @given(st.lists(lanes, max_size=20))
 def test_better_lanes_overtake_and_each_is_in_order(order: list[Priority]) -> None:
-    """Messages leave by lane, best first, and within one lane in the order they came."""
+    """Messages leave best lane first, and in the order of arrival within a lane."""
     offered = [message(offset, lane=lane) for offset, lane in enumerate(order, 1)]
     expected = sorted(offered, key=lambda each: (-each.priority, each.offset))
     assert drain(filled(*offered)) == expected
 
 
 def test_new_value_takes_the_place_of_the_old() -> None:
-    """A key's newer value keeps the place of the older one, before what came between."""
+    """A key's newer value takes the place of the older one, before later messages."""
     between, newer = message(2), message(3, key="k")
     buffer = filled(message(1, key="k"), between, newer)
     assert buffer.low_water(NORMAL) == 1
@@ -323,19 +323,19 @@ def test_new_value_takes_the_place_of_the_old() -> None:
 
 
 def test_new_value_in_another_lane_stands_at_its_tail() -> None:
-    """A key's newer value in a better lane removes the older one and queues behind that lane."""
+    """A key's newer value in a better lane removes the older one and joins the tail of its lane."""
     first, newer, other = message(2, lane=HIGH), message(3, lane=HIGH, key="k"), message(4)
     assert drain(filled(message(1, key="k"), first, newer, other)) == [first, newer, other]
 
 
 def test_new_value_in_a_lower_lane_removes_the_urgent_old_one() -> None:
-    """Conflation is per connection: the outdated value leaves even a better lane."""
+    """A newer value removes the outdated one even from a better lane."""
     newer = message(2, lane=LOW, key="k")
     assert drain(filled(message(1, lane=CRITICAL, key="k"), newer)) == [newer]
 
 
 def test_old_value_that_comes_late_is_dropped() -> None:
-    """A lane that catches up does not bring back a value that a pending one supersedes."""
+    """An older value than the pending one is dropped, even in another lane."""
     newer = message(5, lane=HIGH, key="k")
     buffer = filled(newer)
     assert buffer.offer(message(1, lane=LOW, key="k")) == ()
@@ -344,13 +344,13 @@ def test_old_value_that_comes_late_is_dropped() -> None:
 
 
 def test_empty_key_conflates() -> None:
-    """An empty key is a key: the newer value supersedes the older."""
+    """An empty key conflates, as any other key does."""
     newer = message(2, key="")
     assert drain(filled(message(1, key=""), newer)) == [newer]
 
 
 def test_messages_without_a_key_never_conflate() -> None:
-    """Without a key every message counts."""
+    """Messages without a key do not supersede each other."""
     assert len(filled(message(1), message(2), message(3, key=""))) == 3
 
 
@@ -358,18 +358,18 @@ def test_messages_without_a_key_never_conflate() -> None:
     "other", [message(2, "b", key="k"), message(2, key="l"), message(2, key="k", to_user="u")]
 )
 def test_other_subjects_do_not_conflate(other: Message) -> None:
-    """Another topic, another key or another user is another value."""
+    """A message with another topic, key or user does not supersede."""
     assert len(filled(message(1, key="k"), other)) == 2
 
 
-def test_oldest_of_the_lowest_lane_gives_way() -> None:
+def test_oldest_of_the_lowest_lane_is_evicted() -> None:
     """On overflow the oldest message of the lowest lane is evicted, and its place returned."""
     buffer = filled(message(1, lane=HIGH), message(2, lane=LOW), message(3, lane=LOW), capacity=3)
     assert buffer.offer(message(4)) == ((LOW, Offset(2)),)
 
 
 def test_newcomer_lower_than_all_is_refused() -> None:
-    """A full buffer of better messages refuses a newcomer, which gives way itself."""
+    """A buffer full of better messages refuses a newcomer."""
     held = [message(1, lane=HIGH), message(2)]
     buffer = filled(*held, capacity=2)
     assert buffer.offer(message(3, lane=LOW)) == ((LOW, Offset(3)),)
@@ -378,8 +378,8 @@ def test_newcomer_lower_than_all_is_refused() -> None:
 
 
 @given(st.lists(lanes.filter(lambda lane: lane is not CRITICAL), max_size=20))
-def test_critical_gives_way_to_nothing_lower(order: list[Priority]) -> None:
-    """Whatever comes below it, a critical message stays."""
+def test_critical_is_not_evicted_for_a_lower_lane(order: list[Priority]) -> None:
+    """A critical message is not evicted by messages of lower lanes."""
     critical = [message(offset, lane=CRITICAL) for offset in (1, 2)]
     buffer = filled(*critical, capacity=2)
     for offset, lane in enumerate(order, 3):
@@ -387,14 +387,14 @@ def test_critical_gives_way_to_nothing_lower(order: list[Priority]) -> None:
     assert drain(buffer) == critical
 
 
-def test_critical_gives_way_to_critical() -> None:
-    """In a buffer full of critical messages the oldest makes room for the newest."""
+def test_critical_evicts_the_oldest_critical() -> None:
+    """In a buffer full of critical messages the newest evicts the oldest."""
     second, third = message(2, lane=CRITICAL), message(3, lane=CRITICAL)
     assert drain(filled(message(1, lane=CRITICAL), second, third, capacity=2)) == [second, third]
 
 
 def test_message_over_the_bound_is_refused_and_evicts_nothing() -> None:
-    """A message that could never fit costs the others nothing."""
+    """A message larger than the buffer is refused, and evicts nothing."""
     held = [message(1, lane=HIGH), message(2)]
     buffer = filled(*held, max_bytes=10)
     assert buffer.offer(message(3, lane=CRITICAL, size=11)) == ((CRITICAL, Offset(3)),)
@@ -403,7 +403,7 @@ def test_message_over_the_bound_is_refused_and_evicts_nothing() -> None:
 
 @pytest.mark.parametrize("better", [0, 5])
 def test_value_that_cannot_fit_is_refused_in_place_too(better: int) -> None:
-    """A key's newer value that no eviction makes room for outdates the older, and nothing else."""
+    """A key's newer value that cannot fit removes the older value, and nothing else."""
     urgent = message(1, lane=HIGH, size=better)
     others = [message(2, size=2), message(4, size=2), message(5, lane=LOW, size=1)]
     buffer = filled(urgent, others[0], message(3, key="k", size=0), *others[1:], max_bytes=10)
@@ -412,13 +412,13 @@ def test_value_that_cannot_fit_is_refused_in_place_too(better: int) -> None:
 
 
 def test_message_of_exactly_the_bound_fits() -> None:
-    """The bound in bytes is inclusive, and so is the one in messages."""
+    """Both bounds are inclusive."""
     buffer = filled(message(1), message(2, size=9), capacity=2, max_bytes=10)
     assert (len(buffer), buffer.statistics().held_bytes) == (2, 10)
 
 
 def test_value_that_grows_evicts_the_lower_lanes() -> None:
-    """A key's newer and longer value makes room as any newcomer would."""
+    """A key's newer and longer value evicts lower lanes, as any newcomer does."""
     newer = message(3, lane=HIGH, key="k", size=8)
     low = message(2, lane=LOW, size=5)
     buffer = filled(message(1, lane=HIGH, key="k"), low, max_bytes=10)
@@ -427,7 +427,7 @@ def test_value_that_grows_evicts_the_lower_lanes() -> None:
 
 
 def test_expired_message_is_dropped_when_taken() -> None:
-    """A message whose ttl has passed is not handed over, and counted as expired."""
+    """An expired message is dropped when it is next, and counted as expired."""
     lasting = message(2)
     buffer = filled(message(1, expires_at=10.0), lasting)
     assert drain(buffer, now=10.0) == [lasting]
@@ -435,7 +435,7 @@ def test_expired_message_is_dropped_when_taken() -> None:
 
 
 def test_gap_is_not_evicted() -> None:
-    """Overflow evicts the message behind a gap, and the gap stays in front of the others."""
+    """Overflow evicts the message after a gap, and the gap stays in its place."""
     buffer = filled(capacity=2)
     buffer.add_gap(gap(1, "a"))
     newest = [message(2), message(3), message(4)]
@@ -445,7 +445,7 @@ def test_gap_is_not_evicted() -> None:
 
 
 def test_gap_keeps_the_first_place_of_its_lane() -> None:
-    """A gap is pending like a message, in its place, and so are two that are neighbours."""
+    """A gap counts as pending in the low-water add_gap, also beside a neighbouring gap."""
     buffer = PriorityBuffer()
     buffer.add_gap(gap(4, "a"))
     buffer.add_gap(gap(9, "b"))
@@ -455,7 +455,7 @@ def test_gap_keeps_the_first_place_of_its_lane() -> None:
 
 
 def test_neighbouring_gaps_are_taken_as_one() -> None:
-    """Gaps between which everything was dropped are told as one."""
+    """Two gaps with nothing left between them are taken as one."""
     buffer = PriorityBuffer()
     buffer.add_gap(gap(1, "b"))
     buffer.offer(message(2, topic="a"))
@@ -464,8 +464,8 @@ def test_neighbouring_gaps_are_taken_as_one() -> None:
     assert drain(buffer) == [gap(1, "b", "c", last=3, count=3)]
 
 
-def test_gap_of_an_unwanted_topic_is_not_told() -> None:
-    """Nobody is told of a loss in what they no longer have; of a gap in others too, the rest is."""
+def test_gap_of_a_discarded_topic_is_dropped() -> None:
+    """A gap of a discarded topic is dropped, and a gap in other topics too keeps the rest."""
     buffer = PriorityBuffer()
     kept = message(2, topic="b")
     buffer.add_gap(gap(1, "a"))
@@ -475,10 +475,10 @@ def test_gap_of_an_unwanted_topic_is_not_told() -> None:
     assert drain(buffer) == [kept, gap(3, "b", count=None)]
 
 
-def test_gaps_that_became_neighbours_go_with_their_own_topics() -> None:
-    """Eviction between two gaps does not make them one: each belongs to those who have its topic.
+def test_gaps_that_became_neighbours_are_discarded_by_topic() -> None:
+    """An eviction between two gaps does not merge them, so each is discarded with its own topic.
 
-    Found by the state machine: discarding "a" left the gap of both, and the count of both.
+    The state machine found this case: discarding "a" left a gap of both topics, with both counts.
     """
     buffer = filled(capacity=1)
     buffer.add_gap(gap(1, "b", last=9, count=3))
@@ -491,8 +491,8 @@ def test_gaps_that_became_neighbours_go_with_their_own_topics() -> None:
     assert drain(buffer) == [gap(1, "b", last=9, count=3), newest[1]]
 
 
-def test_gaps_that_became_neighbours_go_with_their_own_stretch() -> None:
-    """A lane that goes back takes with it the gaps beyond, whatever was evicted before them."""
+def test_gaps_that_became_neighbours_are_evicted_by_place() -> None:
+    """A lane that goes back drops the gaps beyond, and keeps the neighbouring gap before."""
     buffer = filled(max_bytes=2)
     buffer.add_gap(gap(1, "a"))
     buffer.offer(message(2))
@@ -504,15 +504,15 @@ def test_gaps_that_became_neighbours_go_with_their_own_stretch() -> None:
 
 
 def test_gap_outlives_the_messages_around_it() -> None:
-    """Whatever expires before or behind a gap, the gap itself is told."""
+    """A gap is taken even if the messages around it have expired."""
     buffer = filled(message(1, expires_at=10.0))
     buffer.add_gap(gap(2, "a"))
     buffer.offer(message(3, expires_at=10.0))
     assert drain(buffer, now=10.0) == [gap(2, "a")]
 
 
-def test_withdrawn_messages_can_be_offered_again() -> None:
-    """A lane sent back holds what stands at or before the place, and takes the rest anew."""
+def test_messages_of_a_lane_sent_back_can_be_offered_again() -> None:
+    """A lane sent back keeps the entries up to the place, and accepts the others again."""
     first, second = message(1), message(2, key="k")
     buffer = filled(first, second)
     buffer.evict_after(NORMAL, Offset(1))
@@ -521,8 +521,8 @@ def test_withdrawn_messages_can_be_offered_again() -> None:
     assert drain(buffer) == [first, second]
 
 
-def test_withdrawing_leaves_the_other_lanes() -> None:
-    """What one lane loses, the others keep."""
+def test_sending_a_lane_back_leaves_the_others() -> None:
+    """Sending one lane back leaves the other lanes unchanged."""
     low, high = message(1, lane=LOW), message(3, lane=HIGH)
     buffer = filled(low, message(2), high)
     buffer.evict_after(NORMAL, Offset(0))
@@ -530,14 +530,14 @@ def test_withdrawing_leaves_the_other_lanes() -> None:
 
 
 def test_taking_from_an_empty_buffer_gives_nothing() -> None:
-    """An empty buffer is false, and has nothing to take."""
+    """An empty buffer is false, and `take` returns None."""
     buffer = PriorityBuffer()
     assert not buffer
     assert buffer.take(0.0) is None
 
 
 def test_emptied_buffer_gives_its_memory_back() -> None:
-    """Who held a hundred messages once keeps no more than who never held any."""
+    """A buffer that was emptied uses as little memory as one that was never filled."""
     messages = [message(offset, key=f"{offset}") for offset in range(1, 101)]
     buffers = [PriorityBuffer() for _ in range(100)]
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Window beside a plain list of what was sent."""
+"""Compare Window with a plain list of sent frames."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ operations = st.lists(
 def test_unacknowledged_is_what_was_sent_beyond_the_last_acknowledged(
     script: list[tuple[str, int, float]], limit: int
 ) -> None:
-    """Whatever is sent and acknowledged, the account is exact and the size within its bounds."""
+    """The unacknowledged bytes are exact, and the size stays within its bounds."""
     window, sent, acknowledged, now = Window(limit), list[int](), 0, 0.0
-    for what, number, seconds in script:
+    for step, number, seconds in script:
         now += seconds
-        if what == "send":
+        if step == "send":
             sent.append(number)
             window.record_sent(Cursor.at(len(sent)), number, now)
         elif sent:
             acknowledged = max(acknowledged, number % (len(sent) + 1))
             window.acknowledge(Cursor.at(acknowledged), now)
-        waiting = sum(sent[acknowledged:])
-        assert waiting <= window.unacknowledged <= waiting + GRAIN
+        pending = sum(sent[acknowledged:])
+        assert pending <= window.unacknowledged <= pending + GRAIN
         assert window.room == max(0, window.size - window.unacknowledged)
         assert min(MIN_BYTES, limit) <= window.size <= limit
-        assert (window.waiting_since is None) is (waiting == 0)
+        assert (window.waiting_since is None) is (pending == 0)
         assert len(window._sent) <= 2 * window.unacknowledged / GRAIN + 1
     window.acknowledge(Cursor.at(len(sent)), now)
     assert window.room == window.size > 0
 
 
 def test_cursor_that_is_behind_in_one_lane_releases_nothing() -> None:
-    """What was sent counts until every lane of the acknowledgement has come as far."""
+    """A frame is released when the acknowledged cursor has reached it in every lane."""
     window = Window(LIMIT)
     window.record_sent(Cursor((3, 5, 5, 5)), 100, 0.0)  # type: ignore[arg-type]
     window.acknowledge(Cursor((2, 9, 9, 9)), 1.0)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def test_cursor_that_is_behind_in_one_lane_releases_nothing() -> None:
 
 
 class Link:
-    """A link with a latency and a rate: sends as much as the window takes, acknowledges at once."""
+    """A simulated link with a latency and a rate; its client acknowledges at once."""
 
     def __init__(self, *, latency: float, rate: float) -> None:
         self.window = Window(1024 * 1024)
@@ -62,24 +62,24 @@ class Link:
         self.arrivals: list[tuple[float, int]] = []
 
     def run(self, seconds: float, *, frame: int = 1000) -> int:
-        """Bytes that were acknowledged in so many seconds."""
+        """Send as the window allows for `seconds`; return the acknowledged bytes."""
         end, before = self.now + seconds, self.window.unacknowledged
-        handed_over = 0
+        sent_bytes = 0
         while self.now < end:
             while self.window.room:
                 self.sent += 1
                 self.window.record_sent(Cursor.at(self.sent), frame, self.now)
                 self.free_at = max(self.free_at, self.now) + frame / self.rate
                 self.arrivals.append((self.free_at + self.latency, self.sent))
-                handed_over += frame
+                sent_bytes += frame
             self.now, number = self.arrivals.pop(0)
             self.window.acknowledge(Cursor.at(number), self.now)
-        return before + handed_over - self.window.unacknowledged
+        return before + sent_bytes - self.window.unacknowledged
 
 
 @pytest.mark.parametrize("latency", [0.001, 0.05, 0.3])
 def test_fast_link_is_filled(latency: float) -> None:
-    """Over 10 MB/s the window grows until it is no longer what limits, or to its bound."""
+    """At 10 MB/s the window grows until the link or the limit is reached."""
     link = Link(latency=latency, rate=10e6)
     link.run(5.0)
     assert link.run(5.0) >= 0.9 * 5.0 * min(10e6, 1024 * 1024 / (latency + 0.01))
@@ -87,7 +87,7 @@ def test_fast_link_is_filled(latency: float) -> None:
 
 @pytest.mark.parametrize("latency", [0.001, 0.3])
 def test_slow_link_has_little_under_way(latency: float) -> None:
-    """Over 1 Mbit/s what was sent arrives within the target delay and a little more."""
+    """At 1 Mbit/s a frame arrives within the target delay and a little more."""
     link = Link(latency=latency, rate=125_000)
     link.run(10.0)
     delays = []
@@ -99,7 +99,7 @@ def test_slow_link_has_little_under_way(latency: float) -> None:
 
 
 def test_window_that_was_not_full_does_not_grow() -> None:
-    """A connection with little to send proves nothing about its link."""
+    """The window of a connection with little to send does not grow."""
     window = Window(LIMIT)
     for number in range(100):
         window.record_sent(Cursor.at(number), 1000, float(number))

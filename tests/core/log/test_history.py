@@ -1,4 +1,4 @@
-"""History beside a plain list of everything that was ever published."""
+"""Compare History with a plain list of everything that was ever published."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ drafts: st.SearchStrategy[Draft] = st.tuples(
 
 
 class Reader:
-    """Who reads: a user with subscriptions, and what that entitles to."""
+    """A user with subscriptions, and the messages that they may have."""
 
     def __init__(self, held: dict[str, int], user: UserId | None) -> None:
         self.held = held
@@ -72,7 +72,7 @@ readers = st.builds(Reader, subscriptions, st.sampled_from(USERS))
 
 
 class HistoryMachine(RuleBasedStateMachine):
-    """Publishing, trimming and reading; the model knows what every message has come to."""
+    """Publish, trim and read; the model records the fate of every message."""
 
     max_logs = st.just(1000)
     remembered = 1000
@@ -106,7 +106,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self.expired: set[Message] = set()  # dropped after their ttl
         self.lost: set[Message] = set()  # trimmed before it, while the newest of their key
         self.held: dict[Log, list[Message]] = defaultdict(list)
-        self.addresses: dict[tuple[str, UserId | None], None] = {}  # the last to publish is last
+        self.addresses: dict[tuple[str, UserId | None], None] = {}  # last written to is last
 
     # -- the model -----------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class HistoryMachine(RuleBasedStateMachine):
         return sum(len_of(each) for held in self.held.values() for each in held)
 
     def actual(self, log: Log) -> list[Message]:
-        """What the history holds of a log, expired or not."""
+        """Return the messages that the history holds in a log, expired or not."""
         topic, user, lane = log
         read = page(self.history, lane, 0, {topic: 0}, user, now=-inf).entries
         return [each for each in messages(read) if each.to_user == user]
@@ -139,7 +139,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule(batch=st.lists(drafts, min_size=1, max_size=8))
     def publish(self, batch: list[Draft]) -> None:
-        """Some messages, which may outdate others, and push others out."""
+        """Publish messages, which may supersede others and trim others."""
         for topic, lane, key, user, size, ttl in batch:
             newest = message(
                 self.head + 1,
@@ -175,7 +175,10 @@ class HistoryMachine(RuleBasedStateMachine):
             self.squeeze()
 
     def squeeze(self) -> None:
-        """Too much in all: which logs pay is left open, but their oldest do, lowest lane first."""
+        """Follow the bound on the total bytes.
+
+        The model leaves open which logs are trimmed, as long as the lowest lane is trimmed first.
+        """
         paid = {log: len(held) - len(self.actual(log)) for log, held in self.held.items()}
         for log, count in paid.items():
             self.drop(log, count)
@@ -211,7 +214,7 @@ class HistoryMachine(RuleBasedStateMachine):
         max_bytes=st.integers(1, 30),
     )
     def read(self, *, lane: Priority, after: int, reader: Reader, **bounds: int) -> None:
-        """One page of one lane, from anywhere, to anywhere, for anybody."""
+        """Read one page of one lane, with any bounds, for any user."""
         self.read_by(reader, lane, after, **bounds)
 
     def read_by(self, reader: Reader, lane: Priority, after: int = 0, **bounds: int) -> None:
@@ -232,29 +235,29 @@ class HistoryMachine(RuleBasedStateMachine):
         limit: int = EVERYTHING,
         max_bytes: int = EVERYTHING,
     ) -> None:
-        """It ends where the reader wanted, or is full; at least one message is in it."""
-        found = messages(got.entries)
-        size = sum(map(len_of, found))
-        assert len(found) <= limit
-        assert size <= max_bytes or len(found) == 1
+        """The page reaches the requested end or is full, and is full only with a message."""
+        read = messages(got.entries)
+        size = sum(map(len_of, read))
+        assert len(read) <= limit
+        assert size <= max_bytes or len(read) == 1
         end = max(after, min(up_to, self.head))
         if got.complete:
             assert got.up_to == end
             return
-        assert got.up_to == found[-1].offset
+        assert got.up_to == read[-1].offset
         following = next(
             each
             for each in self.published[got.up_to : end]
             if each.priority is got.lane and self.is_readable(each) and reader.may_have(each)
         )
-        assert len(found) == limit or size + following.size > max_bytes
+        assert len(read) == limit or size + following.size > max_bytes
 
     def is_readable(self, published: Message) -> bool:
         log = (published.topic, published.to_user, published.priority)
         return published in self.held[log] and not published.has_expired(self.now)
 
     def check_messages(self, got: Page, reader: Reader, after: int) -> None:
-        """Only what the reader may have, of the lane, newest of its key, and in order."""
+        """The page has readable messages of the lane only, the newest of each key, in order."""
         position = after
         for entry in got.entries:
             first, last = (
@@ -271,38 +274,38 @@ class HistoryMachine(RuleBasedStateMachine):
             assert each not in self.superseded
 
     def check_gaps(self, got: Page, reader: Reader, after: int) -> None:
-        """A gap has a cause, and a count that is known is exact."""
+        """Every gap has a cause, and a count that is known is exact."""
         lost = [
             each
             for each in self.lost
             if each.priority is got.lane and reader.may_have(each) and each.offset > after
         ]
-        for told in gaps(got.entries):
-            if told.count is None:
-                self.check_unknown(told)
+        for gap in gaps(got.entries):
+            if gap.count is None:
+                self.check_unknown(gap)
                 continue
-            within = [each for each in lost if told.first <= each.offset <= told.last]
-            assert told.count == len(within) > 0
-            assert told.topics == tuple(sorted({each.topic for each in within}))
+            within = [each for each in lost if gap.first <= each.offset <= gap.last]
+            assert gap.count == len(within) > 0
+            assert gap.topics == tuple(sorted({each.topic for each in within}))
 
-    def check_unknown(self, told: Gap) -> None:
-        """So little was published here that every count must be known."""
-        raise AssertionError(told)
+    def check_unknown(self, gap: Gap) -> None:
+        """Every count must be known, because little was published in this machine."""
+        raise AssertionError(gap)
 
     def check_nothing_is_missing(self, got: Page, reader: Reader, after: int) -> None:
-        """Each is in the page, superseded, expired, or within a gap that names its topic."""
+        """Each message is on the page, superseded, expired, or within a gap of its topic."""
         for each in self.published[after : got.up_to]:
             if each.priority is got.lane and reader.may_have(each):
                 assert (
                     each in got.entries
                     or each in self.superseded
                     or each.has_expired(self.now)
-                    or any(covers(told, each) for told in gaps(got.entries))
+                    or any(covers(gap, each) for gap in gaps(got.entries))
                 )
 
     @rule(lane=lanes, after=begins, reader=readers, limit=st.integers(1, 4))
     def read_on(self, lane: Priority, after: int, reader: Reader, limit: int) -> None:
-        """Small pages one after the other give the same as one large page."""
+        """Consecutive small pages give the same entries as one large page."""
         whole = page(self.history, lane, after, reader.held, reader.user, now=self.now)
         entries: Read = ()
         position, complete = after, False
@@ -317,9 +320,9 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule(marks=st.tuples(*[begins] * 4), reader=readers)
     def summarize(self, marks: tuple[int, int, int, int], reader: Reader) -> None:
-        """What a resume is told beforehand is what it then reads."""
+        """A summary counts exactly the entries that a resume then reads."""
         cursor = Cursor(tuple(map(Offset, marks)))  # type: ignore[arg-type]
-        told = self.history.summarize(
+        summary = self.history.summarize(
             cursor,
             {name: Offset(since) for name, since in reader.held.items()},
             reader.user,
@@ -331,28 +334,28 @@ class HistoryMachine(RuleBasedStateMachine):
             ).entries
             for lane in Priority
         }
-        assert told.empty_lanes == {lane for lane, entries in by_lane.items() if not entries}
-        assert told.empty_up_to == self.history.head
+        assert summary.empty_lanes == {lane for lane, entries in by_lane.items() if not entries}
+        assert summary.empty_up_to == self.history.head
         read = sum(by_lane.values(), ())
-        assert told.replay == len(messages(read))
+        assert summary.replay == len(messages(read))
         lost = gaps(read)
-        assert (told.gap is None) is (not lost)
-        if told.gap is not None:
+        assert (summary.gap is None) is (not lost)
+        if summary.gap is not None:
             counts = [each.count for each in lost]
-            assert told.gap.count == (None if None in counts else sum(filter(None, counts)))
-            assert set(told.gap.topics) == {topic for each in lost for topic in each.topics}
+            assert summary.gap.count == (None if None in counts else sum(filter(None, counts)))
+            assert set(summary.gap.topics) == {topic for each in lost for topic in each.topics}
 
     # -- at every step -------------------------------------------------------------------------
 
     @invariant()
     def is_read_from_the_beginning(self) -> None:
-        """Whoever reads everything gets, of every lane, each message or is told of it."""
+        """A reader of everything gets each message of every lane, or a gap that covers it."""
         for lane in Priority:
             self.read_by(Reader(dict.fromkeys(TOPICS, 0), ANN), lane)
 
     @invariant()
     def holds_what_the_lists_hold(self) -> None:
-        """Each log holds the newest that its bounds admit, and all together no more than theirs."""
+        """Each log holds the newest messages within its bounds, and all logs within theirs."""
         for log, held in self.held.items():
             assert self.actual(log) == held
             assert len(held) <= self.keep.limit
@@ -363,49 +366,49 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @invariant()
     def knows_how_far_each_log_was_trimmed(self) -> None:
-        """Up to the newest message that was lost, or, where that is forgotten, beyond it."""
+        """`trimmed_through` is the newest lost message, or an offset beyond it in the subclass."""
         for log in self.held:
             topic, user, lane = log
-            through = max((each.offset for each in self.lost if log_of(each) == log), default=0)
-            self.check_trimmed(self.history.trimmed_through(topic, lane, user), through)
+            newest = max((each.offset for each in self.lost if log_of(each) == log), default=0)
+            self.check_trimmed(self.history.trimmed_through(topic, lane, user), newest)
 
-    def check_trimmed(self, told: int, through: int) -> None:
-        assert told == through
+    def check_trimmed(self, actual: int, expected: int) -> None:
+        assert actual == expected
 
     def teardown(self) -> None:
-        """Put the constant back."""
+        """Restore the constant."""
         self.patch.undo()
 
 
 def len_of(message: Message) -> int:
-    """Its size in bytes."""
+    """Return the size in bytes."""
     return message.size
 
 
 def log_of(message: Message) -> Log:
-    """The log that it belongs to."""
+    """Return the log that a message belongs to."""
     return message.topic, message.to_user, message.priority
 
 
-def covers(told: Gap, lost: Message) -> bool:
-    """Whether whoever is told of the gap knows that this message may be missing."""
-    named = not told.topics or any(matches(name, lost.topic) for name in told.topics)
-    return named and told.first <= lost.offset <= told.last
+def covers(gap: Gap, lost: Message) -> bool:
+    """True if the gap covers the offset and the topic of a lost message."""
+    named = not gap.topics or any(matches(name, lost.topic) for name in gap.topics)
+    return named and gap.first <= lost.offset <= gap.last
 
 
 class ForgetfulHistoryMachine(HistoryMachine):
-    """The same where more topics are used than kept, and more is trimmed than remembered."""
+    """The same with more topics than `max_logs`, and more losses than offsets kept."""
 
     max_logs = st.integers(1, 5)
     remembered = 2
 
-    def check_unknown(self, told: Gap) -> None:
-        """Something of this lane was lost there, or further on."""
-        lost = [each.offset for each in self.lost if each.priority is told.priority]
-        assert max(lost) >= told.first
+    def check_unknown(self, gap: Gap) -> None:
+        """A message of this lane was lost in the gap or after it."""
+        lost = [each.offset for each in self.lost if each.priority is gap.priority]
+        assert max(lost) >= gap.first
 
-    def check_trimmed(self, told: int, through: int) -> None:
-        assert told >= through
+    def check_trimmed(self, actual: int, expected: int) -> None:
+        assert actual >= expected
 
 
 TestHistory = HistoryMachine.TestCase

@@ -1,4 +1,4 @@
-"""A page: what is in it, where it ends, and where its gaps stand."""
+"""Pages: their content, their end, and the places of their gaps."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ ANN, BOB = UserId("ann"), UserId("bob")
 
 
 def test_page_has_at_least_one_message() -> None:
-    """A message larger than the reader's page is read nevertheless, by itself."""
+    """A message larger than `max_bytes` is returned alone."""
     history = published(message(1, size=100), message(2))
     got = page(history, max_bytes=10, limit=5)
     assert [each.offset for each in messages(got.entries)] == [1]
     assert not got.complete
 
 
-def test_page_ends_where_the_reader_is() -> None:
-    """What was published after `up_to` is left for the live feed."""
+def test_page_ends_at_up_to() -> None:
+    """Messages after `up_to` are left for the live feed."""
     history = published(*row(("a", NORMAL), ("a", NORMAL), ("a", NORMAL)))
     got = page(history, up_to=2)
     assert [each.offset for each in messages(got.entries)] == [1, 2]
@@ -39,13 +39,13 @@ def test_page_ends_where_the_reader_is() -> None:
 
 
 def test_page_beyond_the_head_does_not_go_back() -> None:
-    """A reader that is ahead of this log is given nothing, and stays where it is."""
+    """A reader ahead of this log gets nothing, and keeps its position."""
     got = page(published(message(1)), after=7)
     assert got == Page(NORMAL, (), {}, 0, Offset(7), complete=True)
 
 
 def test_personal_messages_are_for_their_user() -> None:
-    """Everybody gets what is for all, and only its user what is for one."""
+    """Every reader gets the public messages, and only the addressee gets a personal one."""
     shared, anns, bobs = message(1), message(2, to_user=ANN), message(3, to_user=BOB)
     history = published(shared, anns, bobs)
     for user, expected in ((None, (shared,)), (ANN, (shared, anns)), (BOB, (shared, bobs))):
@@ -53,7 +53,7 @@ def test_personal_messages_are_for_their_user() -> None:
 
 
 def test_since_hides_what_was_before() -> None:
-    """A subscription discloses nothing up to its since, neither messages nor that any are lost."""
+    """A subscription discloses neither messages nor losses up to its `since`."""
     history = published(*row(*[("a", NORMAL)] * 4), keep=Retention(limit=2))
     assert [each.offset for each in messages(page(history, held={"a": 3}).entries)] == [4]
     assert gaps(page(history, held={"a": 2}).entries) == []
@@ -61,20 +61,20 @@ def test_since_hides_what_was_before() -> None:
 
 
 def test_earliest_since_counts() -> None:
-    """A topic that two subscriptions cover is disclosed from the earlier one."""
+    """A topic that several subscriptions cover is disclosed from the lowest `since`."""
     history = published(*row(*[("a", NORMAL)] * 4))
     read = page(history, held={"a": 3, "*": 1, "**": 2}).entries
     assert [each.offset for each in messages(read)] == [2, 3, 4]
 
 
 def test_messages_of_several_topics_are_in_order() -> None:
-    """Whatever the topics, a lane is read in the order of publishing, each message once."""
+    """A lane is read in the order of publishing over all topics, each message once."""
     drafts = row(*[(topic, NORMAL) for topic in "abcab"])
     assert page(published(*drafts), held={"a": 0, "*": 0, "**": 0}).entries == tuple(drafts)
 
 
 def test_gap_stands_before_the_message_that_follows_it() -> None:
-    """What is missing is told between its neighbours, so no reader passes it unknowing."""
+    """A gap stands between its neighbours, so that a reader cannot pass it without getting it."""
     drafts = row(("a", NORMAL), ("b", NORMAL), ("a", NORMAL), ("a", NORMAL))
     history = published(*drafts, keep=Retention(limit=1))
     assert page(history, held={"a": 0, "b": 0}).entries == (
@@ -85,20 +85,20 @@ def test_gap_stands_before_the_message_that_follows_it() -> None:
     )
 
 
-def test_count_is_known_for_the_last_thousands() -> None:
-    """The number of lost messages is exact for those that came back in time, else unknown."""
+def test_count_is_known_for_recent_losses() -> None:
+    """The count of recent losses is exact, and the count of older ones is unknown."""
     history = published(
         *row(*[("a", NORMAL)] * (2 * MIN_TRIMMED_OFFSETS + 2)), keep=Retention(limit=1)
     )
     late, early = Cursor.at(MIN_TRIMMED_OFFSETS + 1), Cursor.at(0)
     for cursor, count in ((late, MIN_TRIMMED_OFFSETS), (early, None)):
-        told = history.summarize(cursor, {"a": Offset(0)}, None, 0.0).gap
-        assert told is not None
-        assert told.count == count
+        lost = history.summarize(cursor, {"a": Offset(0)}, None, 0.0).gap
+        assert lost is not None
+        assert lost.count == count
 
 
-def test_unknown_gap_reaches_over_no_message() -> None:
-    """Where it is forgotten what was lost, the messages of other topics still stand apart."""
+def test_gap_of_unknown_count_contains_no_message() -> None:
+    """A gap with an unknown count still contains no message of another topic."""
     quiet = message(2, "b")
     busy = [message(offset) for offset in range(3, 2 * MIN_TRIMMED_OFFSETS + 5)]
     history = published(message(1), quiet, *busy, keep=Retention(limit=1))

@@ -1,4 +1,4 @@
-"""What History keeps, what goes first, and what is told of that."""
+"""The messages that History keeps, the order in which it trims, and the gaps that follow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ANN, BOB = UserId("ann"), UserId("bob")
 
 @pytest.mark.parametrize("offset", [0, 1, 3, -1])
 def test_offset_that_does_not_follow_is_refused(offset: int) -> None:
-    """A log has no holes and no repetitions, and a mistake leaves it as it was."""
+    """An offset that is not the next one raises, and leaves the log unchanged."""
     history = published(message(1))
     with pytest.raises(ValueError, match="does not follow"):
         history.append(message(offset), 0.0)
@@ -37,21 +37,21 @@ def test_offset_that_does_not_follow_is_refused(offset: int) -> None:
 
 
 def test_busy_topic_does_not_push_out_a_quiet_one() -> None:
-    """The bounds are those of each topic by itself."""
+    """The bounds apply to each topic separately."""
     quiet, *busy = row(("quiet", NORMAL), *[("busy", NORMAL)] * 9)
     history = published(quiet, *busy, keep=Retention(limit=2))
     assert page(history, held={"quiet": 0}).entries == (quiet,)
 
 
 def test_low_does_not_push_out_critical() -> None:
-    """The bounds are those of each lane by itself."""
+    """The bounds apply to each lane separately."""
     urgent, *rest = row(("a", CRITICAL), *[("a", LOW)] * 9)
     history = published(urgent, *rest, keep=Retention(limit=2))
     assert page(history, CRITICAL).entries == (urgent,)
 
 
 def test_low_pays_first_when_all_together_are_too_large() -> None:
-    """The bound on all of it costs the lowest lane, whatever is older."""
+    """The bound on the total trims the lowest lane first, even if others are older."""
     history = published(
         message(1, lane=CRITICAL, size=50),
         message(2, "b", LOW, size=40),
@@ -63,7 +63,7 @@ def test_low_pays_first_when_all_together_are_too_large() -> None:
 
 
 def test_newer_value_in_another_lane_supersedes() -> None:
-    """A key has one value in the log, in whichever lane it came."""
+    """A key has one value in the log over all lanes."""
     newer = message(2, lane=LOW, key="k")
     history = published(message(1, lane=HIGH, key="k"), newer)
     assert page(history, HIGH).entries == ()
@@ -71,7 +71,7 @@ def test_newer_value_in_another_lane_supersedes() -> None:
 
 
 def test_superseded_values_are_no_loss() -> None:
-    """However often a key changes, nobody is told of a gap."""
+    """A key that changes often causes no gap."""
     values = [message(offset, key="k") for offset in range(1, 100)]
     history = published(*values, keep=Retention(limit=2))
     assert page(history).entries == (values[-1],)
@@ -79,7 +79,7 @@ def test_superseded_values_are_no_loss() -> None:
 
 
 def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
-    """What was trimmed while it was the newest of its key is told, even if a newer one came."""
+    """A message that was trimmed as the newest of its key is a loss, even after a newer one."""
     history = published(
         message(1, key="k"), message(2), last := message(3, key="k"), keep=Retention(limit=1)
     )
@@ -87,7 +87,7 @@ def test_value_trimmed_before_it_was_superseded_is_a_loss() -> None:
 
 
 def test_expired_message_is_neither_replayed_nor_lost() -> None:
-    """A message whose ttl has passed is left out, before and after it was trimmed."""
+    """An expired message is left out, before and after it was trimmed."""
     history = published(message(1, expires_at=5.0), keep=Retention(limit=1))
     assert page(history, now=5.0).entries == ()
     history.append(last := message(2), 5.0)
@@ -95,7 +95,7 @@ def test_expired_message_is_neither_replayed_nor_lost() -> None:
 
 
 def test_message_trimmed_before_it_expired_is_a_loss() -> None:
-    """What was pushed out while it was good is told, even to those who come later."""
+    """A message that was trimmed before its ttl passed is a loss, also for later readers."""
     history = published(message(1, expires_at=5.0), last := message(2), keep=Retention(limit=1))
     assert page(history, now=9.0).entries == (gap(1, "a"), last)
 
@@ -109,30 +109,30 @@ def test_bound_by_age(now: float, held: int) -> None:
 
 
 def test_no_bound_by_age() -> None:
-    """Without an age nothing is too old."""
+    """Without a bound by age, every message is kept."""
     history = published(message(1, at=0.0), keep=Retention(age=None))
     history.trim(inf)
     assert len(history) == 1
 
 
-def test_dropped_topic_is_told() -> None:
-    """Who comes back to a topic that was dropped, because of too many, is told of a gap."""
+def test_dropped_topic_leaves_a_gap() -> None:
+    """A topic that was dropped because of `max_logs` leaves a gap."""
     history = published(*row(("a", NORMAL), ("b", NORMAL)), keep=Retention(max_logs=1))
     for held in ({"a": 0}, {"*": 0}, {"**": 0}):
-        (told,) = gaps(page(history, held=held).entries)
-        assert (told.first, told.last, told.count) == (1, 1, None)
+        (found,) = gaps(page(history, held=held).entries)
+        assert (found.first, found.last, found.count) == (1, 1, None)
 
 
-def test_topic_that_was_dropped_and_came_back_is_told() -> None:
-    """A new message in one lane of a dropped topic does not hide what its other lanes lost."""
+def test_topic_that_was_dropped_and_used_again_keeps_its_gap() -> None:
+    """A new message in one lane of a dropped topic does not hide the losses of its other lanes."""
     history = published(*row(("a", LOW), ("b", NORMAL), ("a", HIGH)), keep=Retention(max_logs=1))
-    (told,) = gaps(page(history, LOW).entries)
-    assert told.last == history.trimmed_through("a", LOW) == 1
+    (found,) = gaps(page(history, LOW).entries)
+    assert found.last == history.trimmed_through("a", LOW) == 1
     assert history.summarize(Cursor.at(0), {"a": Offset(0)}, None, 0.0).gap is not None
 
 
 def test_dropping_one_topic_is_no_gap_in_another() -> None:
-    """A topic that was there all the time, and lost nothing, has no gap."""
+    """Dropping a topic causes no gap in a topic that lost nothing."""
     history = published(
         *row(("a", NORMAL), ("b", LOW), ("a", NORMAL), ("c", NORMAL)), keep=Retention(max_logs=2)
     )
@@ -140,16 +140,16 @@ def test_dropping_one_topic_is_no_gap_in_another() -> None:
 
 
 def test_gap_does_not_name_what_others_got() -> None:
-    """A topic that exists only as another user's personal one is named to nobody."""
+    """A gap does not name a topic that only has another user's personal messages."""
     history = published(
         message(1, "z"), message(2, "m.secret", to_user=BOB), keep=Retention(max_logs=1)
     )
-    for told in gaps(page(history, held={"m.*": 0}, user=ANN).entries):
-        assert "m.secret" not in told.topics
+    for found in gaps(page(history, held={"m.*": 0}, user=ANN).entries):
+        assert "m.secret" not in found.topics
 
 
 def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is that of what is kept, however much was published, superseded or trimmed."""
+    """Memory depends on the messages that are kept, and not on the number published before."""
     monkeypatch.setattr("holdfast.core.log.history.MIN_TRIMMED_OFFSETS", 16)
     history = History(Retention(limit=10, max_logs=6))
 

@@ -1,4 +1,4 @@
-"""TopicLog beside plain lists: what is here, and what is known of that which is gone."""
+"""Compare TopicLog with plain lists of held and trimmed messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.core.builders import message
 
 
 class TopicLogMachine(RuleBasedStateMachine):
-    """Appending, superseding and trimming; offsets have holes, as other topics share them."""
+    """Append, supersede and trim; offsets have holes, because other topics use them."""
 
     @initialize(floor=st.integers(0, 5), remembered=st.integers(1, 20))
     def begin(self, floor: int, remembered: int) -> None:
@@ -30,7 +30,7 @@ class TopicLogMachine(RuleBasedStateMachine):
         expires_at=st.none() | st.floats(0, 9),
     )
     def append(self, count: int, skipped: int, expires_at: float | None) -> None:
-        """Some messages."""
+        """Append some messages."""
         for _ in range(count):
             self.head += 1 + skipped
             newest = message(self.head, size=self.head % 5, expires_at=expires_at)
@@ -39,7 +39,7 @@ class TopicLogMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), count=st.integers(1, 20))
     def supersede(self, data: st.DataObject, count: int) -> None:
-        """Some messages are outdated, from anywhere in the log."""
+        """Remove some messages from anywhere in the log."""
         for _ in range(min(count, len(self.held))):
             index = data.draw(st.integers(0, len(self.held) - 1))
             self.gone.append(self.held[index].offset)
@@ -47,13 +47,13 @@ class TopicLogMachine(RuleBasedStateMachine):
 
     @rule(offset=st.integers(0, 200))
     def supersede_what_is_not_here(self, offset: int) -> None:
-        """An offset of another log, or of a message that is gone."""
+        """Removing an offset that the log does not hold changes nothing."""
         if offset not in [each.offset for each in self.held]:
             self.log.remove(Offset(offset))
 
     @rule(count=st.integers(1, 30), expired=st.booleans())
     def pop(self, count: int, expired: bool) -> None:
-        """The oldest leave; those that have not expired are lost."""
+        """Pop the oldest messages; those that have not expired are losses."""
         for _ in range(count):
             oldest = self.held.pop(0) if self.held else None
             assert self.log.oldest() is oldest
@@ -64,18 +64,18 @@ class TopicLogMachine(RuleBasedStateMachine):
 
     @rule(after=st.integers(0, 300), length=st.integers(0, 300))
     def count_lost(self, after: int, length: int) -> None:
-        """The number of those that were trimmed is exact, or unknown for the old ones."""
+        """The count of trimmed messages is exact, or `None` for old ones."""
         up_to = after + length
         lost = [each for each in self.trimmed if after < each <= up_to]
-        told = self.log.count_trimmed(Offset(after), Offset(up_to))
-        if told is not None:
-            assert told == len(lost)
+        counted = self.log.count_trimmed(Offset(after), Offset(up_to))
+        if counted is not None:
+            assert counted == len(lost)
         else:
             assert after < self.log.uncounted_through
 
     @invariant()
     def holds_what_the_list_holds(self) -> None:
-        """The same messages from wherever one reads, counted right, with few holes kept."""
+        """The log holds the messages of the list, counts them, and keeps few empty entries."""
         assert self.log.held == len(self.held)
         assert self.log.held_bytes == sum(each.size for each in self.held)
         for offset in {0, self.head // 2, self.head - 1, self.head}:
@@ -87,7 +87,7 @@ class TopicLogMachine(RuleBasedStateMachine):
 
     @invariant()
     def knows_how_far_it_was_trimmed(self) -> None:
-        """The last that was lost, and no more memory than the bound says."""
+        """`trimmed_through` is the newest loss, and the trimmed offsets are bounded."""
         assert self.log.trimmed_through == max([self.floor, *self.trimmed[-1:]])
         assert self.log.last_offset >= max(
             [self.floor, *self.trimmed, *(m.offset for m in self.held)]
@@ -106,31 +106,30 @@ TestTopicLog.settings = settings(stateful_step_count=40)
 
 
 @given(
-    kinds=st.lists(st.sampled_from(["trimmed", "between", "other"]), max_size=30),
+    kinds=st.lists(st.sampled_from(["trimmed", "boundary", "other"]), max_size=30),
     floor=st.integers(0, 12),
     remembered=st.integers(1, 3) | st.integers(1, 20),
     after=st.integers(0, 3) | st.integers(0, 35),
     length=st.integers(0, 40),
 )
-def test_runs_cover_what_is_lost_and_nothing_between(
+def test_ranges_cover_the_losses_and_no_boundary(
     kinds: list[str], floor: int, remembered: int, after: int, length: int
 ) -> None:
-    """Each lost offset is in one run; runs are ascending, apart, exact, and reach over no other."""
+    """The ranges contain each lost offset once, ascend, have exact counts, and no boundary."""
     log, up_to = TopicLog(Offset(floor)), after + length
     trimmed = [each for each, kind in enumerate(kinds, 1) if kind == "trimmed" and each > floor]
-    between = [each for each, kind in enumerate(kinds, 1) if kind == "between"]
+    boundaries = [each for each, kind in enumerate(kinds, 1) if kind == "boundary"]
     for each in trimmed:
         log.add_trimmed(Offset(each), remembered)
-    wanted = [Offset(each) for each in between if after < each <= up_to]
-    runs = list(log.trimmed_ranges(Offset(after), Offset(up_to), wanted))
-    told = [offset for first, last, _ in runs for offset in range(first, last + 1)]
-    assert told == sorted(set(told) - set(wanted))
-    unknown = [
-        offset for first, last, count in runs if count is None for offset in range(first, last + 1)
-    ]
-    forgotten = range(after + 1, min(log.uncounted_through, up_to) + 1)
-    assert unknown == [offset for offset in forgotten if offset not in wanted]
-    known = [(first, last, count) for first, last, count in runs if count is not None]
+    on_page = [Offset(each) for each in boundaries if after < each <= up_to]
+    ranges = list(log.trimmed_ranges(Offset(after), Offset(up_to), on_page))
+    counted = [offset for first, last, _ in ranges for offset in range(first, last + 1)]
+    assert counted == sorted(set(counted) - set(on_page))
+    without_count = [range(first, last + 1) for first, last, count in ranges if count is None]
+    unknown = [offset for each in without_count for offset in each]
+    uncounted = range(after + 1, min(log.uncounted_through, up_to) + 1)
+    assert unknown == [offset for offset in uncounted if offset not in on_page]
+    known = [(first, last, count) for first, last, count in ranges if count is not None]
     lost = [each for each in trimmed if max(after, log.uncounted_through) < each <= up_to]
     for first, last, count in known:
         within = [each for each in lost if first <= each <= last]
@@ -139,7 +138,7 @@ def test_runs_cover_what_is_lost_and_nothing_between(
 
 
 def test_holes_are_closed() -> None:
-    """A log whose messages were all superseded but one keeps no room for the others."""
+    """A log whose messages were nearly all superseded frees their entries."""
     log = TopicLog(Offset(0))
     for offset in range(1, 1001):
         log.append(message(offset))
