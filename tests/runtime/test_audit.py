@@ -1,4 +1,4 @@
-"""The audit hook: what it is told, and what it never is."""
+"""The audit hook: the events that it gets, and the secrets that no event contains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.virtual import wall_clock
 
 
 async def test_life_of_a_connection() -> None:
-    """Connecting, subscribing, being refused, unsubscribing, leaving: each is one event."""
+    """Connect, subscribe, refusal, unsubscribe and disconnect are one event each."""
     events: list[AuditEvent] = []
 
     async def may(topic: str) -> bool:
@@ -49,8 +49,8 @@ async def test_life_of_a_connection() -> None:
 
 
 @pytest.mark.parametrize("end", ["taken_over", "replaced"])
-async def test_every_connection_that_came_is_told_to_have_gone(end: str) -> None:
-    """However a connection ends, its going is in the log, once."""
+async def test_each_connected_event_has_a_disconnected_event(end: str) -> None:
+    """However a connection ends, its end is one event."""
     events: list[AuditEvent] = []
     async with (
         Broadcaster(audit=events.append, max_connections_per_user=1) as broadcaster,
@@ -60,14 +60,14 @@ async def test_every_connection_that_came_is_told_to_have_gone(end: str) -> None
         last = at if end == "taken_over" else None
         async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
             pass
-    came = [e.connection for e in events if e.action is AuditAction.CONNECTED]
-    went = [e.connection for e in events if e.action is AuditAction.DISCONNECTED]
-    assert len(came) == 2
-    assert sorted(map(str, went)) == sorted(map(str, came))
+    connected = [e.connection for e in events if e.action is AuditAction.CONNECTED]
+    disconnected = [e.connection for e in events if e.action is AuditAction.DISCONNECTED]
+    assert len(connected) == 2
+    assert sorted(map(str, disconnected)) == sorted(map(str, connected))
 
 
-async def test_hook_that_fails_harms_nobody() -> None:
-    """An audit hook that raises is logged, and everything goes on."""
+async def test_failing_hook_is_logged() -> None:
+    """An exception in the audit hook is logged, and everything else continues."""
 
     def hook(event: AuditEvent) -> None:
         raise ZeroDivisionError
@@ -80,7 +80,7 @@ async def test_hook_that_fails_harms_nobody() -> None:
 
 
 async def test_no_token_is_ever_in_an_event(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither an event nor its line in the log shows a token."""
+    """Neither an event nor its line in the log contains a token."""
     seen: list[Any] = []
     with caplog.at_level(logging.INFO):
         write = logging_audit()
@@ -103,7 +103,7 @@ async def test_no_token_is_ever_in_an_event(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_refusals_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
-    """`logging_audit` writes refusals as warnings, the rest as information, to one logger."""
+    """`logging_audit` writes refusals as warnings and other events as information."""
     write = logging_audit()
     with caplog.at_level(logging.INFO, logger="holdfast.audit"):
         for action in AuditAction:
@@ -116,7 +116,7 @@ def test_refusals_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_own_logger(caplog: pytest.LogCaptureFixture) -> None:
-    """A logger of the application's is used if it is given."""
+    """`logging_audit` writes to the given logger."""
     with caplog.at_level(logging.INFO, logger="mine"):
         logging_audit(logging.getLogger("mine"))(AuditEvent(action=AuditAction.CONNECTED, at=0.0))
     assert [record.name for record in caplog.records] == ["mine"]
