@@ -81,7 +81,7 @@ class PriorityBuffer:
     - an evicted message is the oldest of the lowest lane, and not of a better lane than the
       message that evicts it;
     - at most the newest message of each subject (topic, user and key) is held;
-    - gaps are never evicted. Neighbouring gaps are merged when they are taken, and not before,
+    - `offer` evicts no gap. Neighbouring gaps are merged when they are taken, and not before,
       because `discard` and `evict_after` may remove one of them.
 
     No operation waits, and a full buffer raises nothing. Each costs O(1) amortised, except:
