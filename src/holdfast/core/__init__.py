@@ -4,13 +4,14 @@ Time (seconds, as floats) and random tokens are arguments. Every method moves it
 consistent state to the next and returns the work that is left, such as connections to close.
 tests/test_rings.py enforces this.
 
-    message     Message, Priority, Gap: the records
+    message     Message, Draft, Priority, Gap: the records
     log         History: the messages by topic, user and lane; pages of it; retention
     delivery    PriorityBuffer, Delivery, Window: the pending messages of one connection
     cursor      Cursor, EventId: a position in the log, and its form on the wire
     topics      names, patterns, TopicIndex: the subscribers of a topic
     tokens      TokenRegistry, Session: the state that a reconnect token restores
-    connection  Connection: its states and transitions
+    resume      ResumePoint: where a connection continues, decided from what the client presents
+    lifecycle   ConnectionState, ConnectionEvent: the states and transitions of a connection
     registry    ConnectionRegistry: connections by id, user and topic, within limits
     presence    LocalPresence, PresenceTable: the users on a topic, per node and over all nodes
     validation  checks of configured numbers
