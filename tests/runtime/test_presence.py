@@ -49,6 +49,8 @@ class CountedPresence(MemoryPresence):
 class Counted(MemoryBroker):
     """A broker with such a store."""
 
+    presence: CountedPresence
+
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(clock=clock)
         self.presence = CountedPresence(clock)
