@@ -28,14 +28,14 @@ class Feed:
         self.head: Head | None = None
         """The end of the log; `None` while the feed is closed."""
         self.unread = 0
-        """Messages that were appended since the last call of `after` returned."""
+        """Messages that were appended since the last call of `follow` returned."""
         self._messages: deque[Message] = deque()
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._failure: BaseException | None = None
 
-    def begin(self, head: Head) -> None:
-        """Open the feed at `head`, without any message from before."""
+    def restart(self, head: Head) -> None:
+        """Open the feed at `head`, without the messages from before."""
         self.head, self._failure = head, None
         self._messages.clear()
         self._bytes = self.unread = 0
@@ -63,7 +63,7 @@ class Feed:
         self.head, self._failure = None, failure
         self._wake()
 
-    def open_head(self) -> Head:
+    def current_head(self) -> Head:
         """Return the end of the log.
 
         Raises:
@@ -82,12 +82,14 @@ class Feed:
         finally:
             self._waiters.discard(waiter)
 
-    async def after(self, position: Head) -> Batch:
+    async def follow(self, position: Head) -> Batch:
         """Return all messages after `position`, and wait until there is one (`Broker.follow`).
 
         A `position` in another epoch returns at once, with the messages of this epoch.
         """
-        while (head := self.open_head()).offset <= position.offset and head.epoch == position.epoch:
+        while (
+            head := self.current_head()
+        ).offset <= position.offset and head.epoch == position.epoch:
             await self.wait()
         self.unread = 0
         messages: list[Message] = []

@@ -140,7 +140,7 @@ class MemoryBroker:
         if self._epoch is None:
             self._epoch = Epoch(secrets.token_urlsafe(9))
         if self._feed.head is None:
-            self._feed.begin(Head(self._epoch, self._history.head))
+            self._feed.restart(Head(self._epoch, self._history.head))
 
     def on_availability(self, callback: Callable[[bool], None]) -> Callable[[], None]:
         """See `Broker.on_availability`; a log in memory is always reachable."""
@@ -156,7 +156,7 @@ class MemoryBroker:
         """See `Broker.publish`. A publisher that never pauses yields to the readers at times."""
         if self._feed.unread >= YIELD_EVERY:
             await asyncio.sleep(0)
-        epoch, key = self._feed.open_head().epoch, draft.idempotency_key
+        epoch, key = self._feed.current_head().epoch, draft.idempotency_key
         if key is not None and key in self._offsets:
             return Head(epoch, self._offsets[key])
         message = draft.at(Offset(self._history.head + 1))
@@ -170,11 +170,11 @@ class MemoryBroker:
 
     async def head(self) -> Head:
         """See `Broker.head`."""
-        return self._feed.open_head()
+        return self._feed.current_head()
 
     async def follow(self, after: Head) -> Batch:
         """See `Broker.follow`."""
-        return await self._feed.after(after)
+        return await self._feed.follow(after)
 
     async def read(
         self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None

@@ -173,20 +173,20 @@ class RedisBroker:
 
     async def publish(self, draft: Draft) -> Head:
         """See `Broker.publish`. Messages of one process are published in the order of the calls."""
-        self._reader.feed.open_head()
+        self._reader.feed.current_head()
         operation = entries.publish_operation(draft)
         head: Head = await self._scripts.call(operation, _decode_position)
         return head
 
     async def head(self) -> Head:
         """See `Broker.head`."""
-        self._reader.feed.open_head()
+        self._reader.feed.current_head()
         head: Head = await self._scripts.call(HEAD, _decode_head)
         return head
 
     async def follow(self, after: Head) -> Batch:
         """See `Broker.follow`."""
-        return await self._reader.feed.after(after)
+        return await self._reader.feed.follow(after)
 
     async def read(
         self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
@@ -215,7 +215,7 @@ class RedisBroker:
 
     async def sweep(self) -> None:
         """Trim by age, expire tokens, and drop addresses that are not in use any more."""
-        self._reader.feed.open_head()
+        self._reader.feed.current_head()
         await self._reader.wait_for(self._reader.head)
         self._reader.replica.trim(self._clock())
         await self._tokens.refresh()
@@ -229,7 +229,7 @@ class RedisBroker:
 
     async def _current_replica(self, epoch: Epoch, up_to: Offset) -> Replica | None:
         """Return the replica when it has `up_to` or the head; `None` if the epoch has ended."""
-        self._reader.feed.open_head()
+        self._reader.feed.current_head()
         up_to = min(up_to, self._reader.head)
         await self._reader.wait_for(up_to)
         if not self._reader.is_in_epoch(epoch):

@@ -88,7 +88,7 @@ class FeedReader:
         first = entries.offset_of(oldest[0][0]) if oldest else Offset(state.head + 1)
         base = Offset(first - 1)
         self.replica = Replica(self._retention, base)
-        self.feed.begin(Head(state.epoch, base, state.forks))
+        self.feed.restart(Head(state.epoch, base, state.forks))
         self._task = asyncio.create_task(self._run(), name="holdfast redis feed")
         await self.wait_for(self.head)
 
@@ -114,7 +114,7 @@ class FeedReader:
             self.replica = Replica(self._retention, OFFSET_ZERO)
         elif common < self.replica.head:
             self.replica = Replica(self._retention, common)
-        self.feed.begin(Head(state.epoch, self.replica.head, state.forks))
+        self.feed.restart(Head(state.epoch, self.replica.head, state.forks))
 
     def is_in_epoch(self, epoch: Epoch) -> bool:
         """Return True if `epoch` is the current epoch of the log."""
@@ -137,7 +137,7 @@ class FeedReader:
         try:
             async with asyncio.timeout(BLOCK):
                 while self.lacks(offset) and self._scripts.is_available:
-                    self.feed.open_head()
+                    self.feed.current_head()
                     await self.feed.wait()
         except TimeoutError:
             pass
