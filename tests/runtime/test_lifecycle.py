@@ -143,6 +143,35 @@ class TestLife:
         states.append(broadcaster.state)
         assert states == [BroadcasterState.RUNNING, BroadcasterState.CLOSED]
 
+    async def test_used_while_it_starts(self) -> None:
+        """A Broadcaster whose broker is still starting answers like one that is not running."""
+        opened = asyncio.Event()
+
+        class Slow(LateBroker):
+            async def start(self) -> None:
+                await opened.wait()
+                await super().start()
+
+        broadcaster = Broadcaster(broker=Slow())
+        starting = asyncio.create_task(broadcaster.start())
+        await settle()
+        assert repr(broadcaster) == "<Broadcaster new, 0 connections>"
+        assert not broadcaster.is_accepting
+        assert broadcaster.connection("x") is None
+        assert broadcaster.connections_of("ada") == []
+        assert broadcaster.connection_statistics() == []
+        assert broadcaster.statistics().connections == 0
+        assert not broadcaster.has_listeners("t")
+        assert not broadcaster.disconnect("x")
+        broadcaster.begin_drain()
+        assert await broadcaster.drain()
+        with pytest.raises(NotRunning):
+            await broadcaster.publish("t", 1)
+        opened.set()
+        await starting
+        await broadcaster.publish("t", 1)
+        await broadcaster.stop()
+
     @pytest.mark.parametrize("cancels", [1, 2, 3])
     async def test_cancelled_while_closing_is_closed_all_the_same(self, cancels: int) -> None:
         """However often the owner is cancelled, also while it drains, nothing is left running."""

@@ -147,7 +147,8 @@ class Broadcaster:
         self._starting: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        count = 0 if self._run is None else len(self._run.node.connections)
+        run = self._built_run()
+        count = 0 if run is None else len(run.node.connections)
         return f"<Broadcaster {self.state.value}, {count} connections>"
 
     # -- life ----------------------------------------------------------------------------------
@@ -211,8 +212,9 @@ class Broadcaster:
 
     def begin_drain(self) -> None:
         """Accept no connections any more, and close all; does not wait."""
-        if self._run is not None:
-            self._run.begin_drain()
+        run = self._built_run()
+        if run is not None:
+            run.begin_drain()
 
     async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:  # noqa: ASYNC109
         """`begin_drain`, then wait up to `timeout` seconds.
@@ -223,7 +225,8 @@ class Broadcaster:
             True if all connections have ended.
         """
         check_number("timeout", timeout, zero=True)
-        return self._run is None or await self._run.drain(timeout)
+        run = self._built_run()
+        return run is None or await run.drain(timeout)
 
     def check_running(self) -> None:
         """Raise unless messages can be published and delivered, from where this is called.
@@ -234,6 +237,11 @@ class Broadcaster:
             WrongThread: the caller is in another thread or event loop.
         """
         self._running()
+
+    def _built_run(self) -> BroadcasterRun | None:
+        """Return the current run, or the last one, once its node has been built."""
+        run = self._run
+        return None if run is None or run.state is BroadcasterState.NEW else run
 
     def _running(self) -> BroadcasterRun:
         run = self._run
@@ -263,17 +271,20 @@ class Broadcaster:
         detail: str = "",
     ) -> None:
         """Call the audit hook, if there is one."""
-        if self._run is not None:
-            self._run.node.audit.record(action, user, None, transport, detail)
+        run = self._built_run()
+        if run is not None:
+            run.node.audit.record(action, user, None, transport, detail)
 
     def has_listeners(self, topic: str) -> bool:
         """Return True if a connection here is subscribed to `topic`, also by a pattern."""
-        return self._run is not None and self._run.node.registry.has_listeners(topic)
+        run = self._built_run()
+        return run is not None and run.node.registry.has_listeners(topic)
 
     @property
     def is_accepting(self) -> bool:
         """True while new connections are admitted: running, and not draining."""
-        return self._run is not None and self._run.node.is_accepting
+        run = self._built_run()
+        return run is not None and run.node.is_accepting
 
     # -- publishing ----------------------------------------------------------------------------
 
@@ -441,18 +452,21 @@ class Broadcaster:
 
     def connection(self, id: str, *, user: str | None = None) -> Connection | None:
         """Return the connection with that id, if it is on this node and belongs to `user`."""
-        found = None if self._run is None else self._run.node.registry.get(id)
+        run = self._built_run()
+        found = None if run is None else run.node.registry.get(id)
         return None if found is None or found.user != user else found
 
     def connections_of(self, user: str) -> list[Connection]:
         """Return all connections of a user on this node, oldest first."""
-        return [] if self._run is None else list(self._run.node.registry.of_user(UserId(user)))
+        run = self._built_run()
+        return [] if run is None else list(run.node.registry.of_user(UserId(user)))
 
     def disconnect(self, connection_id: str, reason: Reason = Reason.REQUESTED) -> bool:
         """End a connection; return False if it is not on this node."""
         check_type("connection_id", connection_id, str, "the id of a connection, a str")
         check_type("reason", reason, Reason, "a member of Reason")
-        found = None if self._run is None else self._run.node.registry.get(connection_id)
+        run = self._built_run()
+        found = None if run is None else run.node.registry.get(connection_id)
         if found is not None:
             found.close(reason)
         return found is not None
@@ -513,9 +527,10 @@ class Broadcaster:
 
     def statistics(self) -> Statistics:
         """Return a snapshot of counts. Costs time in proportion to the connections."""
-        if self._run is None:
+        run = self._built_run()
+        if run is None:
             return statistics_at_rest(self.state.value)
-        return self._run.node.statistics(self.state.value, self._run.uptime)
+        return run.node.statistics(self.state.value, run.uptime)
 
     def connection_statistics(
         self, transport: str | None = None, *, limit: int | None = None
@@ -523,7 +538,8 @@ class Broadcaster:
         """Return a snapshot of each connection (of one transport), the oldest `limit` of them."""
         if limit is not None:
             check_number("limit", limit, whole=True, zero=True)
-        return [] if self._run is None else self._run.node.connection_statistics(transport, limit)
+        run = self._built_run()
+        return [] if run is None else run.node.connection_statistics(transport, limit)
 
 
 _STARTABLE = (BroadcasterState.NEW, BroadcasterState.CLOSED)
