@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from holdfast.core.delivery.buffer import PriorityBuffer
 from holdfast.core.message import BEST_FIRST, Gap, Message, Offset, Priority
+from holdfast.errors import ConfigurationError
 from tests.core.builders import CRITICAL, HIGH, LOW, NORMAL, gap, message
 
 lanes = st.sampled_from([*Priority, NORMAL, NORMAL])
@@ -302,7 +303,7 @@ def filled(*messages: Message, capacity: int = 100, max_bytes: int = 1000) -> Pr
 @pytest.mark.parametrize(("capacity", "max_bytes"), [(0, 1), (-1, 1), (1, 0), (1, -1)])
 def test_buffer_holds_at_least_one_message_and_one_byte(capacity: int, max_bytes: int) -> None:
     """A bound below 1 raises."""
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ConfigurationError, match="over 0"):
         PriorityBuffer(capacity, max_bytes=max_bytes)
 
 

@@ -93,7 +93,7 @@ class PriorityBuffer:
         max_bytes: bytes of all bodies that are held, at most.
 
     Raises:
-        ValueError: a bound is below 1.
+        ConfigurationError: a bound is not a whole number over 0.
     """
 
     __slots__ = (
