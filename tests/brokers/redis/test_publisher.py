@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -19,7 +19,7 @@ from tests.support.reading import Reader
 from tests.support.redis_server import shared_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 
 @pytest.fixture
@@ -131,3 +131,41 @@ def test_client_that_decodes_is_refused(namespace: str) -> None:
         pytest.raises(ConfigurationError, match="decode_responses"),
     ):
         SyncPublisher(sync, namespace=namespace)
+
+
+def any_of(kind: Any, *arguments: object, **options: object) -> object:
+    """Construct an object with arguments of any type."""
+    return kind(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (
+            lambda: any_of(RedisBroker, "redis://u:secret@h"),
+            "is a builtins.str: pass redis.asyncio",
+        ),
+        (
+            lambda: any_of(RedisBroker, redis.Redis()),
+            "redis.client.Redis: pass redis.asyncio",
+        ),
+        (lambda: any_of(RedisBroker, None), "client is a builtins.NoneType"),
+        (lambda: any_of(RedisBroker, Redis), "pass redis.asyncio.Redis.from_url"),
+        (lambda: any_of(RedisBroker, Redis(), namespaces="x"), "did you mean 'namespace'"),
+        (lambda: any_of(RedisBroker, Redis(), namespace=5), "namespace=5: 1 to 64 characters"),
+        (lambda: any_of(RedisBroker, Redis(), retention=5), r"retention=5: .*Retention\("),
+        (lambda: any_of(RedisBroker, Redis(), tokens=5), r"tokens=5: .*TokenLimits\("),
+        (lambda: RedisBroker(Redis(), timeout=0), "timeout=0: .* over 0"),
+        (lambda: any_of(Publisher, redis.Redis()), "pass redis.asyncio.Redis.from_url"),
+        (
+            lambda: any_of(SyncPublisher, Redis()),
+            "pass redis.Redis.from_url",
+        ),
+        (lambda: any_of(SyncPublisher, "redis://h"), "pass redis.Redis.from_url"),
+    ],
+)
+def test_misuse(make: Callable[[], object], remedy: str) -> None:
+    """A wrong argument is refused with the accepted form, and no URL with a password is shown."""
+    with pytest.raises((TypeError, ConfigurationError), match=remedy) as refused:
+        make()
+    assert "secret" not in str(refused.value)

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Never
 
 from ...core.cursor import MAX_OFFSET, Cursor, Epoch, Head
 from ...core.log.pages import Page, PageRequest, ReplaySummary, Subscriptions
 from ...core.log.retention import Retention
 from ...core.message import Draft, Offset, UserId
 from ...core.tokens import TokenLimits
-from ...core.validation import check_number
+from ...core.validation import check_keywords, check_number, check_type
 from ...errors import BrokerUnavailable
 from ..protocol import Batch
 from . import entries, keys
@@ -33,6 +33,9 @@ _logger = logging.getLogger("holdfast")
 
 SWEEP_STEP = 100
 """The number of sessions or addresses that one operation of a sweep drops, at most."""
+
+
+_OPTIONS = ("namespace", "retention", "tokens", "timeout", "replica_bytes", "clock")
 
 
 class RedisBroker:
@@ -73,10 +76,16 @@ class RedisBroker:
         timeout: float = 2.0,
         replica_bytes: int = 64 * 1024 * 1024,
         clock: Callable[[], float] = time.time,
+        **unknown: Never,
     ) -> None:
         check_number("timeout", timeout)
         check_number("replica_bytes", replica_bytes, whole=True)
-        check_client(client)
+        check_keywords("RedisBroker", unknown, _OPTIONS)
+        if retention is not None:
+            check_type("retention", retention, Retention, "a Retention(limit=…), or None")
+        if tokens is not None:
+            check_type("tokens", tokens, TokenLimits, "a TokenLimits(grace=…), or None")
+        check_client(client, is_async=True)
         prefix = keys.prefix(namespace)
         self._namespace = namespace
         self._retention = retention or Retention()

@@ -22,7 +22,7 @@ def prefix(namespace: str) -> str:
     Raises:
         ConfigurationError: The namespace has other characters than those of its grammar.
     """
-    if _NAMESPACE.fullmatch(namespace) is None:
+    if not isinstance(namespace, str) or _NAMESPACE.fullmatch(namespace) is None:
         raise ConfigurationError(
             f"namespace={namespace!r:.80}: 1 to 64 characters of A-Z a-z 0-9 . _ -"
         )

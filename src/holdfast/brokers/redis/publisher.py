@@ -50,7 +50,7 @@ class Publisher:
         timeout: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check_client(client)
+        check_client(client, is_async=True)
         prefix = keys.prefix(namespace)
         self._namespace = namespace
         self._scripts = ScriptClient(client, prefix, timeout=timeout, clock=clock)
@@ -132,7 +132,7 @@ class SyncPublisher:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check_client(client)
+        check_client(client, is_async=False)
         self._client = client
         self._prefix = keys.prefix(namespace)
         self._namespace = namespace

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -72,8 +73,20 @@ def connection_settings(client: object) -> dict[str, Any]:
     return dict(settings)
 
 
-def check_client(client: object) -> None:
-    """Raise `ConfigurationError` for a client that decodes replies: messages are bytes."""
+def check_client(client: object, *, is_async: bool) -> None:
+    """Check that `client` is one of redis-py, and of the right kind.
+
+    Raises:
+        TypeError: it is a URL, a class, or a synchronous client in place of an asynchronous one.
+        ConfigurationError: it decodes replies, but messages are bytes.
+    """
+    kind = "redis.asyncio.Redis" if is_async else "redis.Redis"
+    execute: Any = getattr(client, "execute_command", None)
+    is_other_kind = inspect.iscoroutinefunction(execute) is not is_async
+    is_of_redis = type(client).__module__.partition(".")[0] == "redis"
+    if isinstance(client, type) or execute is None or (is_of_redis and is_other_kind):
+        given = f"{type(client).__module__}.{type(client).__qualname__}"  # no URL with a password
+        raise TypeError(f"client is a {given}: pass {kind}.from_url('redis://localhost')")
     if connection_settings(client).get("decode_responses"):
         raise ConfigurationError(
             "the Redis client has decode_responses=True: make a client without it for holdfast"
