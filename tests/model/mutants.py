@@ -62,7 +62,7 @@ def cursor_is_the_last_delivered() -> list[Patch]:
 
 @mutant
 def a_marker_is_not_pending() -> list[Patch]:
-    """The cursor passes a gap that has not been told yet."""
+    """The cursor passes a gap that has not been reported yet."""
     cursor = Delivery.cursor
 
     def without_gaps(self, position):
@@ -105,14 +105,14 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
     request = Delivery.request
 
     def everything(self, position):
-        wanted = request(self, position)
-        return wanted and replace(wanted, limit=10_000)
+        found = request(self, position)
+        return found and replace(found, limit=10_000)
 
-    def fill(self, wanted, page, position, *, room):
+    def fill(self, request, page, position, *, room):
         for entry in page.entries:
             self.buffer.add_gap(entry) if isinstance(entry, Gap) else self.buffer.offer(entry)
-        self._read(wanted.lane, page.up_to)
-        self._behind -= {wanted.lane}
+        self._set_read(request.lane, page.up_to)
+        self._catching_up -= {request.lane}
 
     return [(Delivery, "request", everything), (Delivery, "fill", fill)]
 
@@ -161,15 +161,15 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
     """A node that is behind its client goes live at once, and repeats what the client has."""
     fill = Delivery.fill
 
-    def ready_at_once(self, wanted, page, position, *, room):
-        passed = fill(self, wanted, page, position, room=room)
+    def live_at_once(self, request, page, position, *, room):
+        direct = fill(self, request, page, position, room=room)
         if page.complete:
-            self._behind -= {wanted.lane}
-        return passed
+            self._catching_up -= {request.lane}
+        return direct
 
     return [
         (Delivery, "is_ahead_of", lambda self, position: False),
-        (Delivery, "fill", ready_at_once),
+        (Delivery, "fill", live_at_once),
     ]
 
 
@@ -190,25 +190,25 @@ def an_empty_lane_is_live_before_its_node() -> list[Patch]:
 
 
 @mutant
-def what_could_not_be_handed_over_is_settled() -> list[Patch]:
-    """A `send` on the spot that waits takes the rest of the run with it."""
-    return [(Delivery, "requeue", lambda self, passage, handed_over: None)]
+def unsent_messages_are_settled() -> list[Patch]:
+    """An inline send that waits takes the rest of the batch with it."""
+    return [(Delivery, "requeue", lambda self, plan, sent: None)]
 
 
 @mutant
 def a_cursor_that_goes_back() -> list[Patch]:
     """A lane that lost something is read again from where the connection began."""
     init = Delivery.__init__
-    reread = Delivery._reread
+    catch_up = Delivery._catch_up
 
     def remembering(self, buffer, start, **options):
         init(self, buffer, start, **options)
         STARTS[self.buffer] = start
 
     def from_the_start(self, lane, after):
-        reread(self, lane, STARTS[self.buffer][lane])
+        catch_up(self, lane, STARTS[self.buffer][lane])
 
-    return [(Delivery, "__init__", remembering), (Delivery, "_reread", from_the_start)]
+    return [(Delivery, "__init__", remembering), (Delivery, "_catch_up", from_the_start)]
 
 
 STARTS: dict[PriorityBuffer, Cursor] = {}
@@ -251,7 +251,7 @@ def superseded_values_replayed() -> list[Patch]:
 @mutant
 def an_eviction_is_not_read_again() -> list[Patch]:
     """What leaves the buffer is gone, as in every queue with a drop policy."""
-    return [(Delivery, "_reread", lambda self, lane, after: None)]
+    return [(Delivery, "_catch_up", lambda self, lane, after: None)]
 
 
 @mutant
@@ -293,7 +293,7 @@ def one_gap_for_what_lies_apart() -> list[Patch]:
 
 @mutant
 def a_gap_in_what_was_left() -> list[Patch]:
-    """Who unsubscribes while a gap waits is told of it all the same."""
+    """A gap that waits is reported, although its topic was unsubscribed meanwhile."""
     return [(Gap, "without", lambda self, _: self)]
 
 

@@ -42,7 +42,7 @@ def connection(id: str = "c", session: Session | None = None, *, sent: int = 0) 
         ConnectionId(id),
         session or Session(None),
         TOKEN,
-        Delivery(PriorityBuffer(), Cursor.at(sent), behind=NO_LANE),
+        Delivery(PriorityBuffer(), Cursor.at(sent), catching_up=NO_LANE),
     )
 
 

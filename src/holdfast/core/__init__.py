@@ -14,5 +14,5 @@ tests/test_rings.py enforces this.
     lifecycle   ConnectionState, ConnectionEvent: the states and transitions of a connection
     registry    ConnectionRegistry: connections by id, user and topic, within limits
     presence    LocalPresence, PresenceTable: the users on a topic, per node and over all nodes
-    validation  checks of configured numbers
+    validation  checks of numbers, types and the names of options
 """

@@ -1,18 +1,23 @@
-"""The runtime: what waits, and what owns tasks. Imports the core, never an edge.
+"""The runtime: everything that waits or owns tasks. Each module imports only from those below it.
 
-broadcaster  Broadcaster: what an application calls
-lifecycle    Lifecycle: owns the tasks, from start to stop
-node         Node: the connections of this process, and the fan-out to them
-admission    how a connection begins: token, position, rights, first frame
-outbox       Outbox: the one place where a task waits for messages
-upkeep       heartbeats, deadlines and sweeps, from one task
-periodic     sources that run only while somebody listens
-broker       Broker: the seam between one process and many
-memory       MemoryBroker: the default, for one process
-subscribing  changing the topics of a live connection
-publishing   what publish takes, checked and encoded
-options      the options of a Broadcaster
-frames       the JSON frames that are no messages
-audit        what is worth an entry in an audit log
-statistics   snapshots
+broadcaster    Broadcaster: the object that an application uses
+lifecycle      BroadcasterRun: the tasks of one run, from start to stop
+handshake      Handshake: how a connection begins and ends
+subscriptions  SubscriptionControl: changes the topics of live connections
+node           Node: the connections of one process
+fanout         FanOut: offers each message of the live feed to the connections
+connection     Connection: one stream to one client
+inline_send    InlineSender, BatchRenderer: sends from the fan-out without waking a task
+delivered_log  DeliveredLog: the offset up to which a node has delivered the log
+periodic       PeriodicSource: publishes a function's result while a topic has a listener
+presence       PresenceReporter: reports the present users, and calls the presence hook
+options        Options: the options of a Broadcaster, with defaults and checks
+publishing     make_draft: checks and encodes the arguments of `publish`
+frames         Frame: the JSON frames of the wire
+timers         ConnectionTimers: the deadlines of all connections, in one task
+background     BackgroundTasks: work that outlives the cancellation of its caller
+signals        DrainAtSignal: drains at SIGTERM and SIGINT
+statistics     Statistics, ConnectionStatistics: snapshots
+audit          AuditEvent: security-relevant events, for a hook of the application
+clock          Clock: the wall clock and the monotonic clock
 """

@@ -302,8 +302,8 @@ class Handshake:
         delivery = Delivery(
             buffer,
             point.cursor or Cursor.at(delivered),
-            behind=lanes_to_replay(point, to.summary, to.farthest, delivered),
-            not_before=to.farthest,
+            catching_up=lanes_to_replay(point, to.summary, to.farthest, delivered),
+            farthest=to.farthest,
         )
         session = to.session
         if point.cursor is not None or point.cause is not None:  # it was resumed

@@ -28,8 +28,8 @@ class Reader:
         self.history = History(Retention(limit=limit))
         buffer = PriorityBuffer(capacity)
         at = Offset(start)
-        behind = NO_LANE if live else EVERY_LANE
-        self.delivery = Delivery(buffer, Cursor.at(at), behind=behind, not_before=at)
+        catching_up = NO_LANE if live else EVERY_LANE
+        self.delivery = Delivery(buffer, Cursor.at(at), catching_up=catching_up, farthest=at)
         self.position = Offset(0)
         self.room = 0
         """Bytes of a page that may be handed over at once."""
@@ -233,7 +233,7 @@ def test_run_that_passes_through_is_as_if_it_had_been_sorted(
     run, position = as_run(script), Offset(len(script))
     passage = plan_delivery(run, position, 1.0)
     sorted_one, passed_one = (
-        Delivery(PriorityBuffer(100), Cursor.at(0), behind=NO_LANE) for _ in range(2)
+        Delivery(PriorityBuffer(100), Cursor.at(0), catching_up=NO_LANE) for _ in range(2)
     )
     for part in (run.messages[:split], run.messages[split:]):
         if part:
@@ -346,7 +346,7 @@ def test_page_does_not_pass_while_a_better_lane_has_to_be_read() -> None:
 
 def test_a_run_has_a_bound() -> None:
     """What nobody looks at is sorted, and evicted, once it is more than the buffer's bytes."""
-    delivery = Delivery(PriorityBuffer(3, max_bytes=10), Cursor.at(0), behind=NO_LANE)
+    delivery = Delivery(PriorityBuffer(3, max_bytes=10), Cursor.at(0), catching_up=NO_LANE)
     for offset in range(1, 20):
         run = LiveBatch([Message(Offset(offset), "a", NORMAL, b"{}", 0.0)])
         delivery.offer(run)
@@ -408,7 +408,7 @@ def test_cursor_is_the_same_for_a_pending_batch_and_for_the_buffer(
     """The marks of a batch that is pending are those that it has in the buffer."""
     batch, position = without_keys(script), Offset(len(script))
     pending, flushed = (
-        Delivery(PriorityBuffer(100), Cursor.at(0), behind=NO_LANE) for _ in range(2)
+        Delivery(PriorityBuffer(100), Cursor.at(0), catching_up=NO_LANE) for _ in range(2)
     )
     for part in (batch.messages[:split], batch.messages[split:]):
         if part:

@@ -1,16 +1,17 @@
-"""Delivery: what one connection is still owed, lane by lane, and its cursor.
+"""Delivery: the pending messages of one connection, lane by lane, and its cursor.
 
-Each lane is *live* (the fan-out offers to its buffer) or *catching up* (it takes no offers and is
-filled from History, page by page, as it drains). `read_through` is how far a lane that catches up
-has read; it reads up to the position of its node and not beyond, so that what is read and what is
-live meet without a hole, a duplicate, or a value that was superseded in between.
+A lane is in one of two states. A *live* lane takes messages from the fan-out. A lane that is
+*catching up* takes none, and is filled from the history, page by page, as its messages are sent.
 
-    catching up ── page that ends at the node's position ──▶ live
-    live ── an eviction or a refusal in this lane: read_through moves before it ──▶ catching up
+    catching up ── a page ends at the node's delivered offset ──▶ live
+    live ── an eviction or a refusal in the lane ──▶ catching up, from before the lost message
 
-What is evicted is thereby re-read, and only what History has trimmed meanwhile is lost: its gap
-stands in the page. The cursor is the mark below everything that is pending, so a client passes a
-hole only by being told of it.
+A lane reads up to the delivered offset of its node, and not beyond. So the pages and the live feed
+meet at one offset: no message between them is missing, repeated or out of date.
+
+An evicted message is read again from the history. If the history has trimmed it meanwhile, the
+page has a gap in its place. The mark of a lane stays below its first pending entry, so a client
+passes a gap only when the gap has been reported.
 """
 
 from __future__ import annotations
@@ -24,261 +25,301 @@ from .batch import DeliveryPlan, LiveBatch
 from .buffer import PriorityBuffer
 
 PAGE_MESSAGES = 100
-"""Messages in one page of a replay."""
+"""Messages in one page of a replay, at most."""
 
 CHUNK_BYTES = 64 * 1024
-"""At most about so much is handed over at once, so that what is better can still overtake.
+"""Bytes that are sent at once, more or less, so that a better message can overtake the others.
 
-uvicorn's write buffer pauses at 64 KiB, too."""
+The write buffer of uvicorn pauses at 64 KiB, too."""
 
-RUN_MESSAGES = 1024
-"""Messages of the live feed that may wait to be looked at; beyond that, the buffer decides."""
+MAX_PENDING_MESSAGES = 1024
+"""Messages in `Delivery.pending_batch`, at most. A longer batch is moved into the buffer."""
 
 NO_LANE: frozenset[Priority] = frozenset()
 EVERY_LANE: frozenset[Priority] = frozenset(Priority)
 
 
 class Delivery:
-    """The four lanes of a connection: a window on the log, never a store.
+    """The four lanes of a connection.
 
-    The live feed is only noted at first (`pending_batch`), and sorted into the buffer when
-    somebody looks. The run of a connection that keeps up never is: it is handed over in the way
-    that is worked out once for all of them (`plan_delivery`).
+    The live feed is first kept as one batch (`pending_batch`), which connections share. `flush`
+    moves it into the buffer. A connection that keeps up never needs that: its batch is sent by
+    the plan that `plan_delivery` computes once for all of them.
 
-    Invariants (tests/model/ drives it with all that surrounds it; its mutants break them):
+    Invariants (held by tests/model/, whose mutants break them):
 
-    - everything published to a lane after its mark is pending here, still to be read, or settled;
+    - each message of a lane beyond its mark is pending here, or still to be read, or does not
+      need to be sent (superseded, expired, not subscribed to);
     - the cursor never goes back;
-    - what leaves is of the best lane that holds, or has still to read, anything;
-    - a run that passes through leaves the account and the cursor as if it had been sorted;
-    - memory: one buffer, in each lane the gaps of one page, and a run of at most `RUN_MESSAGES`
-      and the buffer's bytes, whatever the length of the replay.
+    - `take` returns an entry of the best lane that has one pending or still to be read;
+    - a batch that is sent by its plan leaves the same counts and the same cursor as one that
+      went through the buffer;
+    - memory: one buffer, the gaps of one page in each lane, and a batch of at most
+      `MAX_PENDING_MESSAGES` and the buffer's bytes, for a replay of any length.
+
+    Args:
+        buffer: an empty buffer.
+        start: the cursor at which the connection begins.
+        catching_up: the lanes to read from the log. The other lanes have nothing after `start`.
+        farthest: the highest offset that the client has seen or subscribed at. Nothing is read
+            before the node has delivered up to it, because the client may come from a node that
+            is ahead of this one.
     """
 
-    __slots__ = ("_behind", "_not_before", "_read_through", "buffer", "pending_batch")
+    __slots__ = ("_catching_up", "_farthest", "_read_up_to", "buffer", "pending_batch")
 
     def __init__(
         self,
         buffer: PriorityBuffer,
         start: Cursor,
         *,
-        behind: frozenset[Priority],
-        not_before: Offset = OFFSET_ZERO,
+        catching_up: frozenset[Priority],
+        farthest: Offset = OFFSET_ZERO,
     ) -> None:
-        """Begin at `start` with the lanes `behind` to catch up; in the others nothing came since.
-
-        A node that is behind what the client has seen on another one waits until it has come to
-        `not_before`: the farthest of `start` and of the `since` of all subscriptions.
-        """
         self.buffer = buffer
         self.pending_batch: LiveBatch | None = None
-        """What the live feed has brought since somebody looked; only while all lanes are live."""
-        self._behind = behind
-        self._not_before = not_before
-        self._read_through: Sequence[Offset] = start.marks
+        """Messages of the live feed that are not in the buffer yet; only if all lanes are live."""
+        self._catching_up = catching_up
+        self._farthest = farthest
+        self._read_up_to: Sequence[Offset] = start.marks
 
     @property
     def is_live(self) -> bool:
-        """Whether all four lanes are fed by the fan-out."""
-        return not self._behind
+        """True if all four lanes are live."""
+        return not self._catching_up
 
     @property
     def is_empty(self) -> bool:
-        """Whether `take` has nothing to hand over."""
+        """True if `take` has nothing to return."""
         return self.pending_batch is None and not self.buffer
 
-    def offer(self, run: LiveBatch) -> bool:
-        """Take a run of the live feed; whether somebody has to be told that there may be more."""
-        before = self.pending_batch
-        if before is not None:
-            if self._may_wait(before.count + run.count, before.size + run.size):
-                self.pending_batch = before.joined_with(run)
+    def offer(self, batch: LiveBatch) -> bool:
+        """Take a batch of the live feed.
+
+        Returns:
+            True if the connection must be scheduled to send. False if its pending batch has grown,
+            because it is scheduled already, or if no message is for a live lane.
+        """
+        pending = self.pending_batch
+        if pending is not None:
+            if self._fits_pending(pending.count + batch.count, pending.size + batch.size):
+                self.pending_batch = pending.joined_with(batch)
                 return False
             self.flush()
-        elif not self._behind and self._may_wait(run.count, run.size):
-            self.pending_batch = run
+        elif not self._catching_up and self._fits_pending(batch.count, batch.size):
+            self.pending_batch = batch
             return True
-        return self._offer_batch(run)
+        return self._offer_batch(batch)
 
-    def _may_wait(self, messages: int, size: int) -> bool:
-        return messages <= RUN_MESSAGES and size <= self.buffer.max_bytes
+    def _fits_pending(self, messages: int, size: int) -> bool:
+        return messages <= MAX_PENDING_MESSAGES and size <= self.buffer.max_bytes
 
     def flush(self) -> None:
-        """Put what the live feed has brought into the buffer."""
-        run, self.pending_batch = self.pending_batch, None
-        if run is not None:
-            self._offer_batch(run)
+        """Move the pending batch into the buffer."""
+        batch, self.pending_batch = self.pending_batch, None
+        if batch is not None:
+            self._offer_batch(batch)
 
-    def mark_sent(self, passage: DeliveryPlan) -> None:
-        """Count the run of a connection that keeps up as handed over."""
+    def mark_sent(self, plan: DeliveryPlan) -> None:
+        """Count the pending batch as sent by `plan`."""
         self.pending_batch = None
-        self.buffer.count_bypass(len(passage.steps), passage.conflated, passage.expired)
+        self.buffer.count_bypass(len(plan.steps), plan.conflated, plan.expired)
 
-    def requeue(self, passage: DeliveryPlan, handed_over: int) -> None:
-        """Only so many messages, one at least, were handed over: the rest is read again."""
-        unsent = passage.steps[handed_over:]
-        cursor = passage.steps[handed_over - 1][1]
+    def requeue(self, plan: DeliveryPlan, sent: int) -> None:
+        """Let the messages of `plan` after the first `sent` (1 or more) be read again."""
+        unsent = plan.steps[sent:]
+        cursor = plan.steps[sent - 1][1]
         self.buffer.uncount_bypass(len(unsent))
         for lane in {message.priority for message, _ in unsent}:
-            self._reread(lane, cursor[lane])
+            self._catch_up(lane, cursor[lane])
 
-    def rewind(self, position: Offset) -> None:
-        """All lanes go back to catching up, because the live feed after `position` was missed."""
+    def rewind(self, delivered: Offset) -> None:
+        """Let every lane catch up, because the live feed after `delivered` was missed."""
         self.flush()
-        self._read_through = [
-            read if lane in self._behind else max(read, position)
-            for lane, read in zip(LANES, self._read_through, strict=True)
+        self._read_up_to = [
+            offset if lane in self._catching_up else max(offset, delivered)
+            for lane, offset in zip(LANES, self._read_up_to, strict=True)
         ]
-        self._behind = EVERY_LANE
+        self._catching_up = EVERY_LANE
 
-    def is_ahead_of(self, position: Offset) -> bool:
-        """Whether the client has seen more than its node, which is at `position`."""
-        return position < self._not_before
+    def is_ahead_of(self, delivered: Offset) -> bool:
+        """Return True if the client has seen more than its node, which is at `delivered`."""
+        return delivered < self._farthest
 
-    def request(self, position: Offset) -> PageRequest | None:
-        """What must be read before anything may be taken, or `None`."""
-        if not self._behind or self.is_ahead_of(position):
+    def request(self, delivered: Offset) -> PageRequest | None:
+        """Return the page to read before the next `take`, `None` if there is none.
+
+        A lane is read when no entry is pending in it or in a better lane. `delivered` is the
+        offset up to which the node has delivered the live feed.
+        """
+        if not self._catching_up or self.is_ahead_of(delivered):
             return None
-        lane = max(self._behind)
+        lane = max(self._catching_up)
         if self.buffer and any(
             self.buffer.low_water(better) is not None for better in LANES[lane:]
         ):
-            return None  # that leaves before
+            return None
         limit = min(PAGE_MESSAGES, self.buffer.capacity)
         size = min(CHUNK_BYTES, self.buffer.max_bytes)
-        return PageRequest(lane, self._read_through[lane], position, limit, size)
+        return PageRequest(lane, self._read_up_to[lane], delivered, limit, size)
 
     def fill(
-        self, request: PageRequest, page: Page, position: Offset, *, room: int
+        self, request: PageRequest, page: Page, delivered: Offset, *, room: int
     ) -> DirectPage | None:
-        """Take the answer to `request`; `position` is how far the node's live feed has come.
+        """Take the page that answers `request`.
 
-        Returns what counts as handed over with this: the whole page if nothing waits here, no
-        better lane has to be read, and it has no more than `room` bytes.
-        Else it goes into the buffer. A page that the lane no longer wants, because it was moved
-        since, is ignored.
+        There are three cases:
+
+        1. The lane was moved while the page was read: the page is ignored.
+        2. The page can be sent as it is, because nothing is pending, no better lane is catching
+           up, and the page has no gap and at most `room` bytes: it counts as sent.
+        3. Otherwise the page goes into the buffer, as far as there is room. The rest of it is
+           read again.
+
+        Args:
+            request: the result of `request`.
+            page: the answer of the broker.
+            delivered: the offset up to which the node has delivered the live feed by now.
+            room: bytes that may be sent at once.
+
+        Returns:
+            The page to send in case 2, if it has a message; `None` otherwise.
         """
         lane = request.lane
-        if lane not in self._behind or self._read_through[lane] != request.after:
+        if lane not in self._catching_up or self._read_up_to[lane] != request.after:
             return None
-        waits = self.buffer or page.gaps or page.size > room
-        if not waits and lane == max(self._behind):
-            return self._hand_over(page, position)
-        self._hold(page, position)
+        must_wait = self.buffer or page.gaps or page.size > room
+        if not must_wait and lane == max(self._catching_up):
+            return self._bypass_buffer(page, delivered)
+        self._buffer_page(page, delivered)
         return None
 
-    def _hand_over(self, page: Page, position: Offset) -> DirectPage | None:
-        """Count a page as handed over; `None` if there is no message in it."""
+    def _bypass_buffer(self, page: Page, delivered: Offset) -> DirectPage | None:
+        """Count a page as sent; return `None` if it has no message."""
         if not page.messages:
-            self._finish(page, position)
+            self._finish_page(page, delivered)
             return None
-        before = self.cursor(position)
+        before = self.cursor(delivered)
         self.buffer.count_bypass(len(page.messages), 0, 0)
-        self._finish(page, position)
-        return DirectPage(page, before, self.cursor(position))
+        self._finish_page(page, delivered)
+        return DirectPage(page, before, self.cursor(delivered))
 
-    def _hold(self, page: Page, position: Offset) -> None:
+    def _buffer_page(self, page: Page, delivered: Offset) -> None:
         """Put a page into the buffer, as far as there is room."""
         for entry in page.entries:
-            gap = self._unholdable(entry)
+            gap = self._gap_for(entry)
             if gap is not None:
                 self.buffer.add_gap(gap)
-                self._read(page.lane, gap.last)
+                self._set_read(page.lane, gap.last)
                 continue
             assert isinstance(entry, Message)
             if not self.buffer.has_room_for(entry):
                 return
-            self._read(page.lane, entry.offset)
+            self._set_read(page.lane, entry.offset)
             self._offer(entry)
-            if self._read_through[page.lane] != entry.offset:
-                return  # it gave way at once
-        self._finish(page, position)
+            if self._read_up_to[page.lane] != entry.offset:
+                return  # the message was refused, so the lane must read it again later
+        self._finish_page(page, delivered)
 
-    def _finish(self, page: Page, position: Offset) -> None:
-        """All of a page is here: its lane is live if that was the rest."""
-        self._read(page.lane, page.up_to)
-        if page.complete and page.up_to >= position:
-            self._behind -= {page.lane}
+    def _finish_page(self, page: Page, delivered: Offset) -> None:
+        """Note that the whole page was taken. Its lane is live if the page was the last one."""
+        self._set_read(page.lane, page.up_to)
+        if page.complete and page.up_to >= delivered:
+            self._catching_up -= {page.lane}
 
-    def subscribe_offset(self, position: Offset) -> Offset:
-        """Where a new subscription begins: now, as the client or the node knows it."""
-        return max(position, self._not_before)
+    def subscribe_offset(self, delivered: Offset) -> Offset:
+        """Return the since of a new subscription, for a node that is at `delivered`."""
+        return max(delivered, self._farthest)
 
     def take(self, now: float) -> Message | Gap | None:
-        """The next message or gap to hand over; call it only when `request` is `None`."""
+        """Return the next message or gap to send. Call it only while `request` returns `None`.
+
+        Args:
+            now: seconds since the Unix epoch; expired messages are dropped and counted.
+        """
         self.flush()
         return self.buffer.take(now)
 
     def discard(self, unwanted: Callable[[str], bool]) -> int:
-        """Drop what is pending of topics that the connection no longer has; how many messages.
+        """Drop the pending messages of unwanted topics, and return their number.
 
-        A gap in others as well stays for those, but nobody knows its count any more.
+        A gap in several topics stays for the others, with an unknown count.
+
+        Args:
+            unwanted: returns True for a topic that the connection no longer has.
         """
         self.flush()
         return self.buffer.discard(unwanted)
 
-    def cursor(self, position: Offset) -> Cursor:
-        """Return the low-water mark of each lane; `position` is the end of the live feed so far."""
+    def cursor(self, delivered: Offset) -> Cursor:
+        """Return the cursor, for a node that has delivered the live feed up to `delivered`."""
         is_empty = self.pending_batch is None and not self.buffer
-        if is_empty and not self._behind and max(self._read_through) <= position:
-            return Cursor.at(position)
+        if is_empty and not self._catching_up and max(self._read_up_to) <= delivered:
+            return Cursor.at(delivered)
         low, normal, high, critical = [
-            self._mark(lane, read, position)
-            for lane, read in zip(LANES, self._read_through, strict=True)
+            self._mark(lane, read_up_to, delivered)
+            for lane, read_up_to in zip(LANES, self._read_up_to, strict=True)
         ]
         return Cursor((low, normal, high, critical))
 
-    def _mark(self, lane: Priority, read: Offset, position: Offset) -> Offset:
+    def _mark(self, lane: Priority, read_up_to: Offset, delivered: Offset) -> Offset:
         first = self.buffer.low_water(lane)
         if first is None and self.pending_batch is not None:
             first = self.pending_batch.first_offset(lane)
         if first is not None:
             return Offset(first - 1)
-        return read if lane in self._behind else max(read, position)
+        return read_up_to if lane in self._catching_up else max(read_up_to, delivered)
 
-    def _unholdable(self, entry: Message | Gap) -> Gap | None:
-        """The gap that stands for `entry`: itself, or a message too large for this buffer."""
+    def _gap_for(self, entry: Message | Gap) -> Gap | None:
+        """Return `entry` if it is a gap, or a gap for a message that is larger than the buffer."""
         if isinstance(entry, Gap):
             return entry
         if entry.size <= self.buffer.max_bytes:
             return None
         return Gap(entry.priority, entry.offset, entry.offset, (entry.topic,), 1)
 
-    def _offer_batch(self, run: LiveBatch) -> bool:
-        """Offer a run to the buffer, but for lanes that catch up; whether it was offered any."""
-        offered = False
-        for message in run.messages:
-            if message.priority not in self._behind:
+    def _offer_batch(self, batch: LiveBatch) -> bool:
+        """Offer the messages of live lanes to the buffer; return True if there was one."""
+        has_offered = False
+        for message in batch.messages:
+            if message.priority not in self._catching_up:
                 self._offer(message)
-                offered = True
-        return offered
+                has_offered = True
+        return has_offered
 
     def _offer(self, message: Message) -> None:
+        """Offer a message to the buffer. The lanes of evicted messages must catch up."""
         for lane, place in self.buffer.offer(message):
-            self._reread(lane, Offset(place - 1))
+            self._catch_up(lane, Offset(place - 1))
 
-    def _reread(self, lane: Priority, after: Offset) -> None:
-        """Send `lane` back to History from `after`; what it holds beyond is in there too."""
+    def _catch_up(self, lane: Priority, after: Offset) -> None:
+        """Let `lane` read the history from `after`. Its buffered messages beyond it are evicted."""
         self.buffer.evict_after(lane, after)
-        if lane not in self._behind or self._read_through[lane] > after:
-            self._behind |= {lane}
-            self._read(lane, after)
+        if lane not in self._catching_up or self._read_up_to[lane] > after:
+            self._catching_up |= {lane}
+            self._set_read(lane, after)
 
-    def _read(self, lane: Priority, through: Offset) -> None:
-        """Note how far a lane that catches up has read."""
-        read = list(self._read_through)
-        read[lane] = through
-        self._read_through = read
+    def _set_read(self, lane: Priority, offset: Offset) -> None:
+        """Set the offset up to which `lane` has been read."""
+        offsets = list(self._read_up_to)
+        offsets[lane] = offset
+        self._read_up_to = offsets
 
 
-def plan_delivery(run: LiveBatch, position: Offset, now: float) -> DeliveryPlan:
-    """How `run`, which ends at `position` or before, leaves a connection that keeps up."""
-    buffer = PriorityBuffer(run.count, max_bytes=max(run.size, 1))
-    delivery = Delivery(buffer, Cursor.at(OFFSET_ZERO), behind=NO_LANE)
-    delivery.offer(run)
+def plan_delivery(batch: LiveBatch, delivered: Offset, now: float) -> DeliveryPlan:
+    """Compute the way of `batch` through the empty buffer of a connection that keeps up.
+
+    Args:
+        batch: messages of the live feed.
+        delivered: the offset up to which the node has delivered the live feed, `batch` included.
+        now: seconds since the Unix epoch.
+    """
+    buffer = PriorityBuffer(batch.count, max_bytes=max(batch.size, 1))
+    delivery = Delivery(buffer, Cursor.at(OFFSET_ZERO), catching_up=NO_LANE)
+    delivery.offer(batch)
     steps: list[tuple[Message, Cursor]] = []
     while (message := delivery.take(now)) is not None:
         assert isinstance(message, Message)
-        steps.append((message, delivery.cursor(position)))
-    account = buffer.statistics()
-    return DeliveryPlan(tuple(steps), account.conflated, account.expired)
+        steps.append((message, delivery.cursor(delivered)))
+    counts = buffer.statistics()
+    return DeliveryPlan(tuple(steps), counts.conflated, counts.expired)
