@@ -218,12 +218,18 @@ class TokenMachine(RuleBasedStateMachine):
         if known is not None:
             known.session = session
 
-    @rule(data=st.data(), late=st.sampled_from([False, False, True]), as_saved=st.booleans())
-    def detach(self, data: st.DataObject, late: bool, as_saved: bool) -> None:
+    @rule(
+        data=st.data(),
+        late=st.sampled_from([False, False, True]),
+        as_saved=st.booleans(),
+        is_long_poll=st.booleans(),
+    )
+    def detach(self, data: st.DataObject, late: bool, as_saved: bool, is_long_poll: bool) -> None:
         """A connection ends, perhaps one that was taken over or never had a session."""
         connection = self.draw_connection(data, late=late)
         known = self.holder(connection)
-        session = None if as_saved else self.new_session(known.session.user if known else ANN)
+        user = known.session.user if known else ANN
+        session = None if as_saved else self.new_session(user, is_long_poll=is_long_poll)
         assert self.registry.detach(connection, session, self.now) is (known is not None)
         if known is not None:
             known.session = session or known.session
