@@ -1,4 +1,4 @@
-"""Check what a release would contain, and write the oldest dependencies that it admits.
+"""Check the contents of a release, and write the oldest dependencies that it admits.
 
 check_dist.py DIST               the sdist and the wheel in the folder DIST; writes DIST/lowest.txt
 check_dist.py --installed PYTHON the packages that the environment of PYTHON holds
@@ -42,7 +42,7 @@ def check_wheel(path: Path) -> None:
     source = {
         file.relative_to(ROOT / "src").as_posix()
         for file in (ROOT / "src" / PACKAGE).rglob("*")
-        if file.is_file() and file.suffix != ".pyc"
+        if file.is_file() and file.suffix != ".pyc" and "node_modules" not in file.parts
     }
     source = {name for name in source if not name.startswith(f"{BUILT_FROM}/")}
     assert f"{PACKAGE}/py.typed" in code, "the wheel has no py.typed"

@@ -129,6 +129,7 @@ CLEAN = {
         "const a = `\n// what is held\n`;",
         "const a = /[/]/.test('// what is held');",
         "// Generated from client.ts\n// what is held",
+        "// holdfast: built from client.ts\n// what is held",
     ],
     "a.md": [
         "# What is held",

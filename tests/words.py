@@ -274,7 +274,7 @@ _LUA = re.compile(
 
 def script(source: str, first: int = 1, *, pattern: re.Pattern[str] = _SCRIPT) -> Iterator[Text]:
     """Yield the comments of JavaScript and TypeScript, or of Lua with its pattern."""
-    if re.search(r"@generated|\bgenerated (?:from|by)\b", source[:400], re.IGNORECASE):
+    if re.search(r"@generated|\b(?:generated|built) (?:from|by)\b", source[:400], re.IGNORECASE):
         return
     found = []
     for match in pattern.finditer(source):
