@@ -1,4 +1,4 @@
-"""How the tests run: property test profiles, the event loop, and what a test needs."""
+"""Profiles of the property tests, the event loop, and the programs that a test needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``import holdfast`` does: it binds names, and nothing else."""
+"""``import holdfast`` binds names, and has no other effect."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import holdfast
 
 ALLOWED = {"holdfast", "anyio", "typing-extensions", "idna", "sniffio", "exceptiongroup"}
-MOST_NAMES = 45
+MAX_NAMES = 45
 
-# Run in a fresh isolated interpreter. It loads what it needs itself before it takes the state.
+# Run in a fresh isolated interpreter. The probe imports its own modules before it reads the state.
 PROBE = r"""
 import gc, json, logging, os, re, signal, sys, threading
 from importlib.metadata import packages_distributions
@@ -84,7 +84,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    """What the import did in a fresh interpreter that turns warnings into errors."""
+    """The effects of the import in a fresh interpreter that turns warnings into errors."""
     done = subprocess.run(
         [sys.executable, "-I", "-B", "-W", "error", "-c", PROBE],
         capture_output=True,
@@ -97,7 +97,7 @@ def report() -> dict[str, Any]:
 
 
 def test_import_loads_no_optional_package(report: dict[str, Any]) -> None:
-    """The import loads the two dependencies, what they need, and no other package."""
+    """The import loads the two dependencies, their dependencies, and no other package."""
     assert "holdfast" in report["distributions"]
     assert set(report["distributions"]) <= ALLOWED
 
@@ -125,4 +125,4 @@ def test_every_public_name_exists() -> None:
 def test_public_names_are_sorted_and_few() -> None:
     """``__all__`` is sorted, has no name twice, and is no longer than a page."""
     assert list(holdfast.__all__) == sorted(set(holdfast.__all__))
-    assert 0 < len(holdfast.__all__) <= MOST_NAMES
+    assert 0 < len(holdfast.__all__) <= MAX_NAMES
