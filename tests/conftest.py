@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +15,42 @@ from tests.support import require
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+TESTS = Path(__file__).parent
+# Folders and files that take long, because they start programs or draw long scripts.
+SLOW = tuple(
+    "benchmarks brokers browser faults fuzz model servers soak bad_inputs/test_raw_sockets.py"
+    " client/test_build.py client/test_node.py client/test_stream.py test_client_types.py"
+    " test_nginx.py test_support.py".split()
+)
+# Folders and files that read the real clock: a busy machine can fail them.
+REAL_TIME = tuple(
+    "benchmarks brokers browser faults servers soak bad_inputs/test_raw_sockets.py"
+    " client/test_node.py client/test_stream.py"
+    " test_nginx.py test_sockets.py test_support.py".split()
+)
+
 # No deadline per example: on a busy machine it measures the machine. The timeout per test remains.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+settings.register_profile("fast", deadline=None, max_examples=25)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw fewer examples in the fast tests, and more information in CI."""
+    ci = "ci" if os.environ.get("CI") == "true" else "default"
+    settings.load_profile("fast" if "not slow" in config.option.markexpr else ci)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests as slow or real_time by their folder, and the contract where it runs on Redis."""
+    for item in items:
+        place = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
+        on_redis = place.startswith("contract/") and "[redis" in item.name
+        if on_redis or place.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+        if on_redis or place.startswith(REAL_TIME):
+            item.add_marker(pytest.mark.real_time)
 
 
 @pytest.fixture(scope="session")
