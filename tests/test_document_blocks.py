@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from holdfast import Broadcaster, EventId
+from holdfast import Broadcaster
+from holdfast.core.cursor import EventId
 from tests.support import require
 from tests.support.asgi import AsgiExchange, Http, Socket, fetch
 from tests.support.live import publish, serve
@@ -264,13 +265,17 @@ urlpatterns: list[object] = []
 """The URLs of the Django project."""
 
 
-PENDING = pytest.mark.xfail(reason="names of the redesign are not on main yet", strict=False)
+# RedisBroker takes namespace= soon: remove this set then.
+PENDING = {"nodes.py", "worker.py", "hubs.py"}
 
 
-@PENDING
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-async def test_python_block_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_python_block_runs(
+    block: Block, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """Each Python block is executed without a warning, and does its work if it has a driver."""
+    if block.name in PENDING:
+        request.applymarker(pytest.mark.xfail(strict=False, reason="hub= becomes namespace="))
     names = execute(prepare(block, monkeypatch))
     if driver := DRIVERS.get(block.name):
         await driver(names)
@@ -417,7 +422,6 @@ def test_seeded_row_is_found(row: str, is_broken: bool) -> None:
 # --- The glossary --------------------------------------------------------------------------------
 
 
-@PENDING
 def test_glossary_is_sorted_and_its_paths_exist() -> None:
     """Each term stands once, in alphabetical order, and its file exists."""
     text = (ROOT / "docs" / "glossary.md").read_text("utf-8")
