@@ -27,6 +27,8 @@ from tests.support.live import publish, serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from holdfast.client import Message
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     path
@@ -265,23 +267,15 @@ urlpatterns: list[object] = []
 """The URLs of the Django project."""
 
 
-# RedisBroker takes namespace= soon: remove this set then.
-PENDING = {"nodes.py", "worker.py", "hubs.py"}
-
-
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-async def test_python_block_runs(
-    block: Block, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+async def test_python_block_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python block is executed without a warning, and does its work if it has a driver."""
-    if block.name in PENDING:
-        request.applymarker(pytest.mark.xfail(strict=False, reason="hub= becomes namespace="))
     names = execute(prepare(block, monkeypatch))
     if driver := DRIVERS.get(block.name):
         await driver(names)
 
 
-CONSUMERS = [block for block in PYTHON if "from holdfast.client import" in block.code]
+CONSUMERS = [block for block in PYTHON if "async def consume(" in block.code]
 
 
 @pytest.mark.slow
@@ -290,27 +284,23 @@ async def test_consumer_reads_from_a_server(
     block: Block, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The examples of the Python client read a message from a real server."""
-    applied = asyncio.Queue[object]()
+    applied: list[object] = []
 
-    async def load_position() -> None:
-        return None
-
-    async def apply(topic: str, data: object, event_id: str) -> None:
-        applied.put_nowait(data)
+    async def apply(message: Message) -> None:
+        applied.append(message.data)
 
     with serve() as server:
-        address = f'"http://127.0.0.1:{server.port}"'
-        code = re.sub(r'"https?://[^"]+"', address, block.code).replace('"…"', '"ada"')
-        names = execute(block._replace(code=code))
-        arguments = [load_position, apply] if "load_position" in block.code else []
+        address = f"http://127.0.0.1:{server.port}"
+        code = re.sub(r"https?://(?:example\.org|localhost:8000)(?:/live)?", address, block.code)
+        # Here, LiveApp is not mounted below a path.
+        names = execute(block._replace(code=code.replace('connect("/live"', 'connect("/"')))
+        arguments = [None, apply] if "apply" in block.code else []
         consuming = asyncio.create_task(names["consume"](*arguments))
         seen = ""
         while "'id': 7" not in seen:
             await publish(server.port, {"id": 7}, topic="orders")
             await asyncio.sleep(0.05)
-            seen += capsys.readouterr().out
-            while not applied.empty():
-                seen += str(applied.get_nowait())
+            seen += capsys.readouterr().out + str(applied)
             if consuming.done():
                 consuming.result()
         consuming.cancel()
