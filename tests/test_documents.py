@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import inspect
 import re
 import tomllib
@@ -182,19 +181,6 @@ def test_the_guide_lists_each_option_with_its_default() -> None:
     assert {name: documented[name] for name in documented if name not in described} == {
         name: defaults[name] for name in defaults if name not in described
     }
-
-
-def test_the_size_of_the_browser_client_is_as_the_readme_says() -> None:
-    """README.md and client.md give the size of client.js and tabs.js, compressed."""
-    files = ROOT / "src" / "holdfast" / "browser"
-    kilobytes = {
-        name: round(len(gzip.compress((files / name).read_bytes())) / 1000)
-        for name in ("client.js", "tabs.js")
-    }
-    readme, client = (ROOT / name for name in ("README.md", "docs/client.md"))
-    assert f"{kilobytes['client.js']} KB, no dependencies" in readme.read_text("utf-8")
-    sizes = re.findall(r"(\d+) KB", client.read_text("utf-8"))[:2]
-    assert sizes == [str(kilobytes["client.js"]), str(kilobytes["tabs.js"])]
 
 
 def test_the_dependencies_are_as_the_readme_says() -> None:
