@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import ServerProcess, needs
 from tests.support.clients import open_socket, open_stream, request
-from tests.support.live import publish
+from tests.support.live_server import publish
 from tests.support.nginx import (
     BUFFERED,
     EXECUTABLES,

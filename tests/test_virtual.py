@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.virtual import EPOCH, run_virtual, settle, wall_clock
+from tests.support.virtual_loop import EPOCH, run_ready, run_virtual, wall_clock
 
 
 def test_hours_take_no_time() -> None:
@@ -28,7 +28,7 @@ def test_timers_keep_their_order_and_distance() -> None:
 
     async def sleeper(name: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await settle()
+        await run_ready()
         woken.append((name, wall_clock() - EPOCH))
 
     async def main() -> None:

@@ -22,7 +22,7 @@ from holdfast import Broadcaster, Priority
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User
 from holdfast.brokers.protocol import Broker
-from tests.support.durable import DurableBroker
+from tests.support.durable_broker import DurableBroker
 
 
 def authenticate(request: Request) -> User:

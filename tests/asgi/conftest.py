@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.asgi import live
-from tests.support.virtual import anyio_backend as anyio_backend
+from tests.support.asgi import live_app
+from tests.support.virtual_loop import anyio_backend as anyio_backend
 
 if TYPE_CHECKING:
     from holdfast import Broadcaster
@@ -17,4 +17,4 @@ if TYPE_CHECKING:
 @pytest.fixture
 def app(broadcaster: Broadcaster) -> LiveApp:
     """All endpoints."""
-    return live(broadcaster)
+    return live_app(broadcaster)

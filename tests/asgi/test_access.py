@@ -12,7 +12,14 @@ from holdfast import AuditAction, AuditEvent, Broadcaster, ConfigurationError, R
 from holdfast.asgi import LiveApp
 from holdfast.auth import Action, Request, User, anonymous
 from tests.asgi.paths import GETS, POSTS, STREAMS
-from tests.support.asgi import Http, Socket, by_name, everything, fetch, live
+from tests.support.asgi import (
+    HttpExchange,
+    WebSocketExchange,
+    authenticate_by_header,
+    authorize_unless_secret,
+    fetch,
+    live_app,
+)
 
 CORS = {
     "access-control-allow-origin": "https://page.test",
@@ -28,13 +35,13 @@ class TestOrigins:
     @pytest.fixture
     def shared(self, broadcaster: Broadcaster) -> LiveApp:
         """All endpoints, for one foreign origin besides."""
-        return live(broadcaster, allowed_origins=["https://page.test"])
+        return live_app(broadcaster, allowed_origins=["https://page.test"])
 
     async def test_allowed_origin_gets_its_headers(self, shared: LiveApp) -> None:
         """An allowed foreign page may read the stream and the answers, with credentials."""
         headers = {"Origin": "https://page.test"}
-        async with Http(shared, "/stream?topics=t", headers=headers) as call:
-            data = await call.hello()
+        async with HttpExchange(shared, "/stream?topics=t", headers=headers) as call:
+            data = await call.first_frame_data()
             assert CORS.items() <= call.headers.items()
             body = {"connectionId": data["connectionId"], "topics": ["u"]}
             for method, path in [
@@ -63,8 +70,8 @@ class TestOrigins:
     async def test_own_page_gets_no_cors_headers(self, shared: LiveApp) -> None:
         """A page of the same host needs none, and a request without an origin neither."""
         for headers in ({"Origin": "https://example.test"}, {}):
-            async with Http(shared, "/stream?topics=t", headers=headers) as call:
-                await call.hello()
+            async with HttpExchange(shared, "/stream?topics=t", headers=headers) as call:
+                await call.first_frame_data()
                 assert not any(name.startswith("access-control") for name in call.headers)
 
     async def test_refused_origin_is_audited_without_raw_bytes(self) -> None:
@@ -72,7 +79,7 @@ class TestOrigins:
         events: list[AuditEvent] = []
         async with Broadcaster(audit=events.append) as broadcaster:
             origin = "https://evil.test/\r\n\x1b[31m" + "x" * 10_000
-            await fetch(live(broadcaster), "GET", "/stream", headers={"Origin": origin})
+            await fetch(live_app(broadcaster), "GET", "/stream", headers={"Origin": origin})
         (event,) = [e for e in events if e.action is AuditAction.ORIGIN_REFUSED]
         assert event.detail.isprintable()
         assert len(event.detail) < 300
@@ -96,15 +103,15 @@ class TestHooks:
 
         async def authenticate(request: Request) -> User | None:
             await asyncio.sleep(1.0)
-            return by_name(request)
+            return authenticate_by_header(request)
 
         async def authorize(user: User, action: Action, topic: str | None) -> bool:
             await asyncio.sleep(1.0)
-            return everything(user, action, topic)
+            return authorize_unless_secret(user, action, topic)
 
-        app = live(broadcaster, authenticate=authenticate, authorize=authorize)
-        async with Http(app, "/stream?topics=t,secret", headers={"X-User": "ann"}) as call:
-            data = await call.hello()
+        app = live_app(broadcaster, authenticate=authenticate, authorize=authorize)
+        async with HttpExchange(app, "/stream?topics=t,secret", headers={"X-User": "ann"}) as call:
+            data = await call.first_frame_data()
             assert (data["topics"], data["rejected"]) == (["t"], ["secret"])
 
     async def test_hook_that_fails_has_not_answered(
@@ -117,31 +124,31 @@ class TestHooks:
 
         with caplog.at_level(logging.ERROR, logger="holdfast"):
             for hook in ("authenticate", "authorize"):
-                app = live(broadcaster, **{hook: broken})
+                app = live_app(broadcaster, **{hook: broken})
                 answer = await fetch(app, "GET", "/stream?topics=t")
                 assert answer.status == 200
                 assert b'"closing","data":{"reason":"failed","reconnect":true}' in answer.body
                 assert b"database" not in answer.body
                 assert (await fetch(app, "GET", "/connection-stats")).status == 503
-                async with Socket(app, "/websocket?topics=t") as socket:
-                    await socket.accepted()
-                    assert await socket.closed() == Reason.FAILED.close_code
+                async with WebSocketExchange(app, "/websocket?topics=t") as socket:
+                    await socket.wait_accepted()
+                    assert await socket.wait_closed() == Reason.FAILED.close_code
         assert caplog.text.count("the database is gone") >= 6
 
     async def test_pattern_is_a_right_of_its_own(self, broadcaster: Broadcaster) -> None:
         """By default single topics may be seen, patterns may not."""
         app = LiveApp(broadcaster, authenticate=anonymous)
-        async with Http(app, "/stream?topics=a.b,a.*,**") as call:
-            data = await call.hello()
+        async with HttpExchange(app, "/stream?topics=a.b,a.*,**") as call:
+            data = await call.first_frame_data()
             assert (data["topics"], data["rejected"]) == (["a.b"], ["**", "a.*"])
 
     async def test_authenticated_before_anything_is_opened(self, broadcaster: Broadcaster) -> None:
         """An unknown client opens no connection and uses up no token."""
-        app = live(broadcaster)
-        async with Http(app, "/stream?topics=t") as call:
-            await call.hello()
+        app = live_app(broadcaster)
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            await call.first_frame_data()
             at = call.decoder.last_event_id
         headers = {"Last-Event-ID": at, "X-User": "nobody"}
         assert (await fetch(app, "GET", "/stream?topics=t", headers=headers)).status == 401
-        async with Http(app, "/stream?topics=t", headers={"Last-Event-ID": at}) as call:
-            assert (await call.hello())["session"] == "resumed"
+        async with HttpExchange(app, "/stream?topics=t", headers={"Last-Event-ID": at}) as call:
+            assert (await call.first_frame_data())["session"] == "resumed"

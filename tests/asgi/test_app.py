@@ -11,9 +11,9 @@ from holdfast import Broadcaster, NotRunning
 from holdfast.asgi import LiveApp
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.asgi.paths import GETS, POSTS, STREAMS
-from tests.support.asgi import AsgiExchange, Http, Socket, fetch, live, scope
-from tests.support.brokers import LateBroker
-from tests.support.virtual import settle
+from tests.support.asgi import AsgiExchange, HttpExchange, WebSocketExchange, fetch, live_app, scope
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.virtual_loop import run_ready
 
 
 class TestMethods:
@@ -61,38 +61,38 @@ class TestLifespan:
     async def test_startup_and_shutdown(self) -> None:
         """Between startup and shutdown the broadcaster runs."""
         broadcaster = Broadcaster()
-        app = live(broadcaster)
+        app = live_app(broadcaster)
         async with AsgiExchange(app, {"type": "lifespan"}) as lifespan:
             lifespan.to_app.put_nowait({"type": "lifespan.startup"})
             assert (await lifespan.receive())["type"] == "lifespan.startup.complete"
             assert broadcaster.statistics().state == "running"
-            async with Http(app, "/stream?topics=t") as call:
-                await call.hello()
-            lifespan.leave()
+            async with HttpExchange(app, "/stream?topics=t") as call:
+                await call.first_frame_data()
+            lifespan.disconnect()
             assert (await lifespan.receive())["type"] == "lifespan.shutdown.complete"
         assert broadcaster.state is BroadcasterState.CLOSED
 
     async def test_startup_that_fails_says_why(self) -> None:
         """If the broker cannot be reached, the server is told, with the reason."""
 
-        class Unreachable(LateBroker):
+        class Unreachable(DelayedBroker):
             async def start(self) -> None:
                 raise ConnectionError("no route to the broker")
 
-        lifespan = AsgiExchange(live(Broadcaster(broker=Unreachable())), {"type": "lifespan"})
+        lifespan = AsgiExchange(live_app(Broadcaster(broker=Unreachable())), {"type": "lifespan"})
         with pytest.raises(ConnectionError):
             async with lifespan:
                 lifespan.to_app.put_nowait({"type": "lifespan.startup"})
                 message = await lifespan.receive()
                 assert message["type"] == "lifespan.startup.failed"
                 assert "no route" in message["message"]
-                await lifespan.ended()
+                await lifespan.wait_ended()
 
     @pytest.mark.parametrize("path", ["/connection-stats", "/health"])
     async def test_first_request_starts_the_broadcaster(self, path: str) -> None:
         """Without a lifespan, the first request starts the Broadcaster, once."""
         broadcaster = Broadcaster()
-        app = live(broadcaster)
+        app = live_app(broadcaster)
         try:
             answers = await asyncio.gather(*[fetch(app, "GET", path) for _ in range(5)])
             assert {answer.status for answer in answers} == {200}
@@ -103,33 +103,33 @@ class TestLifespan:
     async def test_stream_without_a_lifespan(self) -> None:
         """A stream works without a lifespan, and ends when the Broadcaster stops."""
         broadcaster = Broadcaster()
-        async with Http(live(broadcaster), "/stream?topics=t") as call:
-            await call.start()
+        async with HttpExchange(live_app(broadcaster), "/stream?topics=t") as call:
+            await call.read_head()
             assert (await call.event()) is not None
             await broadcaster.publish("t", 1)
             event = await call.event()
             assert event is not None
             assert event.json()["data"] == 1
             await broadcaster.stop()
-            await call.ended()
+            await call.wait_ended()
 
     async def test_stopped_broadcaster_is_not_started_again(self) -> None:
         """A request after the end is answered with 503; health says why."""
         broadcaster = Broadcaster()
         async with broadcaster:
-            app = live(broadcaster)
+            app = live_app(broadcaster)
         answer = await fetch(app, "GET", "/health")
         assert (answer.status, answer.json()) == (503, {"status": "closed"})
-        call = Http(app, "/stream?topics=t")
+        call = HttpExchange(app, "/stream?topics=t")
         with pytest.raises(NotRunning, match="not running"):
             async with call:
-                await call.whole()
+                await call.response()
         assert call.status == 503
 
     async def test_unknown_kind_of_scope(self, app: LiveApp) -> None:
         """A scope of a kind that did not exist when this was written is left alone."""
         async with AsgiExchange(app, scope("http", "/") | {"type": "webtransport"}) as call:
-            await call.ended()
+            await call.wait_ended()
 
 
 class TestMounted:
@@ -152,12 +152,12 @@ class TestMounted:
     )
     async def test_prefixes(self, app: LiveApp, path: str, root: str) -> None:
         """The prefix left in the path, cut off, or with a slash behind: the endpoint is found."""
-        async with Http(app, f"{path}?topics=t", root_path=root) as call:
-            await call.hello()
+        async with HttpExchange(app, f"{path}?topics=t", root_path=root) as call:
+            await call.first_frame_data()
         socket_path = path.replace("stream", "websocket", 1)
         if "stream" not in root:
-            async with Socket(app, f"{socket_path}?topics=t", root_path=root) as socket:
-                await socket.accepted()
+            async with WebSocketExchange(app, f"{socket_path}?topics=t", root_path=root) as socket:
+                await socket.wait_accepted()
 
     @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
     async def test_frameworks(self, broadcaster: Broadcaster, framework: str) -> None:
@@ -166,25 +166,25 @@ class TestMounted:
             from starlette.applications import Starlette
             from starlette.routing import Mount
 
-            outer: Any = Starlette(routes=[Mount("/rt", app=live(broadcaster))])
+            outer: Any = Starlette(routes=[Mount("/rt", app=live_app(broadcaster))])
         else:
             from fastapi import FastAPI
 
             outer = FastAPI()
-            outer.mount("/rt", live(broadcaster))
-        async with Http(outer, "/rt/stream?topics=t") as call:
-            id = (await call.hello())["connectionId"]
+            outer.mount("/rt", live_app(broadcaster))
+        async with HttpExchange(outer, "/rt/stream?topics=t") as call:
+            id = (await call.first_frame_data())["connectionId"]
             body = {"connectionId": id, "topics": ["u"]}
             assert (await fetch(outer, "POST", "/rt/subscribe", body=body)).status == 200
             await broadcaster.publish("u", 1)
             while (frame := await call.frame())["type"] != "message":
                 pass
             assert frame["data"] == 1
-        async with Socket(outer, "/rt/websocket?topics=t") as socket:
-            await socket.accepted()
+        async with WebSocketExchange(outer, "/rt/websocket?topics=t") as socket:
+            await socket.wait_accepted()
             assert (await socket.frame())["type"] == "connection_established"
         assert (await fetch(outer, "GET", "/rt/nothing")).status == 404
-        await settle()
+        await run_ready()
         assert broadcaster.statistics().connections == 0
 
     async def test_behind_a_middleware_of_the_framework(self, broadcaster: Broadcaster) -> None:
@@ -199,17 +199,17 @@ class TestMounted:
             return await call_next(request)
 
         outer: Any = Starlette(
-            routes=[Mount("/", app=live(broadcaster))],
+            routes=[Mount("/", app=live_app(broadcaster))],
             middleware=[
                 Middleware(GZipMiddleware, minimum_size=1),
                 Middleware(BaseHTTPMiddleware, dispatch=passing),
             ],
         )
         headers = {"Accept-Encoding": "gzip"}
-        async with Http(outer, "/stream?topics=t", headers=headers) as call:
-            await call.hello()
+        async with HttpExchange(outer, "/stream?topics=t", headers=headers) as call:
+            await call.first_frame_data()
             assert "content-encoding" not in call.headers
-            call.leave()
-            await asyncio.wait_for(call.ended(), 5.0)
-        await settle()
+            call.disconnect()
+            await asyncio.wait_for(call.wait_ended(), 5.0)
+        await run_ready()
         assert broadcaster.statistics().connections == 0

@@ -13,7 +13,7 @@ import pytest
 from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import Request, User, anonymous
-from tests.support.asgi import Socket, fetch
+from tests.support.asgi import WebSocketExchange, fetch
 
 ROOT = Path(__file__).parents[2]
 TYPES = {
@@ -140,12 +140,14 @@ async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
 
     app = LiveApp(broadcaster, authenticate=authenticate)
     offered = {"Sec-WebSocket-Protocol": "holdfast, bearer.a%2Fb%2Bc%3D%20%C3%A9"}
-    async with Socket(app, headers=offered) as socket:
+    async with WebSocketExchange(app, headers=offered) as socket:
         assert await socket.receive() == {"type": "websocket.accept", "subprotocol": "holdfast"}
         assert (await socket.frame())["type"] == "connection_established"
-    async with Socket(app, headers={**offered, "Authorization": "Bearer other"}) as socket:
-        await socket.accepted()
-        assert await socket.closed() == 4401
+    async with WebSocketExchange(
+        app, headers={**offered, "Authorization": "Bearer other"}
+    ) as socket:
+        await socket.wait_accepted()
+        assert await socket.wait_closed() == 4401
     assert seen == ["Bearer a/b+c= é", "Bearer other"]
 
 
@@ -154,7 +156,7 @@ async def test_other_subprotocols_change_nothing(broadcaster: Broadcaster, offer
     """The server reads a token and chooses a subprotocol only if `holdfast` is offered."""
     app = LiveApp(broadcaster, authenticate=anonymous)
     headers = {"Sec-WebSocket-Protocol": offered} if offered else {}
-    async with Socket(app, headers=headers) as socket:
+    async with WebSocketExchange(app, headers=headers) as socket:
         accepted: dict[str, Any] = await socket.receive()
         assert accepted == {"type": "websocket.accept"}
         assert (await socket.frame())["type"] == "connection_established"

@@ -12,7 +12,7 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.asgi import http as http_module
 from tests.asgi.paths import POSTS
-from tests.support.asgi import Http, fetch, live
+from tests.support.asgi import HttpExchange, fetch, live_app
 
 
 class TestCommands:
@@ -20,8 +20,8 @@ class TestCommands:
 
     async def test_subscribe_and_unsubscribe(self, app: LiveApp, broadcaster: Broadcaster) -> None:
         """A live connection's topics change, and the stream shows it."""
-        async with Http(app, "/stream?topics=t", headers={"X-User": "ann"}) as call:
-            id = (await call.hello())["connectionId"]
+        async with HttpExchange(app, "/stream?topics=t", headers={"X-User": "ann"}) as call:
+            id = (await call.first_frame_data())["connectionId"]
 
             async def post(path: str, **body: Any) -> Any:
                 body = {"connectionId": id, **body}
@@ -41,8 +41,8 @@ class TestCommands:
 
     async def test_ack(self, app: LiveApp, broadcaster: Broadcaster) -> None:
         """An ack by POST sets the resume point; a wrong one is answered, and changes nothing."""
-        async with Http(app, "/stream?topics=t") as call:
-            data = await call.hello()
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            data = await call.first_frame_data()
             await broadcaster.publish("t", 1)
             await call.frame()
             at = call.decoder.last_event_id
@@ -52,14 +52,16 @@ class TestCommands:
                 body = {"connectionId": data["connectionId"], "id": text}
                 answer = await fetch(app, "POST", "/ack", body=body)
                 assert (answer.status, answer.json()) == (200, {"acknowledged": taken})
-        async with Http(app, f"/reconnect?reconnect_token={data['reconnectToken']}") as call:
-            resumed = await call.hello()
+        async with HttpExchange(
+            app, f"/reconnect?reconnect_token={data['reconnectToken']}"
+        ) as call:
+            resumed = await call.first_frame_data()
             assert (resumed["session"], resumed["replay"]) == ("resumed", 1)
 
     async def test_probe(self, app: LiveApp) -> None:
         """The probe arrives on the connection, and the answer says how soon."""
-        async with Http(app, "/stream?topics=t") as call:
-            id = (await call.hello())["connectionId"]
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            id = (await call.first_frame_data())["connectionId"]
             answer = await fetch(app, "POST", "/test-connection", body={"connectionId": id})
             assert answer.status == 200
             assert answer.json()["sent"] is True
@@ -69,7 +71,7 @@ class TestCommands:
 
     async def test_probe_of_a_blocked_connection(self, broadcaster: Broadcaster) -> None:
         """A probe that the server does not take is reported so, within its time."""
-        app = live(broadcaster)
+        app = live_app(broadcaster)
         async with broadcaster.connect(topics=["t"]) as outbox:
             await outbox.next_frames()
             answer = await fetch(app, "POST", "/test-connection", body={"connectionId": outbox.id})
@@ -80,8 +82,8 @@ class TestCommands:
         self, app: LiveApp, broadcaster: Broadcaster, path: str
     ) -> None:
         """Somebody else's connection, and one that does not exist, are answered alike."""
-        async with Http(app, "/stream?topics=t", headers={"X-User": "ann"}) as call:
-            id = (await call.hello())["connectionId"]
+        async with HttpExchange(app, "/stream?topics=t", headers={"X-User": "ann"}) as call:
+            id = (await call.first_frame_data())["connectionId"]
             answers = []
             wrong: list[Any] = [id, "x", "", "A" * 22, None, 5, [], {}, "\ud800"]
             for asked in wrong:
@@ -114,8 +116,8 @@ class TestCommands:
         self, app: LiveApp, path: str, content: bytes, status: int, code: str
     ) -> None:
         """A body that is no JSON object, or too large, is refused."""
-        async with Http(app, path, method="POST", body=content) as call:
-            answer = await call.whole()
+        async with HttpExchange(app, path, method="POST", body=content) as call:
+            answer = await call.response()
         assert (answer.status, answer.json()["error"]["code"]) == (status, code)
 
     @pytest.mark.parametrize(
@@ -129,17 +131,17 @@ class TestCommands:
     )  # fmt: skip
     async def test_bad_topics(self, app: LiveApp, body: dict[str, Any], code: str) -> None:
         """Topics that are none change nothing."""
-        async with Http(app, "/stream?topics=t") as call:
-            id = (await call.hello())["connectionId"]
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            id = (await call.first_frame_data())["connectionId"]
             answer = await fetch(app, "POST", "/subscribe", body={"connectionId": id, **body})
             assert (answer.status, answer.json()["error"]["code"]) == (400, code)
 
     async def test_body_in_pieces(self, app: LiveApp) -> None:
         """A body may come in many pieces."""
-        async with Http(app, "/stream?topics=t") as stream:
-            id = (await stream.hello())["connectionId"]
+        async with HttpExchange(app, "/stream?topics=t") as stream:
+            id = (await stream.first_frame_data())["connectionId"]
             content = json.dumps({"connectionId": id, "topics": ["u"]}).encode()
-            call = Http(app, "/subscribe", method="POST")
+            call = HttpExchange(app, "/subscribe", method="POST")
             call.to_app.get_nowait()
             async with call:
                 for at in range(len(content)):
@@ -147,40 +149,44 @@ class TestCommands:
                     call.to_app.put_nowait(
                         {"type": "http.request", "body": piece, "more_body": at + 1 < len(content)}
                     )
-                assert (await call.whole()).status == 200
+                assert (await call.response()).status == 200
 
     async def test_body_that_never_ends(self, app: LiveApp) -> None:
         """A body that does not come is given up, and so is one that comes for ever."""
-        call = Http(app, "/subscribe", method="POST")
+        call = HttpExchange(app, "/subscribe", method="POST")
         call.to_app.get_nowait()
         call.to_app.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
         async with call:
-            answer = await call.whole()
+            answer = await call.response()
             assert answer.status == 408
         assert asyncio.get_running_loop().time() == pytest.approx(http_module.BODY_TIMEOUT, abs=0.1)
-        call = Http(app, "/subscribe", method="POST")
+        call = HttpExchange(app, "/subscribe", method="POST")
         call.to_app.get_nowait()
         async with call:
             for _ in range(100):
                 call.to_app.put_nowait(
                     {"type": "http.request", "body": b" " * 1000, "more_body": True}
                 )
-            assert (await call.whole()).status == 413
+            assert (await call.response()).status == 413
 
     async def test_client_that_leaves_while_sending(self, app: LiveApp) -> None:
         """A client that is gone before its body was whole gets no answer, and causes no error."""
-        call = Http(app, "/subscribe", method="POST")
+        call = HttpExchange(app, "/subscribe", method="POST")
         call.to_app.get_nowait()
         call.to_app.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
-        call.leave()
+        call.disconnect()
         async with call:
-            await call.ended()
+            await call.wait_ended()
             assert call.from_app.empty()
 
     @pytest.mark.parametrize("path", POSTS)
     async def test_who_may_post(self, app: LiveApp, path: str) -> None:
         """Unknown clients are 401, pages of foreign origins 403, before the body is looked at."""
-        async with Http(app, path, method="POST", body=b"{", headers={"X-User": "nobody"}) as call:
-            assert (await call.whole()).status == 401
-        async with Http(app, path, method="POST", headers={"Origin": "https://evil.test"}) as call:
-            assert (await call.whole()).status == 403
+        async with HttpExchange(
+            app, path, method="POST", body=b"{", headers={"X-User": "nobody"}
+        ) as call:
+            assert (await call.response()).status == 401
+        async with HttpExchange(
+            app, path, method="POST", headers={"Origin": "https://evil.test"}
+        ) as call:
+            assert (await call.response()).status == 403

@@ -10,9 +10,9 @@ import pytest
 from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import User
-from tests.support.asgi import Http, fetch, live
-from tests.support.inside import node_of
-from tests.support.virtual import settle, wall_clock
+from tests.support.asgi import HttpExchange, fetch, live_app
+from tests.support.node import node_of
+from tests.support.virtual_loop import run_ready, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,11 +118,11 @@ async def test_client_that_leaves_while_it_waits_is_let_go(
 ) -> None:
     """Its connection ends at once, nothing is answered, and what comes then is not lost."""
     (first,) = await poll(app)
-    async with Http(app, "/poll?topics=t", headers={"Last-Event-ID": first["id"]}) as call:
-        await settle()
+    async with HttpExchange(app, "/poll?topics=t", headers={"Last-Event-ID": first["id"]}) as call:
+        await run_ready()
         assert broadcaster.statistics().connections == 1
-        call.leave()
-        await call.ended()
+        call.disconnect()
+        await call.wait_ended()
         assert call.from_app.empty()
     assert broadcaster.statistics().connections == 0
     await broadcaster.publish("t", 1)
@@ -133,7 +133,7 @@ async def test_drain_answers_at_once(app: LiveApp, broadcaster: Broadcaster) -> 
     """Whoever waits is told to come back, and whoever comes then, when."""
     (first,) = await poll(app)
     waiting = asyncio.create_task(poll(app, first["id"]))
-    await settle()
+    await run_ready()
     broadcaster.begin_drain()
     assert (await waiting)[-1]["data"] == {"reason": "drain", "reconnect": True}
     answer = await fetch(app, "GET", "/poll?topics=t")
@@ -144,9 +144,9 @@ async def test_drain_answers_at_once(app: LiveApp, broadcaster: Broadcaster) -> 
 async def test_no_room_is_a_status(broadcaster: Broadcaster) -> None:
     """No room is 503: this client is no EventSource, and does not give up at it."""
     async with Broadcaster(max_connections=1) as small:
-        app = live(small)
-        async with Http(app, "/stream?topics=t") as call:
-            await call.start()
+        app = live_app(small)
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            await call.read_head()
             answer = await fetch(app, "GET", "/poll?topics=t")
             assert (answer.status, answer.json()["error"]["code"]) == (503, "over_capacity")
             assert "retry-after" in answer.headers
@@ -156,7 +156,7 @@ async def test_credentials_that_expire_while_it_waits(broadcaster: Broadcaster) 
     """A poll does not outlive the credentials that it came with."""
     until = wall_clock() + 30.0
     async with Broadcaster(clock=wall_clock, heartbeat_interval=None) as timed:
-        app = live(timed, authenticate=lambda request: User(id="ann", expires_at=until))
+        app = live_app(timed, authenticate=lambda request: User(id="ann", expires_at=until))
         (first,) = await poll(app)
         (second,) = await poll(app, first["id"])
         frames = await poll(app, second["id"])
@@ -185,7 +185,7 @@ async def test_refusals(app: LiveApp, broadcaster: Broadcaster) -> None:
 
 async def test_a_page_of_an_allowed_origin_may_poll(broadcaster: Broadcaster) -> None:
     """CORS as for a stream, also for a refusal."""
-    app = live(broadcaster, allowed_origins=["https://page.test"])
+    app = live_app(broadcaster, allowed_origins=["https://page.test"])
     for query, status in (("t", 200), ("a%20b", 400)):
         answer = await fetch(
             app, "GET", f"/poll?topics={query}", headers={"Origin": "https://page.test"}
@@ -208,7 +208,7 @@ async def test_head_and_prefetch_consume_nothing(app: LiveApp, broadcaster: Broa
 
 async def test_disabled(broadcaster: Broadcaster) -> None:
     """When switched off, 204, as for streams."""
-    answer = await fetch(live(broadcaster, enabled=False), "GET", "/poll?topics=t")
+    answer = await fetch(live_app(broadcaster, enabled=False), "GET", "/poll?topics=t")
     assert (answer.status, answer.body) == (204, b"")
 
 
@@ -273,8 +273,8 @@ async def test_the_topics_of_a_poll_are_those_that_it_gets(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
     """No POST reaches the connection of a poll: what was changed by one before, it changes back."""
-    async with Http(app, "/stream?topics=t,u") as call:
-        await call.start()
+    async with HttpExchange(app, "/stream?topics=t,u") as call:
+        await call.read_head()
         hello = await call.frame()
         body = {"connectionId": hello["data"]["connectionId"], "topics": ["u"]}
         assert (await fetch(app, "POST", "/unsubscribe", body=body)).status == 200
@@ -291,7 +291,7 @@ async def test_an_answer_that_was_lost_an_hour_ago_loses_nothing(
     async with Broadcaster(
         clock=wall_clock, heartbeat_interval=None, history_age=86_400.0
     ) as timed:
-        app = live(timed)
+        app = live_app(timed)
         (first,) = await poll(app)
         await timed.publish("t", 1)
         (_, lost) = await poll(app, first["id"])
@@ -304,8 +304,10 @@ async def test_an_answer_that_was_lost_an_hour_ago_loses_nothing(
         (hello,) = await poll(app, first["id"], "&wait=0")
         assert hello["data"]["gap"]["cause"] == "unknown"
         # A stream has given its token with the first frame, and asks for no such patience.
-        async with Http(app, "/stream?topics=t", headers={"Last-Event-ID": lost["id"]}) as call:
-            await call.start()
+        async with HttpExchange(
+            app, "/stream?topics=t", headers={"Last-Event-ID": lost["id"]}
+        ) as call:
+            await call.read_head()
         await asyncio.sleep(61.0)
         (hello,) = await poll(app, lost["id"], "&wait=0")
         assert hello["data"]["gap"]["cause"] == "unknown"

@@ -5,7 +5,13 @@ from __future__ import annotations
 from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import anonymous
-from tests.support.asgi import Http, Socket, everything, fetch, live
+from tests.support.asgi import (
+    HttpExchange,
+    WebSocketExchange,
+    authorize_unless_secret,
+    fetch,
+    live_app,
+)
 
 
 class TestReports:
@@ -13,7 +19,7 @@ class TestReports:
 
     async def test_health_needs_nobody(self, broadcaster: Broadcaster) -> None:
         """Health is open, and says whether connections are served."""
-        app = live(broadcaster, authenticate=lambda request: None)
+        app = live_app(broadcaster, authenticate=lambda request: None)
         answer = await fetch(app, "GET", "/health")
         assert (answer.status, answer.json()) == (200, {"status": "ok"})
         broadcaster.begin_drain()
@@ -23,11 +29,11 @@ class TestReports:
     async def test_statistics_are_guarded(self, broadcaster: Broadcaster) -> None:
         """Who is connected is for those who may read it; by default nobody may."""
         for options, status in (
-            ({"authorize": everything}, 200),
+            ({"authorize": authorize_unless_secret}, 200),
             ({"authorize": lambda user, action, topic: False}, 403),
             ({"authenticate": lambda request: None}, 401),
         ):
-            app = live(broadcaster, **options)
+            app = live_app(broadcaster, **options)
             for path in ("/connection-stats", "/websocket-stats"):
                 assert (await fetch(app, "GET", path)).status == status
         plain = LiveApp(broadcaster, authenticate=anonymous)
@@ -36,11 +42,11 @@ class TestReports:
     async def test_statistics(self, app: LiveApp) -> None:
         """Both reports have the counts; the second only the WebSocket connections; no tokens."""
         async with (
-            Http(app, "/stream?topics=t", headers={"X-User": "ann"}) as stream,
-            Socket(app, "/websocket?topics=t") as socket,
+            HttpExchange(app, "/stream?topics=t", headers={"X-User": "ann"}) as stream,
+            WebSocketExchange(app, "/websocket?topics=t") as socket,
         ):
-            data = await stream.hello()
-            await socket.accepted()
+            data = await stream.first_frame_data()
+            await socket.wait_accepted()
             await socket.frame()
             both = await fetch(app, "GET", "/connection-stats")
             assert both.json()["count"] == 2
@@ -53,11 +59,11 @@ class TestReports:
 
     async def test_websocket_info(self, broadcaster: Broadcaster) -> None:
         """How to connect by WebSocket, or that one cannot."""
-        info = (await fetch(live(broadcaster), "GET", "/websocket-info")).json()
+        info = (await fetch(live_app(broadcaster), "GET", "/websocket-info")).json()
         assert (info["enabled"], info["path"], info["heartbeatInterval"]) == (
             True, "/websocket", 30.0,
         )  # fmt: skip
         info = (
-            await fetch(live(broadcaster, websocket_path=None), "GET", "/websocket-info")
+            await fetch(live_app(broadcaster, websocket_path=None), "GET", "/websocket-info")
         ).json()
         assert (info["enabled"], info["path"]) == (False, None)

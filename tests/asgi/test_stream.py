@@ -8,9 +8,9 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import User
 from tests.asgi.paths import STREAMS
-from tests.support.asgi import Http, fetch, live
-from tests.support.brokers import LateBroker
-from tests.support.virtual import settle, wall_clock
+from tests.support.asgi import HttpExchange, fetch, live_app
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.virtual_loop import run_ready, wall_clock
 
 
 class TestStreams:
@@ -33,15 +33,15 @@ class TestStreams:
     )
     async def test_topics(self, app: LiveApp, path: str, query: str, topics: list[str]) -> None:
         """The topics of the query are subscribed; `metrics` is an alias."""
-        async with Http(app, f"{path}?{query}") as call:
-            assert (await call.hello())["topics"] == topics
+        async with HttpExchange(app, f"{path}?{query}") as call:
+            assert (await call.first_frame_data())["topics"] == topics
 
     async def test_where_a_position_may_come_from(
         self, app: LiveApp, broadcaster: Broadcaster
     ) -> None:
         """The header counts before the query; header token before query token."""
-        async with Http(app, "/stream?topics=t") as call:
-            await call.hello()
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            await call.first_frame_data()
             at = call.decoder.last_event_id
         await broadcaster.publish("t", 1)
         epoch, _, token = at.split("~")
@@ -57,8 +57,8 @@ class TestStreams:
             ("/reconnect", {"Last-Event-ID": ""}, "fresh"),
             ("/stream?topics=t&last_event_id=&reconnect_token=", {}, "fresh"),
         ]:
-            async with Http(app, path, headers=headers) as call:
-                data = await call.hello()
+            async with HttpExchange(app, path, headers=headers) as call:
+                data = await call.first_frame_data()
                 assert data["session"] == session, (path, headers)
                 if session == "resumed":
                     assert (await call.frame())["data"] == 1
@@ -74,22 +74,22 @@ class TestStreams:
     async def test_bad_cursor_is_never_an_http_error(self, app: LiveApp, text: str) -> None:
         """A browser's EventSource would give up for good: so it is 200, and declared."""
         for headers in ({"Last-Event-ID": text}, {"X-Reconnect-Token": text}):
-            async with Http(app, "/stream?topics=t", headers=headers) as call:
-                data = await call.hello()
+            async with HttpExchange(app, "/stream?topics=t", headers=headers) as call:
+                data = await call.first_frame_data()
                 assert data["session"] == "gap"
                 assert data["gap"]["cause"] == "unknown"
 
     @pytest.mark.parametrize("path", STREAMS)
     async def test_head_consumes_nothing(self, app: LiveApp, path: str) -> None:
         """HEAD answers the headers and ends, and leaves connection and token alone."""
-        async with Http(app, "/stream?topics=t") as call:
-            await call.hello()
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            await call.first_frame_data()
             at = call.decoder.last_event_id
             answer = await fetch(app, "HEAD", f"{path}?topics=t", headers={"Last-Event-ID": at})
             assert (answer.status, answer.body) == (200, b"")
             assert answer.headers["content-type"] == "text/event-stream"
             assert "x-reconnect-token" not in answer.headers
-            await settle()
+            await run_ready()
             assert not call.task.done(), "the connection was not taken over"
 
     @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ class TestStreams:
     )
     async def test_prefetch_consumes_nothing(self, app: LiveApp, header: dict[str, str]) -> None:
         """A browser that only looks ahead does not use up a token."""
-        async with Http(app, "/stream?topics=t") as call:
-            await call.hello()
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            await call.first_frame_data()
             at = call.decoder.last_event_id
         await fetch(app, "GET", "/stream?topics=t", headers={"Last-Event-ID": at, **header})
-        async with Http(app, "/stream?topics=t", headers={"Last-Event-ID": at}) as call:
-            assert (await call.hello())["session"] == "resumed"
+        async with HttpExchange(app, "/stream?topics=t", headers={"Last-Event-ID": at}) as call:
+            assert (await call.first_frame_data())["session"] == "resumed"
 
     @pytest.mark.parametrize(
         ("accept", "status"),
@@ -115,8 +115,8 @@ class TestStreams:
     )  # fmt: skip
     async def test_accept(self, app: LiveApp, accept: str, status: int) -> None:
         """Whoever takes no event stream is told so."""
-        async with Http(app, "/stream?topics=t", headers={"Accept": accept}) as call:
-            assert await call.start() == status
+        async with HttpExchange(app, "/stream?topics=t", headers={"Accept": accept}) as call:
+            assert await call.read_head() == status
 
     async def test_refusals(self, broadcaster: Broadcaster, app: LiveApp) -> None:
         """Bad topics are 400, unknown clients 401, foreign pages 403; all as JSON errors."""
@@ -137,19 +137,19 @@ class TestStreams:
 
     async def test_rejected_topic_is_no_error(self, app: LiveApp) -> None:
         """Topics that the hook refuses are named, the others work."""
-        async with Http(app, "/stream?topics=secret,open") as call:
-            data = await call.hello()
+        async with HttpExchange(app, "/stream?topics=secret,open") as call:
+            data = await call.first_frame_data()
             assert (data["topics"], data["rejected"]) == (["open"], ["secret"])
 
     async def test_no_room_and_no_future_mean_come_back_later(self) -> None:
         """A 503 would end an EventSource for good: a stream that ends at once, with a delay."""
         async with Broadcaster(max_connections=1) as broadcaster:
-            app = live(broadcaster)
-            async with Http(app, "/stream?topics=t") as first:
-                await first.hello()
+            app = live_app(broadcaster)
+            async with HttpExchange(app, "/stream?topics=t") as first:
+                await first.first_frame_data()
                 for reason in ("over_capacity", "drain"):
-                    async with Http(app, "/stream?topics=t") as call:
-                        assert await call.start() == 200
+                    async with HttpExchange(app, "/stream?topics=t") as call:
+                        assert await call.read_head() == 200
                         assert call.headers["content-type"] == "text/event-stream"
                         frame = await call.frame()
                         assert frame["data"] == {"reason": reason, "reconnect": True}
@@ -160,19 +160,19 @@ class TestStreams:
 
     async def test_failed_broadcaster_means_come_back_later(self) -> None:
         """When a task has died, streams are answered the same way, and health says so."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
-            app = live(broadcaster)
-            await broker.die(ConnectionError())
-            await settle()
+            app = live_app(broadcaster)
+            await broker.fail(ConnectionError())
+            await run_ready()
             assert (await fetch(app, "GET", "/health")).status == 503
-            async with Http(app, "/stream?topics=t") as call:
-                assert await call.start() == 200
+            async with HttpExchange(app, "/stream?topics=t") as call:
+                assert await call.read_head() == 200
                 assert (await call.frame())["data"] == {"reason": "failed", "reconnect": True}
 
     async def test_disabled(self, broadcaster: Broadcaster) -> None:
         """When switched off, 204: an EventSource does not come back."""
-        app = live(broadcaster, enabled=False)
+        app = live_app(broadcaster, enabled=False)
         for path in STREAMS:
             for method in ("GET", "HEAD"):
                 answer = await fetch(app, method, f"{path}?topics=t")
@@ -183,9 +183,11 @@ class TestStreams:
         """A stream does not outlive the credentials that opened it."""
         until = wall_clock() + 60.0
         async with Broadcaster(clock=wall_clock) as broadcaster:
-            app = live(broadcaster, authenticate=lambda request: User(id="ann", expires_at=until))
-            async with Http(app, "/stream?topics=t") as call:
-                await call.hello()
+            app = live_app(
+                broadcaster, authenticate=lambda request: User(id="ann", expires_at=until)
+            )
+            async with HttpExchange(app, "/stream?topics=t") as call:
+                await call.first_frame_data()
                 while (frame := await call.frame())["type"] != "closing":
                     pass
                 assert frame["data"] == {"reason": "credentials_expired", "reconnect": False}

@@ -10,7 +10,7 @@ import pytest
 from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import User
-from tests.support.asgi import Socket, live
+from tests.support.asgi import WebSocketExchange, live_app
 
 
 class TestHandshake:
@@ -18,16 +18,16 @@ class TestHandshake:
 
     async def refused(self, app: LiveApp, **request: Any) -> tuple[str, int]:
         """The code of the error frame, and the close code."""
-        async with Socket(app, **{"path": "/websocket?topics=t", **request}) as socket:
-            await socket.accepted()
+        async with WebSocketExchange(app, **{"path": "/websocket?topics=t", **request}) as socket:
+            await socket.wait_accepted()
             frame = await socket.frame()
             assert frame["type"] == "error"
-            code = await socket.closed()
+            code = await socket.wait_closed()
         return frame["data"]["code"], code
 
     async def test_unauthenticated(self, broadcaster: Broadcaster) -> None:
         """Without credentials: 4401."""
-        app = live(broadcaster, authenticate=lambda request: None)
+        app = live_app(broadcaster, authenticate=lambda request: None)
         assert await self.refused(app) == ("unauthorized", 4401)
 
     @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ class TestHandshake:
     )  # fmt: skip
     async def test_foreign_origin(self, broadcaster: Broadcaster, origin: str) -> None:
         """A page of another origin is refused: the browser would have sent its cookies along."""
-        app = live(broadcaster)
+        app = live_app(broadcaster)
         assert await self.refused(app, headers={"Origin": origin}) == ("foreign_origin", 4403)
 
     @pytest.mark.parametrize(
@@ -56,52 +56,56 @@ class TestHandshake:
     ) -> None:
         """The page's own host, a listed origin, and whoever is no browser get in."""
         headers = {} if origin is None else {"Origin": origin}
-        async with Socket(live(broadcaster, allowed_origins=allowed), headers=headers) as socket:
+        async with WebSocketExchange(
+            live_app(broadcaster, allowed_origins=allowed), headers=headers
+        ) as socket:
             await socket.first_frame()
 
     async def test_bad_topics(self, broadcaster: Broadcaster) -> None:
         """A topic that is none is refused with a code that says not to try again."""
         for path in ("/websocket?topics=a%20b", "/websocket?topics=$user", "/websocket?topics=*b"):
-            code, close = await self.refused(live(broadcaster), path=path)
+            code, close = await self.refused(live_app(broadcaster), path=path)
             assert code == "invalid_topic"
             assert close >= 4400
 
     async def test_draining_and_full(self) -> None:
         """While there is no room or no future here, clients are told to come back."""
         async with Broadcaster(max_connections=1) as broadcaster:
-            app = live(broadcaster)
-            async with Socket(app) as socket:
+            app = live_app(broadcaster)
+            async with WebSocketExchange(app) as socket:
                 await socket.first_frame()
                 assert await self.refused(app) == ("over_capacity", 4006)
                 broadcaster.begin_drain()
                 assert await self.refused(app) == ("drain", 1012)
-                assert await socket.closed() == 1012
+                assert await socket.wait_closed() == 1012
 
     async def test_other_path(self, broadcaster: Broadcaster) -> None:
         """Elsewhere, or where WebSocket is off, the handshake is rejected."""
         for app, path in (
-            (live(broadcaster), "/other"),
-            (live(broadcaster, websocket_path=None), "/websocket"),
-            (live(broadcaster, enabled=False), "/websocket"),
+            (live_app(broadcaster), "/other"),
+            (live_app(broadcaster, websocket_path=None), "/websocket"),
+            (live_app(broadcaster, enabled=False), "/websocket"),
         ):
-            async with Socket(app, path) as socket:
+            async with WebSocketExchange(app, path) as socket:
                 assert (await socket.receive())["type"] == "websocket.close"
 
     @pytest.mark.parametrize("path", ["/live", "/live/", "/a/b", "/"])
     async def test_own_path(self, broadcaster: Broadcaster, path: str) -> None:
         """The path can be chosen, with a slash at its end or without."""
         for asked in (path, path.rstrip("/") or "/"):
-            async with Socket(live(broadcaster, websocket_path=path), asked) as socket:
+            async with WebSocketExchange(
+                live_app(broadcaster, websocket_path=path), asked
+            ) as socket:
                 await socket.first_frame()
 
     async def test_client_that_left_during_the_handshake(self, broadcaster: Broadcaster) -> None:
         """A client that is gone before it was accepted, or refused, causes no error."""
-        app = live(broadcaster)
-        socket = Socket(app)
+        app = live_app(broadcaster)
+        socket = WebSocketExchange(app)
         socket.to_app.get_nowait()
-        socket.leave()
+        socket.disconnect()
         async with socket:
-            await socket.ended()
+            await socket.wait_ended()
 
     async def test_expired_credentials_end_it(self) -> None:
         """When the credentials expire in mid-stream the socket is closed with 4401."""
@@ -111,11 +115,11 @@ class TestHandshake:
             return now + asyncio.get_running_loop().time()
 
         async with Broadcaster(clock=clock) as broadcaster:
-            app = live(
+            app = live_app(
                 broadcaster, authenticate=lambda request: User(id="ann", expires_at=now + 60.0)
             )
-            async with Socket(app) as socket:
+            async with WebSocketExchange(app) as socket:
                 await socket.first_frame()
-                assert await asyncio.wait_for(socket.closed(), 70.0) == 4401
+                assert await asyncio.wait_for(socket.wait_closed(), 70.0) == 4401
                 assert asyncio.get_running_loop().time() <= 61.0
             assert await self.refused(app) == ("unauthorized", 4401)

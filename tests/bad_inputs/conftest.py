@@ -11,9 +11,9 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.transports.websocket import InboundLimits
 from tests.bad_inputs.inputs import MARK
-from tests.support.asgi import live
-from tests.support.virtual import anyio_backend as anyio_backend
-from tests.support.virtual import wall_clock
+from tests.support.asgi import live_app
+from tests.support.virtual_loop import anyio_backend as anyio_backend
+from tests.support.virtual_loop import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -40,4 +40,4 @@ async def broadcaster() -> AsyncIterator[Broadcaster]:
 @pytest.fixture
 def app(broadcaster: Broadcaster) -> LiveApp:
     """Return all endpoints with raised limits, so that a test can send all its inputs."""
-    return live(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))
+    return live_app(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))

@@ -11,9 +11,9 @@ from urllib.parse import quote_from_bytes
 from holdfast.auth.request import MAX_QUERY_BYTES
 from holdfast.transports.websocket import InboundLimits
 from tests.bad_inputs.inputs import as_json
-from tests.support.asgi import Http, Socket
-from tests.support.reading import Reader
-from tests.support.virtual import settle
+from tests.support.asgi import HttpExchange, WebSocketExchange
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_ready
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -72,7 +72,7 @@ EVENT_ID_ENTRY_POINTS = [
 TOKEN_ENTRY_POINTS = _entry_points("x-reconnect-token", "reconnect_token")
 
 
-class Poll(Http):
+class Poll(HttpExchange):
     """A series of polls, read as one stream of frames."""
 
     def __init__(self, app: App, path: str, **options: Any) -> None:
@@ -86,7 +86,7 @@ class Poll(Http):
         while not self._frames:
             if not self._id:
                 body = b""
-                while not self.over:
+                while not self.is_complete:
                     body += await self.chunk()
                 self._frames = json.loads(body)["frames"]
             else:
@@ -106,20 +106,20 @@ class Poll(Http):
 
 async def fetch_poll(app: App, headers: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return the frames of one poll of a session."""
-    async with Http(app, "/poll", headers=headers) as call:
-        return list((await call.whole()).json()["frames"])
+    async with HttpExchange(app, "/poll", headers=headers) as call:
+        return list((await call.response()).json()["frames"])
 
 
-def maker_of(path: str) -> type[Http | Socket]:
+def maker_of(path: str) -> type[HttpExchange | WebSocketExchange]:
     """Return the class that opens a connection at this path."""
-    return Socket if path == "/websocket" else Poll if path == "/poll" else Http
+    return WebSocketExchange if path == "/websocket" else Poll if path == "/poll" else HttpExchange
 
 
 @dataclass
 class Client:
     """An opened connection: its relevant first frame, and the frames behind it."""
 
-    call: Http | Socket
+    call: HttpExchange | WebSocketExchange
     first: dict[str, Any]
 
     @property
@@ -133,7 +133,7 @@ class Client:
 
     async def id(self) -> str:
         """Return the id of the last frame of a stream, or of the first frame elsewhere."""
-        if isinstance(self.call, Http) and not isinstance(self.call, Poll):
+        if isinstance(self.call, HttpExchange) and not isinstance(self.call, Poll):
             return self.call.decoder.last_event_id
         return str(self.first["id"])
 
@@ -146,7 +146,7 @@ def request_of(
     topics: str = "t",
     user: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
-) -> Http | Socket:
+) -> HttpExchange | WebSocketExchange:
     """Return the request that carries `text`."""
     query = f"topics={topics}".encode() if topics else b""
     sent = [*headers, *([] if user is None else [("x-user", user)])]
@@ -172,14 +172,14 @@ async def enter(
 ) -> AsyncIterator[Client]:
     """Present `text`. The block begins with the first frame."""
     async with request_of(entry_point, app, text, **options) as call:
-        if isinstance(call, Http):
-            status = await call.start()
+        if isinstance(call, HttpExchange):
+            status = await call.read_head()
             assert status == 200, f"{status}: a browser's EventSource would give up for good"
         else:
-            await call.accepted()
+            await call.wait_accepted()
         first = await call.frame()
         if entry_point.place == "message resume":
-            assert isinstance(call, Socket)
+            assert isinstance(call, WebSocketExchange)
             call.send({"type": "resume", "id": text})
             first = await call.frame()
         assert first["type"] == "connection_established", first
@@ -189,10 +189,10 @@ async def enter(
 async def refusal(entry_point: EntryPoint, app: App, text: str, **options: Any) -> tuple[str, int]:
     """Return the error code of the answer, and its status or close code (0: still connected)."""
     async with request_of(entry_point, app, text, **options) as call:
-        if isinstance(call, Http):
-            answer = await call.whole()
+        if isinstance(call, HttpExchange):
+            answer = await call.response()
             return answer.json()["error"]["code"], answer.status
-        await call.accepted()
+        await call.wait_accepted()
         frame = await call.frame()
         if entry_point.place == "message resume":  # answered, and the connection continues
             call.send({"type": "resume", "id": text})
@@ -201,7 +201,7 @@ async def refusal(entry_point: EntryPoint, app: App, text: str, **options: Any) 
             assert (await call.frame())["type"] == "pong"
             return frame["data"]["code"], 0
         assert frame["type"] == "error", frame
-        return frame["data"]["code"], await call.closed()
+        return frame["data"]["code"], await call.wait_closed()
 
 
 class Bystander:
@@ -229,13 +229,13 @@ async def bystander(app: App, broadcaster: Broadcaster) -> AsyncIterator[Bystand
 
 
 @asynccontextmanager
-async def reader(broadcaster: Broadcaster) -> AsyncIterator[Reader]:
+async def reader(broadcaster: Broadcaster) -> AsyncIterator[FrameReader]:
     """Connect a reader of all that Ann may see, who has to receive nothing during the block."""
     topics = ["t", "**"]
     async with broadcaster.connect(user="ann", topics=topics) as connection:
-        made = Reader(connection)
-        await made.hello()
+        made = FrameReader(connection)
+        await made.first_frame()
         yield made
-        await settle()
+        await run_ready()
         await broadcaster.publish("t", "the next")
         assert await made.take(1) == ["the next"], "another message came before"

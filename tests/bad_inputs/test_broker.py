@@ -11,7 +11,7 @@ import pytest
 
 import holdfast
 from holdfast import Broadcaster, MemoryBroker, Retention
-from tests.support.virtual import wall_clock
+from tests.support.virtual_loop import wall_clock
 
 SOURCES = sorted(Path(holdfast.__file__).parent.rglob("*.py"))
 EXECUTES = {

@@ -15,7 +15,7 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth.jwt import JWTAuthenticator
 from tests.bad_inputs.inputs import HUGE, MARK
-from tests.support.asgi import Http, Socket, fetch
+from tests.support.asgi import HttpExchange, WebSocketExchange, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,10 +102,10 @@ async def test_wrong_credentials_get_one_answer_everywhere(broadcaster: Broadcas
                 answer = await fetch(app, method, f"{path}?{query}", headers=headers)
                 assert answer.status == 401, (name, place)
                 answers.add((answer.body, tuple(sorted(answer.headers.items()))))
-        async with Socket(app, headers={"authorization": f"Bearer {token}"}) as socket:
-            await socket.accepted()
+        async with WebSocketExchange(app, headers={"authorization": f"Bearer {token}"}) as socket:
+            await socket.wait_accepted()
             assert (await socket.frame())["data"]["code"] == "unauthorized"
-            assert await socket.closed() == 4401
+            assert await socket.wait_closed() == 4401
     assert len(answers) == 1
     assert broadcaster.statistics().opened == 0
 
@@ -118,7 +118,7 @@ async def test_stream_ends_when_its_jwt_expires(kind: str) -> None:
         app = guarded(broadcaster)
         claims = {"sub": "ann", "exp": int(began) + 60, "aud": "live", "iss": "us"}
         headers = {"authorization": f"Bearer {jwt.encode(claims, KEY)}"}
-        make: Any = Http if kind == "stream" else Socket
+        make: Any = HttpExchange if kind == "stream" else WebSocketExchange
         async with make(app, f"/{kind.replace('socket', 'websocket')}", headers=headers) as call:
             await (call.start() if kind == "stream" else call.accepted())
             while (frame := await call.frame())["type"] != "closing":

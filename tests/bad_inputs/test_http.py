@@ -12,9 +12,9 @@ from holdfast.asgi import http as http_module
 from holdfast.auth import Request, User
 from tests.bad_inputs.entries import bystander
 from tests.bad_inputs.inputs import MARK, NOT_JSON, TEXTS
-from tests.support.asgi import Http, Socket, fetch
-from tests.support.brokers import LateBroker
-from tests.support.virtual import settle
+from tests.support.asgi import HttpExchange, WebSocketExchange, fetch
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.virtual_loop import run_ready
 
 STREAMS = ["/stream", "/reconnect"]
 REPORTS = ["/connection-stats", "/websocket-stats", "/websocket-info"]
@@ -85,8 +85,8 @@ async def test_hostile_headers_have_no_effect(app: LiveApp, broadcaster: Broadca
             for name in ("user-agent", "referer", "cookie", "content-length", "transfer-encoding",
                          "x-forwarded-for", "authorization", "content-type", "te", "connection")
         ] * 2  # fmt: skip
-        async with Http(app, "/stream?topics=t", headers=headers) as call:
-            assert await call.start() == 200
+        async with HttpExchange(app, "/stream?topics=t", headers=headers) as call:
+            assert await call.read_head() == 200
             assert (await call.frame())["data"]["session"] == "fresh"
 
 
@@ -94,12 +94,12 @@ async def test_foreign_origin_is_refused(app: LiveApp, broadcaster: Broadcaster)
     """A page of another origin gets one error frame and 4403, in any spelling of the origin."""
     async with bystander(app, broadcaster) as other:
         for origin in FOREIGN_ORIGINS:
-            async with Socket(app, headers={"Origin": origin}) as socket:
-                await socket.accepted()
+            async with WebSocketExchange(app, headers={"Origin": origin}) as socket:
+                await socket.wait_accepted()
                 frame = await socket.frame()
                 assert frame["type"] == "error", origin
                 assert frame["data"]["code"] == "foreign_origin"
-                assert await socket.closed() == 4403
+                assert await socket.wait_closed() == 4403
             await other.undisturbed()
     assert broadcaster.statistics().opened == 1
 
@@ -112,13 +112,13 @@ async def test_unknown_path_is_not_found(app: LiveApp) -> None:
         "/stream/stream", "/%73tream", "/websocket/x",
     ]:  # fmt: skip
         for method in ("GET", "POST", "HEAD"):
-            call = Http(app, "/", method=method)
+            call = HttpExchange(app, "/", method=method)
             call.scope["path"] = path
             async with call:
-                answer = await call.whole()
+                answer = await call.response()
             assert answer.status == 404, path[:40]
             assert MARK.encode() not in answer.body
-        socket = Socket(app, "/")
+        socket = WebSocketExchange(app, "/")
         socket.scope["path"] = path
         async with socket:
             assert (await socket.receive())["type"] == "websocket.close"
@@ -137,8 +137,8 @@ async def test_body_that_is_not_json_is_refused(
     refused = {}
     async with bystander(app, broadcaster) as other:
         for body in bodies:
-            async with Http(app, path, method="POST", body=body) as call:
-                answer = await call.whole()
+            async with HttpExchange(app, path, method="POST", body=body) as call:
+                answer = await call.response()
             refused[body] = answer.status
             if answer.status == 400:
                 assert answer.json()["error"]["code"] == "not_json"
@@ -152,12 +152,12 @@ async def test_endless_body_is_refused(app: LiveApp, path: str) -> None:
     """A body of one byte now and then ends after 10 s, an endless body after 64 KiB."""
     loop = asyncio.get_running_loop()
     for piece, pause, status in ((b" ", 0.9, 408), (b"", 0.9, 408), (b" " * 4096, 0.0, 413)):
-        call, began = Http(app, path, method="POST"), loop.time()
+        call, began = HttpExchange(app, path, method="POST"), loop.time()
         call.to_app.get_nowait()
         given: list[int] = []
 
         async def feed(
-            call: Http = call,
+            call: HttpExchange = call,
             piece: bytes = piece,
             pause: float = pause,
             given: list[int] = given,
@@ -169,7 +169,7 @@ async def test_endless_body_is_refused(app: LiveApp, path: str) -> None:
 
         async with call:
             feeding = asyncio.ensure_future(feed())
-            assert (await call.whole()).status == status
+            assert (await call.response()).status == status
             feeding.cancel()
         assert sum(given) < 4 * http_module.MAX_BODY_BYTES, "the body was read far beyond its limit"
         assert loop.time() - began <= http_module.BODY_TIMEOUT + 0.1
@@ -178,12 +178,12 @@ async def test_endless_body_is_refused(app: LiveApp, path: str) -> None:
 @pytest.mark.parametrize("path", [*STREAMS, "/health", *REPORTS])
 async def test_unexpected_body_is_ignored(app: LiveApp, path: str) -> None:
     """A GET with a body, even an endless one, is answered like any other."""
-    call = Http(app, f"{path}?topics=t", headers={"x-user": "ann"})
+    call = HttpExchange(app, f"{path}?topics=t", headers={"x-user": "ann"})
     call.to_app.get_nowait()
     for _ in range(100):
         call.to_app.put_nowait({"type": "http.request", "body": b"x" * 65_536, "more_body": True})
     async with call:
-        assert await call.start() == 200
+        assert await call.read_head() == 200
 
 
 # -- clients that disconnect early -----------------------------------------------------------------
@@ -193,7 +193,7 @@ async def test_unexpected_body_is_ignored(app: LiveApp, path: str) -> None:
 @pytest.mark.parametrize("path", [*STREAMS, *POSTS, "/connection-stats", "/websocket"])
 async def test_client_that_disconnects_early_leaves_nothing_behind(path: str, turns: int) -> None:
     """A client that disconnects during a hook, or at any later step, leaves nothing behind."""
-    broker = LateBroker()
+    broker = DelayedBroker()
 
     async def authenticate(request: Request) -> User:
         await asyncio.sleep(0.5)
@@ -201,16 +201,16 @@ async def test_client_that_disconnects_early_leaves_nothing_behind(path: str, tu
 
     async with Broadcaster(broker=broker) as broadcaster:
         app = LiveApp(broadcaster, authenticate=authenticate)
-        call: Http | Socket
+        call: HttpExchange | WebSocketExchange
         if path == "/websocket":
-            call = Socket(app, "/websocket?topics=t")
+            call = WebSocketExchange(app, "/websocket?topics=t")
         else:
-            call = Http(app, f"{path}?topics=t", method="POST" if path in POSTS else "GET")
+            call = HttpExchange(app, f"{path}?topics=t", method="POST" if path in POSTS else "GET")
         async with call:
-            await settle(turns)
-            call.leave()
-            await asyncio.wait_for(call.ended(), 60.0)
-        await settle()
+            await run_ready(turns)
+            call.disconnect()
+            await asyncio.wait_for(call.wait_ended(), 60.0)
+        await run_ready()
         assert broadcaster.statistics().connections == 0
         assert broker.log.tokens.registry.expire(9e9) <= 1, "the session is still attached"
         assert len(broker.log.tokens.registry) == 0
@@ -220,12 +220,12 @@ async def test_handshake_after_a_failure_is_closed_with_4005(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """After a background task died, a WebSocket is closed with 4005: reconnect."""
-    broker = LateBroker()
+    broker = DelayedBroker()
     async with Broadcaster(broker=broker) as broadcaster:
         app = LiveApp(broadcaster, authenticate=lambda r: User(id=None))
-        await broker.die(ConnectionError())
-        await settle()
+        await broker.fail(ConnectionError())
+        await run_ready()
         caplog.clear()  # the failure itself is logged
-        async with Socket(app) as socket:
-            await socket.accepted()
-            assert await socket.closed() == 4005
+        async with WebSocketExchange(app) as socket:
+            await socket.wait_accepted()
+            assert await socket.wait_closed() == 4005

@@ -28,10 +28,10 @@ from tests.bad_inputs.inputs import (
     MARK,
     MEGABYTE,
 )
-from tests.support.asgi import Http
-from tests.support.brokers import LateBroker
-from tests.support.reading import Reader
-from tests.support.virtual import settle
+from tests.support.asgi import HttpExchange
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_ready
 
 if TYPE_CHECKING:
     pass
@@ -104,13 +104,13 @@ def test_unpublishable_periodic_source_raises_at_once(name: str, value: Any) -> 
 
 async def test_valid_payload_arrives_unchanged(app: LiveApp, broadcaster: Broadcaster) -> None:
     """Any JSON value is one `data` line and one `id` line, and decodes to the same value."""
-    async with Http(app, "/stream?topics=t") as call:
-        await call.start()
+    async with HttpExchange(app, "/stream?topics=t") as call:
+        await call.read_head()
         await call.frame()
         for data in GOOD_PAYLOADS:
             for key in (None, *GOOD_KEYS[:3]):
                 await broadcaster.publish("t", data, key=key)
-            await settle()
+            await run_ready()
         for data in GOOD_PAYLOADS:
             for key in (None, *GOOD_KEYS[:3]):
                 event = await call.event()
@@ -138,8 +138,8 @@ async def test_wire_has_no_raw_control_characters(broadcaster: Broadcaster) -> N
 async def test_empty_key_supersedes(broadcaster: Broadcaster) -> None:
     """An empty key supersedes like any other, and similar keys do not."""
     async with broadcaster.connect(topics=["t"]) as connection:
-        made = Reader(connection)
-        await made.hello()
+        made = FrameReader(connection)
+        await made.first_frame()
         for round_ in range(2):
             await broadcaster.publish("t", f"none {round_}")
             for key in GOOD_KEYS:
@@ -164,18 +164,18 @@ async def test_message_size_limit_is_exact(broadcaster: Broadcaster, size: int) 
 
 async def test_later_change_of_a_payload_has_no_effect() -> None:
     """The data is encoded before any wait, also while the broker is publishing."""
-    broker = LateBroker()
+    broker = DelayedBroker()
     async with (
         Broadcaster(broker=broker) as broadcaster,
         broadcaster.connect(topics=["t"]) as connection,
     ):
-        made = Reader(connection)
-        await made.hello()
+        made = FrameReader(connection)
+        await made.first_frame()
         data: dict[str, Any] = {"n": 1, "list": [1], "ordered": OrderedDict(a=1)}
         as_it_was = copy.deepcopy(data)
         broker.hold()
         publishing = asyncio.ensure_future(broadcaster.publish("t", data))
-        await settle()
+        await run_ready()
         data["n"], data["new"] = object(), float("nan")
         data["list"].append("changed")
         data["ordered"]["a"] = 2

@@ -21,7 +21,7 @@ from holdfast.asgi import LiveApp
 from holdfast.auth import User
 from tests.bad_inputs.entries import reader
 from tests.bad_inputs.inputs import MEGABYTE
-from tests.support.asgi import Http
+from tests.support.asgi import HttpExchange
 
 pytestmark = pytest.mark.real_time
 
@@ -119,8 +119,8 @@ async def test_publish_in_a_hook_never_deadlocks() -> None:
     async with Broadcaster(audit=audit) as broadcaster:
         made.append(broadcaster)
         app = LiveApp(broadcaster, authenticate=authenticate)
-        async with reader(broadcaster) as seen, Http(app, "/stream?topics=t") as call:
-            await call.start()
+        async with reader(broadcaster) as seen, HttpExchange(app, "/stream?topics=t") as call:
+            await call.read_head()
             await call.frame()
             assert await seen.take(1) == ["from authenticate"]
             assert refused

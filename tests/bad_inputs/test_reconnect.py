@@ -20,8 +20,8 @@ from tests.bad_inputs.entries import (
     refusal,
 )
 from tests.bad_inputs.inputs import CURSORS, MEGABYTE, TEXTS, mangled, well_formed
-from tests.support.asgi import Http, by_name
-from tests.support.virtual import settle
+from tests.support.asgi import HttpExchange, authenticate_by_header
+from tests.support.virtual_loop import run_ready
 
 every_door = pytest.mark.parametrize("entry_point", EVENT_ID_ENTRY_POINTS, ids=str)
 UNKNOWN = {"cause": "unknown", "count": None}
@@ -31,8 +31,8 @@ RESTART = {"cause": "restart", "count": None}
 
 async def begin(app: LiveApp, user: str = "ann") -> str:
     """Return the event id of a session that has ended."""
-    async with Http(app, "/stream?topics=t", headers={"x-user": user}) as call:
-        assert await call.start() == 200
+    async with HttpExchange(app, "/stream?topics=t", headers={"x-user": user}) as call:
+        assert await call.read_head() == 200
         await call.frame()
     return call.decoder.last_event_id
 
@@ -66,7 +66,7 @@ async def test_invalid_id_is_a_reported_reset(
             data = await gap(entry_point, app, broadcaster, text)
             assert (data["gap"], "replay" in data) == (UNKNOWN, False), ascii(text[:60])
             await other.undisturbed()
-    await settle()
+    await run_ready()
     assert broadcaster.statistics().connections == 0
 
 
@@ -75,7 +75,9 @@ async def test_defective_id_is_a_reset_and_uses_up_no_token(entry_point: EntryPo
     """A real id with one defect opens a new session; the real id still resumes afterwards."""
     broker = MemoryBroker(tokens=TokenLimits(per_user=1000))  # each attempt leaves a session of Ann
     async with Broadcaster(broker=broker) as broadcaster:
-        await mangle(entry_point, LiveApp(broadcaster, authenticate=by_name), broadcaster)
+        await mangle(
+            entry_point, LiveApp(broadcaster, authenticate=authenticate_by_header), broadcaster
+        )
 
 
 async def mangle(entry_point: EntryPoint, app: LiveApp, broadcaster: Broadcaster) -> None:
@@ -147,7 +149,7 @@ async def test_position_older_than_the_log_reports_the_trimmed_count(
 ) -> None:
     """Trimmed messages are counted, and reported once in their place."""
     async with Broadcaster(history_limit=2) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name)
+        app = LiveApp(broadcaster, authenticate=authenticate_by_header)
         at = await begin(app)
         for n in range(7):
             await broadcaster.publish("t", n)
@@ -172,9 +174,9 @@ async def test_header_wins_over_the_query(
                 f"{path}?topics=t&last_event_id={query.replace('%', '%25').replace('é', '%E9')}"
             )
             async with make(app, target, headers=headers) as call:
-                await (call.start() if isinstance(call, Http) else call.accepted())
+                await (call.read_head() if isinstance(call, HttpExchange) else call.wait_accepted())
                 assert (await call.frame())["data"]["session"] == session, (header, query)
-    await settle()
+    await run_ready()
 
 
 @pytest.mark.parametrize("path", ["/stream", "/reconnect", "/poll", "/websocket"])
@@ -193,7 +195,7 @@ async def test_malformed_header_and_query_bytes_are_handled(
         headers = [("last-event-id", piece.decode("latin-1"))] * 3
         for options in ({"query_string": query}, {"query_string": b"topics=t", "headers": headers}):
             async with make(app, path, **options) as call:
-                await (call.start() if isinstance(call, Http) else call.accepted())
+                await (call.read_head() if isinstance(call, HttpExchange) else call.wait_accepted())
                 assert (await call.frame())["data"]["session"] == "gap", piece
 
 
@@ -206,7 +208,7 @@ async def test_huge_id_is_a_reset_and_is_not_stored(app: LiveApp, broadcaster: B
     try:
         for _ in range(3):
             await gap(entry_point, app, broadcaster, text)
-        await settle()
+        await run_ready()
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

@@ -17,9 +17,9 @@ from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token, Tok
 from holdfast.runtime.connection import Connection
 from tests.bad_inputs.entries import TOKEN_ENTRY_POINTS, EntryPoint, enter, is_too_long, refusal
 from tests.bad_inputs.inputs import MEGABYTE, TEXTS, mangled_tokens
-from tests.support.asgi import Http, by_name, fetch
-from tests.support.inside import node_of
-from tests.support.virtual import settle, wall_clock
+from tests.support.asgi import HttpExchange, authenticate_by_header, fetch
+from tests.support.node import node_of
+from tests.support.virtual_loop import run_ready, wall_clock
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -32,8 +32,8 @@ LIFETIME, GRACE = 86_400.0, 60.0
 async def begin(app: LiveApp, user: str | None = "ann", **headers: str) -> tuple[str, str]:
     """Return event id and token of a session whose connection has ended."""
     sent = headers if user is None else {"x-user": user, **headers}
-    async with Http(app, "/stream?topics=t", headers=sent) as call:
-        assert await call.start() == 200
+    async with HttpExchange(app, "/stream?topics=t", headers=sent) as call:
+        assert await call.read_head() == 200
         token = (await call.frame())["data"]["reconnectToken"]
     return call.decoder.last_event_id, token
 
@@ -83,7 +83,7 @@ async def test_all_token_refusals_are_equal(
 async def test_expired_token_is_answered_like_an_unknown_one(entry_point: EntryPoint) -> None:
     """A token after its lifetime or its grace is answered like one that was never issued."""
     async with Broadcaster(clock=wall_clock) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name)
+        app = LiveApp(broadcaster, authenticate=authenticate_by_header)
         for pause in (GRACE, LIFETIME):
             at, token = await begin(app)
             if pause == GRACE:
@@ -101,7 +101,7 @@ async def test_near_miss_of_a_token_uses_up_nothing(entry_point: EntryPoint) -> 
     """Truncated, padded, recased, doubled and huge tokens fail; the real one still works."""
     broker = MemoryBroker(tokens=TokenLimits(per_user=1000))  # each attempt leaves a session of Ann
     async with Broadcaster(broker=broker) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name)
+        app = LiveApp(broadcaster, authenticate=authenticate_by_header)
         await try_what_is_nearly_a_token(entry_point, app, broadcaster)
 
 
@@ -118,8 +118,8 @@ async def try_what_is_nearly_a_token(
         async with enter(entry_point, app, text, user="ann") as client:
             assert client.data["gap"] == {"cause": "unknown", "count": None}, ascii(text[:60])
             assert "replay" not in client.data
-    async with Http(app, "/stream", headers={"x-user": "ann", "last-event-id": at}) as call:
-        await call.start()
+    async with HttpExchange(app, "/stream", headers={"x-user": "ann", "last-event-id": at}) as call:
+        await call.read_head()
         assert (await call.frame())["data"]["session"] == "resumed"
         assert (await call.frame())["data"] == "missed"
 
@@ -149,8 +149,8 @@ async def test_refused_request_uses_up_no_token(app: LiveApp, entry_point: Entry
         answer = await fetch(app, method, f"{entry_point.path}{path}?{query}", headers=headers)
         assert answer.status == status, (method, headers)
         assert "x-reconnect-token" not in answer.headers
-    async with Http(app, "/stream", headers={"x-user": "ann", "last-event-id": at}) as call:
-        await call.start()
+    async with HttpExchange(app, "/stream", headers={"x-user": "ann", "last-event-id": at}) as call:
+        await call.read_head()
         assert (await call.frame())["data"]["session"] == "resumed"
 
 
@@ -158,7 +158,7 @@ async def test_no_audit_event_or_repr_contains_a_token() -> None:
     """No answer and no log contains a presented token, valid or not."""
     events: list[AuditEvent] = []
     async with Broadcaster(audit=events.append) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name)
+        app = LiveApp(broadcaster, authenticate=authenticate_by_header)
         tokens = list((await useless(app, broadcaster)).values())
         for token in list(tokens):
             async with enter(TOKEN_ENTRY_POINTS[0], app, token, user="ann") as client:
@@ -257,13 +257,13 @@ async def test_guessed_tokens_at_the_endpoint_stay_within_limits(user: str | Non
     """A guessing client gets sessions within the limits; other sessions and connections stay."""
     broker = MemoryBroker(tokens=TokenLimits(per_user=20, total=50))
     async with Broadcaster(broker=broker, clock=wall_clock) as broadcaster:
-        app = LiveApp(broadcaster, authenticate=by_name)
+        app = LiveApp(broadcaster, authenticate=authenticate_by_header)
         at, _ = await begin(app, "bob")
         headers = [] if user is None else [("x-user", user)]
         for n in range(500):
             sent = [*headers, ("x-reconnect-token", f"{n:022d}")]
-            async with Http(app, "/stream?topics=t", headers=sent) as call:
-                await call.start()
+            async with HttpExchange(app, "/stream?topics=t", headers=sent) as call:
+                await call.read_head()
         assert len(broker.tokens.registry) <= 51
         assert broadcaster.statistics().connections == 0
         gc.collect()
@@ -272,8 +272,10 @@ async def test_guessed_tokens_at_the_endpoint_stay_within_limits(user: str | Non
             for each in gc.get_objects()
         )
         assert alive < 50, f"{alive} closed connections are kept"
-        async with Http(app, "/stream", headers={"x-user": "bob", "last-event-id": at}) as call:
-            await call.start()
+        async with HttpExchange(
+            app, "/stream", headers={"x-user": "bob", "last-event-id": at}
+        ) as call:
+            await call.read_head()
             assert (await call.frame())["data"]["session"] == "resumed"
 
 
@@ -288,7 +290,7 @@ async def test_huge_token_is_not_stored(app: LiveApp) -> None:
             async with enter(TOKEN_ENTRY_POINTS[0], app, text) as client:
                 assert client.data["session"] == "gap"
                 del client
-        await settle()
+        await run_ready()
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

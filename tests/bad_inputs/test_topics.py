@@ -14,7 +14,7 @@ from holdfast.asgi import LiveApp
 from holdfast.core.topics import TopicIndex, check_expression, matches
 from tests.bad_inputs.entries import EntryPoint, bystander, enter, maker_of, refusal
 from tests.bad_inputs.inputs import MEGABYTE, NO_TOPICS, ODD_TOPICS, SURROGATES, WRONG_TYPES
-from tests.support.asgi import Http, Socket, by_name, fetch
+from tests.support.asgi import HttpExchange, WebSocketExchange, authenticate_by_header, fetch
 
 if TYPE_CHECKING:
     from tests.bad_inputs.entries import Client
@@ -27,8 +27,8 @@ POSTS = ["/subscribe", "/unsubscribe"]
 
 async def hello(app: LiveApp, path: str = "/stream") -> dict[str, Any]:
     """Return the first frame of a fresh session."""
-    async with Http(app, path) as call:
-        await call.start()
+    async with HttpExchange(app, path) as call:
+        await call.read_head()
         return dict((await call.frame())["data"])
 
 
@@ -83,7 +83,7 @@ async def test_invalid_topic_in_a_message_is_refused(
 ) -> None:
     """Each invalid subscribe gets one error frame and has no effect; the connection continues."""
     async with enter(SOCKET, app, "") as client:
-        assert isinstance(client.call, Socket)
+        assert isinstance(client.call, WebSocketExchange)
         for name in ["", ",", "a,b", *NO_TOPICS, *SURROGATES]:
             for topics in (name, [name], ["t", name], [name, "good"]):
                 client.call.send({"type": kind, "topics": topics})
@@ -102,7 +102,7 @@ async def test_wrong_type_of_topics_is_refused(
 ) -> None:
     """Another type than a list of names is an invalid message, by message and by POST."""
     async with enter(SOCKET, app, "") as client:
-        assert isinstance(client.call, Socket)
+        assert isinstance(client.call, WebSocketExchange)
         for kind in ("subscribe", "unsubscribe"):
             for member in ("topics", "metrics"):
                 client.call.send({"type": kind, member: topics})
@@ -181,7 +181,7 @@ async def test_query_is_read_as_utf_8_escaped_or_not(app: LiveApp, entry_point: 
     make = maker_of(entry_point.path)
     for query in (b"topics=%C3%A9", "topics=é".encode()):
         async with make(app, entry_point.path, query_string=query) as call:
-            await (call.start() if isinstance(call, Http) else call.accepted())
+            await (call.read_head() if isinstance(call, HttpExchange) else call.wait_accepted())
             assert (await call.frame())["data"]["topics"] == ["é"], query
 
 
@@ -227,7 +227,7 @@ async def test_topics_of_a_connection_never_exceed_the_limit(
 ) -> None:
     """By one request or by many, by message or by POST, a client never exceeds the limit."""
     async with enter(SOCKET, app, "") as client:
-        assert isinstance(client.call, Socket)
+        assert isinstance(client.call, WebSocketExchange)
         id = client.data["connectionId"]
         for names, code in (
             ([f"t{n}" for n in range(201)], "too_many_topics"),
@@ -254,7 +254,7 @@ async def test_topics_of_a_connection_never_exceed_the_limit(
 
 async def test_pattern_needs_its_own_permission(broadcaster: Broadcaster) -> None:
     """Without the permission, a pattern is rejected at every entry point, and covers nothing."""
-    app = LiveApp(broadcaster, authenticate=by_name)
+    app = LiveApp(broadcaster, authenticate=authenticate_by_header)
     patterns = ["*", "**", "t.*", "t.**", "*.t", "*.*.*.*.*.*.*.**"]
     for entry_point in (STREAM, RECONNECT, SOCKET):
         async with enter(entry_point, app, "", topics=",".join([*patterns, "t"])) as client:

@@ -26,8 +26,8 @@ from tests.bad_inputs.inputs import (
     mangled,
     nested,
 )
-from tests.support.asgi import Http, Socket, by_name
-from tests.support.virtual import settle
+from tests.support.asgi import HttpExchange, WebSocketExchange, authenticate_by_header
+from tests.support.virtual_loop import run_ready
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ LIMIT = InboundLimits().max_bytes
 class Room:
     """A client under test on one WebSocket, and another client on a second one."""
 
-    def __init__(self, socket: Socket, other: Bystander, first: dict[str, Any]) -> None:
+    def __init__(self, socket: WebSocketExchange, other: Bystander, first: dict[str, Any]) -> None:
         self.socket = socket
         self.other = other
         self.first = first
@@ -67,8 +67,11 @@ class Room:
 async def enter(app: Any, broadcaster: Broadcaster) -> AsyncIterator[Room]:
     """Connect both clients; at the end both are as alive as before."""
     before = broadcaster.statistics().connections
-    async with bystander(app, broadcaster) as other, Socket(app, "/websocket?topics=t") as socket:
-        await socket.accepted()
+    async with (
+        bystander(app, broadcaster) as other,
+        WebSocketExchange(app, "/websocket?topics=t") as socket,
+    ):
+        await socket.wait_accepted()
         first = await socket.frame()
         yield Room(socket, other, first)
         await broadcaster.publish("t", "still here")
@@ -156,8 +159,8 @@ async def test_foreign_acknowledgement_has_no_effect(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
     """Acknowledgements from the future, of another connection, or repeated have no effect."""
-    async with Socket(app, "/websocket?topics=t") as neighbour:
-        await neighbour.accepted()
+    async with WebSocketExchange(app, "/websocket?topics=t") as neighbour:
+        await neighbour.wait_accepted()
         theirs = (await neighbour.frame())["id"]
         async with enter(app, broadcaster) as room:
             for n in range(4):
@@ -174,8 +177,8 @@ async def test_foreign_acknowledgement_has_no_effect(
             ]:  # fmt: skip
                 if len(as_json(text)) < 60_000:
                     await room.passed_over({"type": "ack", "id": text})
-    async with Socket(app, f"/websocket?topics=t&reconnect_token={token}") as socket:
-        await socket.accepted()
+    async with WebSocketExchange(app, f"/websocket?topics=t&reconnect_token={token}") as socket:
+        await socket.wait_accepted()
         data = (await socket.frame())["data"]
         assert data["session"] == "resumed"
         assert data["replay"] == 3, "expected two messages after the ack, and the last one"
@@ -187,7 +190,7 @@ async def test_foreign_acknowledgement_has_no_effect(
 def strict(broadcaster: Broadcaster, **limits: Any) -> LiveApp:
     """Return all endpoints with the default limits."""
     inbound = InboundLimits(**limits)
-    return LiveApp(broadcaster, authenticate=by_name, inbound=inbound)
+    return LiveApp(broadcaster, authenticate=authenticate_by_header, inbound=inbound)
 
 
 @pytest.mark.parametrize(
@@ -201,29 +204,29 @@ async def test_flood_ends_only_its_own_connection(
 ) -> None:
     """Too many messages, valid or not, end the connection with 4429; the bystander stays."""
     app = strict(broadcaster)
-    async with bystander(app, broadcaster) as other, Socket(app) as socket:
-        await socket.accepted()
+    async with bystander(app, broadcaster) as other, WebSocketExchange(app) as socket:
+        await socket.wait_accepted()
         for _ in range(3 * InboundLimits().burst):
             socket.send(message)
-        assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
+        assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
         await other.undisturbed()
-    await settle()
+    await run_ready()
     assert broadcaster.statistics().connections == 0
 
 
 async def test_documented_rate_is_served(broadcaster: Broadcaster) -> None:
     """200 messages at once and then 50 per second are allowed (docs/protocol.md, section 10)."""
-    async with Socket(strict(broadcaster)) as socket:
-        await socket.accepted()
+    async with WebSocketExchange(strict(broadcaster)) as socket:
+        await socket.wait_accepted()
         await socket.frame()
         for _ in range(InboundLimits().burst):
             socket.send({"type": "ack", "id": "x"})
-        await settle()
+        await run_ready()
         for _ in range(20):
             await asyncio.sleep(1.0)
             for _ in range(50):
                 socket.send({"type": "ack", "id": "x"})
-            await settle()
+            await run_ready()
         await asyncio.sleep(0.1)
         socket.send({"type": "ping"})
         assert (await socket.frame())["type"] == "pong"
@@ -231,8 +234,8 @@ async def test_documented_rate_is_served(broadcaster: Broadcaster) -> None:
 
 async def test_burst_of_answered_pings_is_served(broadcaster: Broadcaster) -> None:
     """A client may send 200 requests at once if it reads the answers."""
-    async with Socket(strict(broadcaster)) as socket:
-        await socket.accepted()
+    async with WebSocketExchange(strict(broadcaster)) as socket:
+        await socket.wait_accepted()
         await socket.frame()
         for _ in range(InboundLimits().burst):
             socket.send({"type": "ping"})
@@ -246,8 +249,11 @@ async def test_flood_of_acknowledgements_without_progress_is_closed(
 ) -> None:
     """Only acknowledgements that advance are free (docs/protocol.md, section 12)."""
     app = strict(broadcaster)
-    async with bystander(app, broadcaster) as other, Socket(app, "/websocket?ack=true") as socket:
-        await socket.accepted()
+    async with (
+        bystander(app, broadcaster) as other,
+        WebSocketExchange(app, "/websocket?ack=true") as socket,
+    ):
+        await socket.wait_accepted()
         at = (await socket.frame())["id"]
         if which == "another connection's":
             at = at[:-22] + "A" * 22
@@ -255,7 +261,7 @@ async def test_flood_of_acknowledgements_without_progress_is_closed(
             at = at.replace("~", "~9", 1)
         for _ in range(2 * InboundLimits().burst):
             socket.send({"type": "ack", "id": at})
-        assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
+        assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
         await other.undisturbed()
 
 
@@ -264,11 +270,11 @@ async def test_invalid_ack_option_requests_no_window(app: LiveApp) -> None:
     for value in ["", "TRUE", "True", "1", "yes", "true ", "%00", "é", "false", MARK, "true,true"]:
         query = f"topics=t&ack={value}".encode()
         async with (
-            Socket(app, query_string=query) as socket,
-            Http(app, "/stream", query_string=query) as stream,
+            WebSocketExchange(app, query_string=query) as socket,
+            HttpExchange(app, "/stream", query_string=query) as stream,
         ):
-            await socket.accepted()
-            await stream.start()
+            await socket.wait_accepted()
+            await stream.read_head()
             for client in (socket, stream):
                 assert "window" not in (await client.frame())["data"], value
 
@@ -277,12 +283,12 @@ async def test_silent_client_is_served_and_closed_after_the_idle_time(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
     """A client that never sends anything is served, and closed after the idle time."""
-    async with Socket(app, "/websocket?topics=t") as socket:
-        await socket.accepted()
+    async with WebSocketExchange(app, "/websocket?topics=t") as socket:
+        await socket.wait_accepted()
         await socket.frame()
         await asyncio.sleep(1000.0)
         await broadcaster.publish("t", 1)
         while (frame := await socket.frame())["type"] == "heartbeat":
             pass
         assert frame["data"] == 1
-        assert await socket.closed() == Reason.IDLE.close_code
+        assert await socket.wait_closed() == Reason.IDLE.close_code

@@ -14,7 +14,7 @@ from tests.benchmarks.micro.cases import CLASSES
 from tests.benchmarks.micro.timing import Case, measure
 from tests.benchmarks.redis import returning
 from tests.benchmarks.session import Failed, Place, Session
-from tests.support.needs import require
+from tests.support.requirements import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import pytest
 from tests.browser.conftest import PAGES
 from tests.browser.tab import Site, Tab
 from tests.support import ServerProcess
-from tests.support.polling import eventually
+from tests.support.polling import wait_until
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(60)]
@@ -125,7 +125,7 @@ async def test_a_slow_handler_holds_messages_back_at_the_server(transport, site,
         assert connection["unacknowledged"] is not None  # or there would be no window
         return not connection["live"]  # messages wait for room
 
-    await eventually(held)
+    await wait_until(held)
     [connection] = await site.connections(user)
     assert connection["frames_sent"] < 100
     assert len(await tab.seen("messages")) == 1
@@ -229,14 +229,14 @@ async def test_a_closed_client_stays_closed(site, user, open_tab):
             return [each["path"] for each in await site.requests(user)].count("/poll") > 1
 
         if transport == "poll":
-            await eventually(waits)  # or what is under way would be noted after the end
+            await wait_until(waits)  # or what is under way would be noted after the end
         await tab.run("live.close()")
 
         async def gone() -> bool:
             return not await site.connections(user)
 
         if transport != "poll":  # its connection outlives it at the server, for a while
-            await eventually(gone)
+            await wait_until(gone)
         asked = len(await site.requests(user))
         await tab.run("window.dispatchEvent(new Event('online'))")
         await site.publish("unheard", topic=user)

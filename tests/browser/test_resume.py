@@ -12,7 +12,7 @@ import pytest
 from tests.browser.conftest import PAGES
 from tests.browser.tab import Site, Tab
 from tests.support import ServerProcess, free_port
-from tests.support.polling import eventually
+from tests.support.polling import wait_until
 from tests.support.proxy import Fault, Proxy
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(60)]
@@ -302,7 +302,7 @@ async def test_unload_frees_the_connection(site, user, open_tab):
     async def gone() -> bool:
         return not await site.connections(user)
 
-    await eventually(gone)
+    await wait_until(gone)
 
 
 async def test_who_is_replaced_does_not_come_back(user, open_tab):

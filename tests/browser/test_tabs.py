@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.browser.tab import Site, Tab
-from tests.support.polling import eventually
+from tests.support.polling import wait_until
 from tests.support.proxy import Proxy
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(60)]
@@ -166,7 +166,7 @@ async def test_a_tab_that_leaves_takes_its_topics_along(site, user, open_tab):
         # Beside the personal topic.
         return [entry["topics"] for entry in await site.connections(user)] == [2]
 
-    await eventually(one_topic)
+    await wait_until(one_topic)
     await site.publish("still", topic=a)
     assert await first.received(1) == ["still"]
 

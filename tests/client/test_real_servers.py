@@ -24,7 +24,7 @@ from tests.client.real_server import live, publish, reported, serve
 from tests.client.streams import PATIENCE, take, until
 from tests.support import SERVERS, ServerKind, ServerProcess
 from tests.support.clients import request
-from tests.support.proxy import Fault, How, Proxy
+from tests.support.proxy import CutKind, Fault, Proxy
 
 LANES = ("CRITICAL", "HIGH", "NORMAL", "LOW")
 
@@ -86,7 +86,7 @@ def check(got: list[list[Any]], count: int) -> None:
 def cutting(seed: int) -> Proxy:
     """Return a proxy that cuts each connection after a random number of bytes, in either way."""
     drawn = random.Random(seed)
-    hows: tuple[How, ...] = ("fin", "rst")
+    hows: tuple[CutKind, ...] = ("fin", "rst")
 
     def fault(number: int) -> Fault:
         return Fault(cut_after=drawn.randrange(5000), how=drawn.choice(hows))

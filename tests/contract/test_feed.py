@@ -12,7 +12,7 @@ from holdfast.core.cursor import Head
 from holdfast.core.message import Offset
 from tests.contract.implementations import CLOCK, Make
 from tests.contract.reading import bodies, draft, followed, read
-from tests.support.virtual import settle
+from tests.support.virtual_loop import run_ready
 
 
 class TestFollow:
@@ -33,7 +33,7 @@ class TestFollow:
     async def test_waits_for_what_comes(self, broker: Broker) -> None:
         """A follower at the head waits, and is woken by the next message."""
         following = asyncio.ensure_future(broker.follow(await broker.head()))
-        await settle()
+        await run_ready()
         assert not following.done()
         await broker.publish(draft(1))
         assert [m.body for m in (await asyncio.wait_for(following, 5)).messages] == [b"1"]
@@ -50,7 +50,7 @@ class TestFollow:
         begin = await broker.head()
         first = asyncio.ensure_future(broker.follow(begin))
         second = asyncio.ensure_future(broker.follow(begin))
-        await settle()
+        await run_ready()
         await broker.publish(draft(1))
         third = asyncio.ensure_future(broker.follow(begin))
         batches = await asyncio.wait_for(asyncio.gather(first, second, third), 5)
@@ -61,7 +61,7 @@ class TestFollow:
         begin = await broker.head()
         for moment in ("waiting", "woken"):
             following = asyncio.ensure_future(broker.follow(begin))
-            await settle()
+            await run_ready()
             if moment == "woken":
                 await broker.publish(draft(1))
             following.cancel()
@@ -117,7 +117,7 @@ class TestLife:
     async def test_close_wakes_waiting_tasks(self, broker: Broker) -> None:
         """A task that waits in `follow` when the broker closes gets `NotRunning`."""
         following = [asyncio.ensure_future(broker.follow(await broker.head())) for _ in range(3)]
-        await settle()
+        await run_ready()
         await broker.close()
         done, _ = await asyncio.wait(following, timeout=5)
         assert [type(each.exception()) for each in done] == [NotRunning] * 3

@@ -9,7 +9,7 @@ from holdfast import Broadcaster
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.faults.interruption import World, WorldClient
 from tests.faults.operations import Script
-from tests.support.inside import node_of
+from tests.support.node import node_of
 
 # -- changing subscriptions ------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.live import serve
+from tests.support.live_server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

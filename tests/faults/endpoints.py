@@ -13,7 +13,7 @@ from holdfast.runtime.lifecycle import BroadcasterState
 from tests.faults.interruption import World, WorldClient
 from tests.support.asgi import scope
 from tests.support.eventstream import EventStreamDecoder
-from tests.support.inside import node_of
+from tests.support.node import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

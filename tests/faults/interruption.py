@@ -19,9 +19,9 @@ import pytest
 from holdfast import Broadcaster, NotRunning, Priority
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.faults.call_points import LOST_ANSWERS, CallPoints, FailingCalls, interrupted
-from tests.support.brokers import LateBroker
-from tests.support.inside import node_of
-from tests.support.virtual import run_virtual, wall_clock
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.node import node_of
+from tests.support.virtual_loop import run_virtual, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -93,7 +93,7 @@ class World:
 
     def __init__(self) -> None:
         self.points = CallPoints()
-        self.broker = LateBroker(rounds=2)
+        self.broker = DelayedBroker(turns=2)
         failing: Any = FailingCalls(self.broker, self.points)
         self.broadcaster = Broadcaster(
             broker=failing,
@@ -207,7 +207,7 @@ class World:
         } == set()
         if self.points.failed not in LOST_ANSWERS:
             alive = {connection.id for connection in node.connections}
-            attached = set(self.broker.sessions.registry._attached)
+            attached = set(self.broker.token_store.registry._attached)
             assert attached <= alive, "a session is attached to a connection that does not exist"
 
 

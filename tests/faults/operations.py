@@ -9,7 +9,7 @@ from typing import Any
 from holdfast import Refused
 from holdfast.reasons import Reason
 from tests.faults.interruption import World, WorldClient
-from tests.support.inside import node_of
+from tests.support.node import node_of
 
 Script = AsyncGenerator[Coroutine[Any, Any, Any], bool]
 

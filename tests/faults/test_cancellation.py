@@ -16,10 +16,10 @@ from holdfast.asgi import LiveApp
 from holdfast.auth import Action, User, anonymous
 from tests.faults import changes, endpoints, operations
 from tests.faults.interruption import World, WorldClient, cancel_at_every_step, fail_at_every_point
-from tests.support.asgi import Http
-from tests.support.brokers import LateBroker
-from tests.support.reading import Reader
-from tests.support.virtual import run_virtual
+from tests.support.asgi import HttpExchange
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_virtual
 
 OPERATIONS: dict[Any, tuple[int, int]] = {
     operations.publish: (4, 2),
@@ -103,7 +103,7 @@ def test_oserror_from_send_leaves_nothing_behind(operation: Any) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # threads need a real clock
 async def test_publish_repeated_after_a_timeout_happens_once(gate: str, anyio_backend: str) -> None:
     """A publish that timed out may have happened; repeated with its key, it happens once."""
-    broker = LateBroker()
+    broker = DelayedBroker()
     async with Broadcaster(broker=broker) as broadcaster, broadcaster.connect(topics=["t"]) as box:
         idle = asyncio.all_tasks()
 
@@ -139,17 +139,17 @@ def test_failing_authorize_hook_loses_no_message_silently() -> None:
 
         async with Broadcaster() as broadcaster:
             app = LiveApp(broadcaster, authenticate=anonymous, authorize=authorize)
-            async with Http(app, "/stream?topics=t") as call:
-                await call.start()
+            async with HttpExchange(app, "/stream?topics=t") as call:
+                await call.read_head()
                 first = await call.event()
             assert first is not None
             await broadcaster.publish("t", 1)
             headers, broken = {"last-event-id": first.last_event_id}, True
-            async with Http(app, "/stream?topics=t", headers=headers) as call:
-                await call.start()  # the client leaves before it reads the answer
+            async with HttpExchange(app, "/stream?topics=t", headers=headers) as call:
+                await call.read_head()  # the client leaves before it reads the answer
             broken = False
-            async with Http(app, "/stream?topics=t", headers=headers) as call:
-                await call.start()
+            async with HttpExchange(app, "/stream?topics=t", headers=headers) as call:
+                await call.read_head()
                 hello = (await call.frame())["data"]
                 assert (hello["session"], hello.get("replay")) in (("resumed", 1), ("gap", None))
 
@@ -184,13 +184,13 @@ def test_logout_drops_the_session_of_a_replaced_connection() -> None:
     async def main() -> str:
         async with Broadcaster(max_connections_per_user=1) as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t"]) as oldest:
-                reader = Reader(oldest)
-                at = (await reader.hello()).id
+                reader = FrameReader(oldest)
+                at = (await reader.first_frame()).id
                 async with broadcaster.connect(user="ann", topics=["t"]):
                     await broadcaster.disconnect_user("ann")
             async with broadcaster.connect(
                 user="ann", topics=["t"], last_event_id=at
             ) as connection:
-                return str((await Reader(connection).hello()).data["session"])
+                return str((await FrameReader(connection).first_frame()).data["session"])
 
     assert run_virtual(main()) == "gap", "a token outlived the logout"

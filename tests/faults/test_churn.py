@@ -20,7 +20,7 @@ from holdfast.runtime.connection import Connection
 from tests.support import ServerProcess
 from tests.support.clients import HOST, request
 from tests.support.sockets import reset_on_close
-from tests.support.virtual import run_virtual
+from tests.support.virtual_loop import run_virtual
 
 if TYPE_CHECKING:
     from tests.support import ServerKind

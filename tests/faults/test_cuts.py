@@ -29,8 +29,8 @@ from tests.faults.transport import (
     run_concurrently,
 )
 from tests.support import SERVERS, ServerProcess
-from tests.support.live import serve
-from tests.support.proxy import Fault, How, Proxy
+from tests.support.live_server import serve
+from tests.support.proxy import CutKind, Fault, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -102,16 +102,16 @@ async def count_bytes(port: int, make: ClientType) -> int:
 
 
 async def run_cuts(
-    port: int, make: ClientType, topic: str, cuts: Iterable[tuple[int, How]]
+    port: int, make: ClientType, topic: str, cuts: Iterable[tuple[int, CutKind]]
 ) -> Counter[str]:
     """Run each cut in a session of its own that was created before the messages."""
-    todo: list[tuple[tuple[int, How], str]] = []
+    todo: list[tuple[tuple[int, CutKind], str]] = []
     found: Counter[str] = Counter()
 
-    async def prepare(cut: tuple[int, How]) -> None:
+    async def prepare(cut: tuple[int, CutKind]) -> None:
         todo.append((cut, await position(port, topic)))
 
-    async def run(item: tuple[tuple[int, How], str]) -> None:
+    async def run(item: tuple[tuple[int, CutKind], str]) -> None:
         cut, at = item
         async with Proxy(port, lambda _: Fault(cut_after=cut[0], how=cut[1])) as proxy:
             try:
@@ -127,14 +127,14 @@ async def run_cuts(
     return found
 
 
-def cuts(server: ServerProcess, make: ClientType, end: int) -> list[tuple[int, How]]:
+def cuts(server: ServerProcess, make: ClientType, end: int) -> list[tuple[int, CutKind]]:
     """Return every byte on uvicorn, every seventh elsewhere; each WebSocket parser has one method.
 
     `HOLDFAST_LONG=1`: every byte on every server, with both methods.
     """
     fine = {StreamClient: ("fin", "rst"), WebsocketsClient: ("fin",), WsprotoClient: ("rst",)}
-    hows: tuple[How, ...] = ("fin", "rst")
-    found: list[tuple[int, How]] = []
+    hows: tuple[CutKind, ...] = ("fin", "rst")
+    found: list[tuple[int, CutKind]] = []
     for how in hows:
         every = LONG or (server.kind == "uvicorn" and how in fine[make])
         found += [(after, how) for after in range(0, end, 1 if every else 7)]

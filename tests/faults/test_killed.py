@@ -18,7 +18,7 @@ import pytest
 from tests.faults.reconnecting import ConnectionRecord, ReconnectingClient, running
 from tests.support import SERVERS, ServerKind, ServerProcess, free_port
 from tests.support.clients import EventStream, open_socket, open_stream, request
-from tests.support.live import publish
+from tests.support.live_server import publish
 from tests.support.processes import ARGS, HOST
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def test_kill_is_reported_once_to_each_client(kind: ServerKind) -> None:
                 for client in clients:
                     await client.wait_until(lambda client: len(client.messages) == 10)
                 await anyio.to_thread.run_sync(server.kill)
-                assert await websocket.closed() == 1006
+                assert await websocket.wait_closed() == 1006
         async with serving(kind, port):
             for client in clients:
                 await client.wait_until(lambda client: len(client.connections) == 2)

@@ -10,10 +10,10 @@ import pytest
 
 from holdfast import Broadcaster, Priority
 from tests.support.clients import EventStream, open_socket, open_stream, request
-from tests.support.live import serve
+from tests.support.frame_reader import FrameReader
+from tests.support.live_server import serve
 from tests.support.proxy import Fault, Proxy
-from tests.support.reading import Reader
-from tests.support.virtual import run_virtual
+from tests.support.virtual_loop import run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -230,8 +230,12 @@ def test_hot_key_keeps_its_place() -> None:
             Broadcaster(buffer_bytes=8 * 1024 * 1024) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
         ):
-            reader, number, turns = Reader(connection), 0, itertools.cycle(range(1, others + 1))
-            await reader.hello()
+            reader, number, turns = (
+                FrameReader(connection),
+                0,
+                itertools.cycle(range(1, others + 1)),
+            )
+            await reader.first_frame()
             padding = "x" * 65_536  # one message at a time
             for _ in range(reads):
                 for _ in range(5):

@@ -20,7 +20,7 @@ from tests.faults.parsers import (
 from tests.faults.reconnecting import ReconnectingClient, running
 from tests.faults.transport import begin, data, position
 from tests.support.clients import request
-from tests.support.live import serve
+from tests.support.live_server import serve
 from tests.support.proxy import Fault, Link, Proxy
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import ServerProcess
 from tests.support.clients import HOST, EventStream, open_socket, open_stream, request
-from tests.support.live import publish
+from tests.support.live_server import publish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -24,9 +24,9 @@ from tests.faults.transport import (
     run_concurrently,
 )
 from tests.support.clients import request
+from tests.support.frame_reader import FrameReader
 from tests.support.proxy import Fault, Proxy
-from tests.support.reading import Reader
-from tests.support.virtual import run_virtual, wall_clock
+from tests.support.virtual_loop import run_virtual, wall_clock
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -144,8 +144,8 @@ class Tab:
     async def _visit(self, count: float) -> None:
         connecting = self._broadcaster.connect(topics=["t"], last_event_id=self.id)
         async with connecting as connection:
-            reader = Reader(connection, patience=100.0)
-            self.sessions.append((await reader.hello()).data["session"])
+            reader = FrameReader(connection, timeout=100.0)
+            self.sessions.append((await reader.first_frame()).data["session"])
             self.id = reader.last_id
             while len(self.got) < count and (seen := await reader.frame()) is not None:
                 self.id = seen.id
@@ -216,8 +216,8 @@ def test_old_id_works_until_the_client_detects_silence() -> None:
                 await broadcaster.publish("t", "while it waited")
                 await asyncio.sleep(2.5 * interval)
                 async with broadcaster.connect(topics=["t"], last_event_id=id) as connection:
-                    reader = Reader(connection)
-                    assert (await reader.hello()).data["session"] == "resumed"
+                    reader = FrameReader(connection)
+                    assert (await reader.first_frame()).data["session"] == "resumed"
                     assert await reader.take(1) == ["while it waited"]
 
     run_virtual(main())

@@ -27,9 +27,9 @@ from holdfast.runtime.frames import Frame
 from holdfast.transports import sse, websocket
 from tests.fuzz import commands, reference
 from tests.fuzz.json_text import is_json
-from tests.support.asgi import Socket
+from tests.support.asgi import WebSocketExchange
 from tests.support.eventstream import EventStreamDecoder
-from tests.support.virtual import run_virtual
+from tests.support.virtual_loop import run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,8 +216,8 @@ async def _converse(lines: list[str]) -> None:
             authenticate=lambda request: User(id=None),
             authorize=authorize,
         )
-        async with Socket(app, "/websocket?topics=t") as socket:
-            await socket.accepted()
+        async with WebSocketExchange(app, "/websocket?topics=t") as socket:
+            await socket.wait_accepted()
             client = commands.Model(await socket.frame())
             for line in lines:
                 socket.send(line)

@@ -29,8 +29,8 @@ from holdfast.runtime.node import Node
 from holdfast.runtime.options import Options
 from holdfast.runtime.publishing import make_draft
 from holdfast.runtime.subscriptions import SubscriptionControl
-from tests.support.reading import Frames
-from tests.support.virtual import settle
+from tests.support.frame_reader import PlainFrameEncoder
+from tests.support.virtual_loop import run_ready
 
 from .oracle import Client, Log, Published, Violation
 
@@ -223,7 +223,7 @@ class World:
         if connection is None:
             return False
         if seat.owner is not None:
-            self.run(settle())
+            self.run(run_ready())
             return bool(seat.link)
 
         async def step() -> list[Frame] | None:
@@ -253,7 +253,7 @@ class World:
             link.append(frame)
             await seat.gate.wait()
 
-        sender = InlineSender(cast("Any", send), Frames(), connection.token)
+        sender = InlineSender(cast("Any", send), PlainFrameEncoder(), connection.token)
         connection.attach_sender(sender)
         try:
             while (frames := await connection.next_frames()) is not None:
@@ -367,7 +367,7 @@ class World:
             self.run(control.unsubscribe(seat.connection, [topic]))
             # What was handed over before the answer may still arrive.
             seat.gate.set()
-            self.run(settle())
+            self.run(run_ready())
             while seat.link:
                 self._arrive(seat)
             seat.account.unsubscribe(topic)

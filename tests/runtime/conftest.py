@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.support.virtual import anyio_backend as anyio_backend
+from tests.support.virtual_loop import anyio_backend as anyio_backend

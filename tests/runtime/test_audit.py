@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast import AuditAction, AuditEvent, Broadcaster, Reason, logging_audit
-from tests.support.reading import Reader
-from tests.support.virtual import wall_clock
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import wall_clock
 
 
 async def test_life_of_a_connection() -> None:
@@ -23,7 +23,7 @@ async def test_life_of_a_connection() -> None:
         async with broadcaster.connect(
             user="ann", topics=["t"], transport="sse", may_subscribe=may
         ) as outbox:
-            at = (await Reader(outbox).hello()).id
+            at = (await FrameReader(outbox).first_frame()).id
             await broadcaster.subscribe(outbox, ["u", "secret"])
             await broadcaster.unsubscribe(outbox, ["t"])
             id = outbox.id
@@ -56,7 +56,7 @@ async def test_each_connected_event_has_a_disconnected_event(end: str) -> None:
         Broadcaster(audit=events.append, max_connections_per_user=1) as broadcaster,
         broadcaster.connect(user="ann", topics=["t"]) as old,
     ):
-        at = (await Reader(old).hello()).id
+        at = (await FrameReader(old).first_frame()).id
         last = at if end == "taken_over" else None
         async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
             pass
@@ -73,8 +73,8 @@ async def test_failing_hook_is_logged() -> None:
         raise ZeroDivisionError
 
     async with Broadcaster(audit=hook) as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         await broadcaster.publish("t", 1)
         assert await reader.take(1) == [1]
 
@@ -94,7 +94,7 @@ async def test_no_token_is_ever_in_an_event(caplog: pytest.LogCaptureFixture) ->
             at: str | None = None
             for user in ("ann", "ann", "bob"):
                 async with broadcaster.connect(user=user, topics=["t"], last_event_id=at) as outbox:
-                    hello = await Reader(outbox).hello()
+                    hello = await FrameReader(outbox).first_frame()
                     tokens.append(str(hello.data["reconnectToken"]))
                     at = hello.id
     text = repr(seen) + caplog.text

@@ -9,10 +9,10 @@ import pytest
 
 from holdfast import Broadcaster, ConfigurationError, MemoryBroker, Priority, Reason, Refused
 from holdfast.runtime.lifecycle import BroadcasterState
-from tests.support.brokers import LateBroker
-from tests.support.inside import node_of
-from tests.support.reading import Reader
-from tests.support.virtual import settle
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader
+from tests.support.node import node_of
+from tests.support.virtual_loop import run_ready
 
 
 class TestConnections:
@@ -34,8 +34,8 @@ class TestConnections:
     async def test_disconnect(self) -> None:
         """A connection ends with the reason given; an unknown id is False."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             assert broadcaster.disconnect(outbox.id, Reason.FORBIDDEN)
             assert [seen.data for seen in await reader.rest()] == [
                 {"reason": "forbidden", "reconnect": False}
@@ -46,23 +46,23 @@ class TestConnections:
         """After a logout the user's streams are over, and no token of theirs opens anything."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t"]) as gone:
-                before = (await Reader(gone).hello()).id
+                before = (await FrameReader(gone).first_frame()).id
             async with (
                 broadcaster.connect(user="ann", topics=["t"]) as outbox,
                 broadcaster.connect(user="bob", topics=["t"]) as other,
             ):
-                reader = Reader(outbox)
-                at = (await reader.hello()).id
-                bob = Reader(other)
-                await bob.hello()
+                reader = FrameReader(outbox)
+                at = (await reader.first_frame()).id
+                bob = FrameReader(other)
+                await bob.first_frame()
                 await broadcaster.disconnect_user("ann")
                 await reader.rest()
-                await bob.nothing()
+                await bob.assert_no_frame()
             for last_id in (before, at):
                 async with broadcaster.connect(
                     user="ann", topics=["t"], last_event_id=last_id
                 ) as outbox:
-                    hello = await Reader(outbox).hello()
+                    hello = await FrameReader(outbox).first_frame()
                     assert hello.data["session"] == "gap"
                     assert hello.data["gap"]["cause"] == "unknown"
 
@@ -77,8 +77,8 @@ class TestConnections:
             async with broadcaster.connect(
                 user="ann", topics=["t", "u"], last_event_id=at
             ) as outbox:
-                reader = Reader(outbox)
-                hello = await reader.hello()
+                reader = FrameReader(outbox)
+                hello = await reader.first_frame()
                 assert (hello.data["session"], hello.data["replay"]) == ("resumed", 2)
                 await broadcaster.publish("u", 3)
                 assert await reader.take(3) == [1, 2, 3]
@@ -95,15 +95,15 @@ class TestConnections:
             async with broadcaster.connect(
                 user="bob", topics=["t"], last_event_id=at, may_subscribe=never
             ) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["session"] == "gap"
-                await reader.nothing()
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["session"] == "gap"
+                await reader.assert_no_frame()
             async with broadcaster.connect(
                 user="ann", topics=["t"], last_event_id=at, may_subscribe=never
             ) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["rejected"] == ["t"]
-                await reader.nothing()
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["rejected"] == ["t"]
+                await reader.assert_no_frame()
 
     async def test_position_refuses_bad_topics(self) -> None:
         """A position of what is no topic, or of too many, is refused."""
@@ -116,7 +116,7 @@ class TestConnections:
 class TestTwoNodes:
     """Two broadcasters that share a broker."""
 
-    @pytest.mark.parametrize("make", [MemoryBroker, LateBroker])
+    @pytest.mark.parametrize("make", [MemoryBroker, DelayedBroker])
     async def test_both_deliver_and_resume_each_others_clients(self, make: Any) -> None:
         """A message published on either reaches both, and a client resumes on the other."""
         broker = make()
@@ -127,8 +127,8 @@ class TestTwoNodes:
                 async with nodes[turn % 2].connect(
                     user="ann", topics=["t"], last_event_id=at
                 ) as outbox:
-                    reader = Reader(outbox)
-                    hello = await reader.hello()
+                    reader = FrameReader(outbox)
+                    hello = await reader.first_frame()
                     assert hello.data["session"] == ("resumed" if turn else "fresh")
                     await nodes[(turn + 1) % 2].publish("t", turn)
                     found = await reader.take(turn + 1 - expected)
@@ -141,11 +141,11 @@ class TestTwoNodes:
         """A node that stops does not take the shared broker with it."""
         broker = MemoryBroker()
         async with Broadcaster(broker=broker) as stays, stays.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             async with Broadcaster(broker=broker) as goes:
                 await goes.publish("t", 1)
-            await settle()
+            await run_ready()
             await stays.publish("t", 2)
             assert await reader.take(2) == [1, 2]
             assert stays.state is BroadcasterState.RUNNING
@@ -153,26 +153,26 @@ class TestTwoNodes:
     async def test_client_that_is_ahead_of_a_lagging_node(self) -> None:
         """Resumed on a node whose feed lags, a client gets each message once, none before."""
         broker = MemoryBroker()
-        lagging = LateBroker(make=lambda: broker)
+        lagging = DelayedBroker(make=lambda: broker)
         async with Broadcaster(broker=broker) as ahead, Broadcaster(broker=lagging) as behind:
-            await settle()
+            await run_ready()
             async with ahead.connect(user="ann", topics=["t"]) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
-                await settle()
-                lagging.feeding.clear()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
+                await run_ready()
+                lagging.feed_gate.clear()
                 for n in range(10):
                     await ahead.publish("t", n, priority=Priority(n % 4))
-                await settle()
+                await run_ready()
                 seen = await reader.take(10)
                 await ahead.publish("t", 10)
                 at = reader.last_id
             connecting = asyncio.create_task(
                 self.collect(behind, at, 2)  # the node learns of all that only now
             )
-            await settle()
+            await run_ready()
             lagging.release()
-            await settle()
+            await run_ready()
             await ahead.publish("t", 11)
             assert await asyncio.wait_for(connecting, 5.0) == [10, 11]
             assert sorted(seen) == list(range(10))
@@ -181,10 +181,10 @@ class TestTwoNodes:
     async def collect(node: Broadcaster, at: str, count: int) -> list[Any]:
         """Resume on a node, and read so many messages."""
         async with node.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-            reader = Reader(outbox)
-            assert (await reader.hello()).data["session"] == "resumed"
+            reader = FrameReader(outbox)
+            assert (await reader.first_frame()).data["session"] == "resumed"
             found = await reader.take(count)
-            await reader.nothing()
+            await reader.assert_no_frame()
             return found
 
     async def test_session_taken_to_another_node_leaves_no_trace(self) -> None:
@@ -195,16 +195,16 @@ class TestTwoNodes:
             Broadcaster(broker=broker) as right,
             left.connect(user="ann", topics=["t", "u"]) as ghost,
         ):
-            at = (await Reader(ghost).hello()).id
+            at = (await FrameReader(ghost).first_frame()).id
             async with right.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["session"] == "resumed"
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["session"] == "resumed"
                 ghost.mark_lost()
                 node_of(left).unregister(ghost)
                 await left.publish("u", "nobody's now")
                 await left.publish("t", 1)
                 assert await reader.take(1) == [1]
-                await settle()
+                await run_ready()
                 assert left.state is BroadcasterState.RUNNING
                 assert not node_of(left).registry.has_listeners("u")
 

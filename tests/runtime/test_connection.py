@@ -17,10 +17,10 @@ from holdfast.core.delivery.lanes import CHUNK_BYTES
 from holdfast.runtime import frames
 from holdfast.runtime.connection import MAX_CONTROL_FRAMES
 from holdfast.runtime.inline_send import InlineSender
-from tests.support.brokers import LateBroker
-from tests.support.inside import node_of
-from tests.support.reading import Frames, Reader
-from tests.support.virtual import run_virtual, settle, wall_clock
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader, PlainFrameEncoder
+from tests.support.node import node_of
+from tests.support.virtual_loop import run_ready, run_virtual, wall_clock
 
 if TYPE_CHECKING:
     from holdfast.runtime.connection import Connection
@@ -40,7 +40,7 @@ class TestNext:
         """The first frame says what the session is, and its id resumes from just there."""
         async with Broadcaster(clock=lambda: 1000.0) as broadcaster:
             async with broadcaster.connect(topics=["t", "t", "u"]) as outbox:
-                hello = await Reader(outbox).hello()
+                hello = await FrameReader(outbox).first_frame()
                 assert hello.body["timestamp"] == 1000.0
                 assert hello.data == {
                     "connectionId": outbox.id,
@@ -53,8 +53,8 @@ class TestNext:
                 }
                 await broadcaster.publish("t", 1)
             async with broadcaster.connect(topics=["t", "u"], last_event_id=hello.id) as outbox:
-                reader = Reader(outbox)
-                again = (await reader.hello()).data
+                reader = FrameReader(outbox)
+                again = (await reader.first_frame()).data
                 assert (again["session"], again["replay"]) == ("resumed", 1)
                 assert again["reconnectToken"] not in (hello.data["reconnectToken"], None)
                 assert await reader.take(1) == [1]
@@ -62,11 +62,11 @@ class TestNext:
     async def test_ids_are_low_water_marks(self) -> None:
         """After each frame the id covers what was handed over, and nothing that still waits."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             for lane in (Priority.LOW, Priority.NORMAL, Priority.CRITICAL, Priority.LOW):
                 await broadcaster.publish("t", 0, priority=lane)
-            await settle()
+            await run_ready()
             seen = []
             for _ in range(4):
                 await reader.take(1)
@@ -77,10 +77,10 @@ class TestNext:
     async def test_control_frames_pass_messages_and_carry_their_place(self) -> None:
         """A control frame goes first, and its id does not cover the messages behind it."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             await broadcaster.publish("t", 1)
-            await settle()
+            await run_ready()
             outbox.put_control(frames.control("pong", 0.0))
             pong = await reader.frame()
             assert pong is not None
@@ -93,24 +93,24 @@ class TestNext:
             Broadcaster(buffer_capacity=1000) as broadcaster,
             broadcaster.connect(topics=["t"]) as outbox,
         ):
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             for _ in range(100):
                 await broadcaster.publish("t", "x" * 10_000, priority=Priority.LOW)
-            await settle()
+            await run_ready()
             first = await outbox.next_frames() or []
             assert CHUNK_BYTES <= sum(len(frame.body) for frame in first) <= CHUNK_BYTES + 11_000
             outbox.mark_sent()
             await broadcaster.publish("t", "urgent", priority=Priority.CRITICAL)
-            await settle()
+            await run_ready()
             assert await reader.take(1) == ["urgent"]
 
     async def test_one_wake_hands_over_all_that_waits(self) -> None:
         """Messages published in one go are handed over in one go."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            await Reader(outbox).hello()
+            await FrameReader(outbox).first_frame()
             waiting = asyncio.ensure_future(outbox.next_frames())
-            await settle()
+            await run_ready()
             for n in range(50):
                 await broadcaster.publish("t", n)
             assert len(await waiting or []) == 50
@@ -123,7 +123,7 @@ class TestNext:
             broadcaster.connect(topics=["**"]) as b,
         ):
             for outbox in (a, b):
-                await Reader(outbox).hello()
+                await FrameReader(outbox).first_frame()
             await broadcaster.publish("t", 1)
             (one,), (two,) = await a.next_frames() or [], await b.next_frames() or []
             assert one.body is two.body
@@ -132,13 +132,13 @@ class TestNext:
         """A long replay needs one page of memory, and comes best lane first and whole."""
         async with Broadcaster(buffer_capacity=5) as broadcaster:
             async with broadcaster.connect(topics=["t"]) as outbox:
-                at = (await Reader(outbox).hello()).id
+                at = (await FrameReader(outbox).first_frame()).id
             for n in range(400):
                 await broadcaster.publish("t", n, priority=Priority(n % 4))
-            await settle()
+            await run_ready()
             async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["replay"] == 400
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["replay"] == 400
                 found = []
                 for _ in range(400):
                     found += await reader.take(1)
@@ -149,10 +149,10 @@ class TestNext:
     async def test_closing_frame_is_the_last_and_has_its_place(self) -> None:
         """After close comes one closing frame, whose id does not cover what was not sent."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             await broadcaster.publish("t", 1)
-            await settle()
+            await run_ready()
             outbox.close(Reason.IDLE)
             outbox.close(Reason.FORBIDDEN)
             seen = await reader.rest()
@@ -167,12 +167,12 @@ class TestNext:
             Broadcaster(max_connections_per_user=1) as broadcaster,
             broadcaster.connect(user="ann", topics=["t"]) as outbox,
         ):
-            reader = Reader(outbox)
-            at = (await reader.hello()).id
+            reader = FrameReader(outbox)
+            at = (await reader.first_frame()).id
             last = at if end == "taken_over" else None
             async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
                 await broadcaster.publish("t", "not sent to the old one")
-                await settle()
+                await run_ready()
                 (closing,) = await reader.rest()
                 assert closing.data["reason"] == end
                 assert cursor(closing.id) == cursor(at)
@@ -181,20 +181,20 @@ class TestNext:
     @pytest.mark.parametrize("replayed", [False, True])
     async def test_cancelled_next_takes_nothing_out(self, lane: Priority, replayed: bool) -> None:
         """Cancelled at whichever turn of the loop, live or in a replay, `next` loses nothing."""
-        async with Broadcaster(broker=LateBroker()) as broadcaster:
+        async with Broadcaster(broker=DelayedBroker()) as broadcaster:
             at = await broadcaster.position(["t"])
             if not replayed:
-                await settle()
+                await run_ready()
             async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
                 for turns in range(12):
                     if replayed:
                         outbox.delivery.rewind(node_of(broadcaster).log.delivered_offset)
                     await broadcaster.publish("t", turns, priority=lane)
-                    await settle()
+                    await run_ready()
                     reading = asyncio.ensure_future(outbox.next_frames())
-                    await settle(turns)
+                    await run_ready(turns)
                     if reading.done():
                         outbox.mark_sent()
                         assert json.loads((reading.result() or [])[0].body)["data"] == turns
@@ -206,9 +206,9 @@ class TestNext:
     async def test_lost_ends_next_at_once(self) -> None:
         """When the peer is gone, a waiting `next` ends, and so does every later one."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            await Reader(outbox).hello()
+            await FrameReader(outbox).first_frame()
             waiting = asyncio.ensure_future(outbox.next_frames())
-            await settle()
+            await run_ready()
             outbox.mark_lost()
             assert await asyncio.wait_for(waiting, 1.0) is None
             await broadcaster.publish("t", 1)
@@ -227,33 +227,33 @@ class TestNext:
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
             for _ in range(10 * MAX_CONTROL_FRAMES):
                 outbox.put_control(frames.control("pong", 0.0))
-            seen = await Reader(outbox).rest()
+            seen = await FrameReader(outbox).rest()
             assert len(seen) <= MAX_CONTROL_FRAMES + 2
             assert seen[-1].data == {"reason": "too_many_messages", "reconnect": False}
 
     async def test_withdrawn_while_a_page_is_read(self) -> None:
         """What is unsubscribed while a replay page is on its way is not handed over any more."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t", "u"]) as outbox:
-                at = (await Reader(outbox).hello()).id
+                at = (await FrameReader(outbox).first_frame()).id
             await broadcaster.publish("t", "secret", priority=Priority.CRITICAL)
             await broadcaster.publish("u", "open", priority=Priority.CRITICAL)
-            await settle()
+            await run_ready()
             async with broadcaster.connect(
                 user="ann", topics=["t", "u"], last_event_id=at
             ) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
-                broker.answering.clear()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
+                broker.answer_gate.clear()
                 reading = asyncio.ensure_future(reader.take(1))
-                await settle()
+                await run_ready()
                 dropping = asyncio.ensure_future(broadcaster.unsubscribe(outbox, ["t"]))
-                await settle()
+                await run_ready()
                 broker.release()
                 await dropping
                 assert await reading == ["open"]
-                await reader.nothing()
+                await reader.assert_no_frame()
 
 
 class TestAcknowledge:
@@ -263,16 +263,16 @@ class TestAcknowledge:
         """A token alone resumes from the last ack, without a gap."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(topics=["t"]) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
                 for n in range(5):
                     await broadcaster.publish("t", n)
                 await reader.take(2)
                 assert outbox.acknowledge(reader.last_id)
                 await reader.take(3)
             async with broadcaster.connect(topics=["t"], reconnect_token=outbox.token) as again:
-                reader = Reader(again)
-                hello = await reader.hello()
+                reader = FrameReader(again)
+                hello = await reader.first_frame()
                 assert (hello.data["session"], hello.data["replay"]) == ("resumed", 3)
                 assert await reader.take(3) == [2, 3, 4]
 
@@ -283,15 +283,15 @@ class TestAcknowledge:
             broadcaster.connect(topics=["t"]) as outbox,
             broadcaster.connect(topics=["t"]) as other,
         ):
-            reader, theirs = Reader(outbox), Reader(other)
-            first = (await reader.hello()).id
-            await theirs.hello()
+            reader, theirs = FrameReader(outbox), FrameReader(other)
+            first = (await reader.first_frame()).id
+            await theirs.first_frame()
             for n in range(3):
                 await broadcaster.publish("t", n)
             await theirs.take(3)
             await reader.take(2)
             await broadcaster.publish("t", "waits")
-            await settle()
+            await run_ready()
             epoch, token = node_of(broadcaster).log.epoch, outbox.token
             assert outbox.acknowledge(reader.last_id)
             session = outbox.session
@@ -312,11 +312,11 @@ class TestAcknowledge:
             Broadcaster() as broadcaster,
             broadcaster.connect(user="ann", topics=["t"]) as ghost,
         ):
-            old = Reader(ghost)
-            at = (await old.hello()).id
+            old = FrameReader(ghost)
+            at = (await old.first_frame()).id
             async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
                 await broadcaster.publish("t", 1)
                 await reader.take(1)
                 assert outbox.acknowledge(reader.last_id)
@@ -419,7 +419,7 @@ async def run_or_cancel(work: Any, turns: int | None) -> bool:
     """Run to its end, or cancel it after so many turns of the loop; whether it got to its end."""
     task = asyncio.ensure_future(work)
     if turns is not None:
-        await settle(turns)
+        await run_ready(turns)
         task.cancel()
     try:
         await task
@@ -440,7 +440,7 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
         return MemoryBroker(clock=wall_clock)
 
     async def script() -> None:
-        broker = LateBroker(make=make) if late else make()
+        broker = DelayedBroker(make=make) if late else make()
         published: list[tuple[int, Priority, str | None]] = []
         async with Broadcaster(
             broker=broker, buffer_capacity=capacity, clock=wall_clock
@@ -458,7 +458,7 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
                             published.append((number, lane, key))
                             await broadcaster.publish("t", number, priority=lane, key=key)
                     case ("yield", turns):
-                        await settle(turns)
+                        await run_ready(turns)
                     case ("next", cancel_after):
                         if await client.read(cancel_after) is None:
                             await client.cut(0)
@@ -507,7 +507,7 @@ async def test_page_that_expired_in_the_buffer_does_not_end_the_reading() -> Non
         for _ in range(150):
             await broadcaster.publish("t", "x" * 2000, ttl=5.0)
         await broadcaster.publish("t", "still good")
-        await settle()
+        await run_ready()
         chunk = await outbox.next_frames()
         assert chunk is not None
         await asyncio.sleep(10.0)
@@ -525,7 +525,7 @@ async def test_page_does_not_leave_after_the_end() -> None:
         id = await broadcaster.position(["t"], user="ann")
         for number in range(500):
             await broadcaster.publish("t", number)
-        await settle()
+        await run_ready()
         async with broadcaster.connect(user="ann", topics=["t"], last_event_id=id) as outbox:
             await outbox.next_frames()
             assert len(await outbox.next_frames() or []) > 1
@@ -539,19 +539,19 @@ async def test_page_does_not_leave_after_the_end() -> None:
 
 async def test_page_that_comes_after_the_end_does_not_leave() -> None:
     """The same when the broker's answer, the page of the first lane, was under way."""
-    broker = LateBroker()
+    broker = DelayedBroker()
     async with Broadcaster(broker=broker, heartbeat_interval=None) as broadcaster:
         id = await broadcaster.position(["t"])
         for number in range(50):
             await broadcaster.publish("t", number, priority=Priority.CRITICAL)
-        await settle()
+        await run_ready()
         async with broadcaster.connect(topics=["t"], last_event_id=id) as outbox:
             await outbox.next_frames()
-            broker.answering.clear()
+            broker.answer_gate.clear()
             reading = asyncio.ensure_future(outbox.next_frames())
-            await settle()
+            await run_ready()
             outbox.close(Reason.FORBIDDEN)
-            broker.answering.set()
+            broker.answer_gate.set()
             frames = await reading
             assert frames is not None
             assert [json.loads(frame.body)["type"] for frame in frames] == ["closing"]
@@ -567,7 +567,7 @@ async def test_heartbeats_come_though_everything_expires() -> None:
             seen.append(json.loads(frame.body)["type"])
 
         async def own() -> None:
-            sender = InlineSender(send, Frames(), outbox.token)
+            sender = InlineSender(send, PlainFrameEncoder(), outbox.token)
             outbox.attach_sender(sender)
             while (frames := await outbox.next_frames()) is not None:
                 for frame in frames:

@@ -26,7 +26,7 @@ from holdfast.runtime.options import Options
 from holdfast.runtime.timers import ConnectionTimers
 from tests.core.builders import message
 from tests.core.test_registry import RegistryMachine
-from tests.support.virtual import run_virtual
+from tests.support.virtual_loop import run_virtual
 
 ANN = UserId("ann")
 EPOCH, TOKEN = Epoch("e" * 12), Token("t" * 22)

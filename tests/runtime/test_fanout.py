@@ -19,8 +19,8 @@ from holdfast.runtime.connection import Connection
 from holdfast.runtime.fanout import CONNECTIONS_PER_TURN
 from holdfast.runtime.frames import Frame
 from holdfast.runtime.inline_send import InlineSender, PeerLost
-from tests.support.reading import Frames
-from tests.support.virtual import run_virtual, settle
+from tests.support.frame_reader import PlainFrameEncoder
+from tests.support.virtual_loop import run_ready, run_virtual
 
 
 class Client:
@@ -44,7 +44,7 @@ class Client:
             await self.open.wait()
 
     async def _run(self, on_the_spot: bool) -> None:
-        pipe = InlineSender(self.send, Frames(), self.outbox.token)
+        pipe = InlineSender(self.send, PlainFrameEncoder(), self.outbox.token)
         if on_the_spot:
             self.outbox.attach_sender(pipe)
         try:
@@ -72,7 +72,7 @@ async def client(broadcaster: Broadcaster, *topics: str, **options: Any) -> Asyn
     """A connection whose task runs until the block ends."""
     async with broadcaster.connect(topics=topics or ["t"]) as outbox:
         made = Client(outbox, **options)
-        await settle()
+        await run_ready()
         made.hello_bytes = outbox.bytes_sent
         try:
             yield made
@@ -120,8 +120,8 @@ def test_on_the_spot_is_what_the_own_task_would_do(
         ):
             for number, (lane, topic, key, ttl, pause) in enumerate(script):
                 await broadcaster.publish(topic, number, priority=lane, key=key, ttl=ttl)
-                await settle(pause)
-            await settle(PAUSE)
+                await run_ready(pause)
+            await run_ready(PAUSE)
             assert spot.seen() == own.seen()
             accounts = [
                 (
@@ -146,7 +146,7 @@ class TestOnTheSpot:
             assert one.wakings == 1
             for number in range(10):
                 await broadcaster.publish("t", number)
-                await settle()
+                await run_ready()
             assert [data for data, _ in one.seen()] == list(range(10))
             assert one.wakings == 1
 
@@ -160,12 +160,12 @@ class TestOnTheSpot:
             slow.open.clear()
             for number in range(50):
                 await broadcaster.publish("t", number)
-                await settle()
+                await run_ready()
             assert len(fast.seen()) == 50
             assert len(slow.seen()) == 1
             assert slow.outbox._blocked_since is not None
             slow.open.set()
-            await settle(200)
+            await run_ready(200)
             assert [data for data, _ in slow.seen()] == list(range(50))
             assert slow.outbox._blocked_since is None
 
@@ -175,12 +175,12 @@ class TestOnTheSpot:
             one.open.clear()
             for number in range(10):
                 await broadcaster.publish("t", number, priority=Priority.LOW)
-            await settle()
+            await run_ready()
             assert [data for data, _ in one.seen()] == [0]
             await broadcaster.publish("t", "now", priority=Priority.CRITICAL)
-            await settle()
+            await run_ready()
             one.open.set()
-            await settle(100)
+            await run_ready(100)
             assert [data for data, _ in one.seen()] == [0, "now", *range(1, 10)]
 
     async def test_send_that_raises_ends_that_connection_alone(self) -> None:
@@ -192,7 +192,7 @@ class TestOnTheSpot:
         ):
             gone.error = ConnectionResetError("gone")
             await broadcaster.publish("t", 1)
-            await settle()
+            await run_ready()
             assert gone.task.done()
             assert [data for data, _ in other.seen()] == [1]
 
@@ -201,7 +201,7 @@ class TestOnTheSpot:
     ) -> None:
         """An error where frames are made closes that connection, and the fan-out goes on."""
 
-        class Broken(Frames):
+        class Broken(PlainFrameEncoder):
             def prefix(self, body: bytes, id: str) -> tuple[bytes, str]:
                 raise ValueError("no frame for this")
 
@@ -214,7 +214,7 @@ class TestOnTheSpot:
             broken.outbox._sender.encoder = Broken()
             for number in range(3):
                 await broadcaster.publish("t", number)
-                await settle()
+                await run_ready()
             assert broken.outbox.close_reason is Reason.FAILED
             assert [data for data, _ in other.seen()] == [0, 1, 2]
         assert "no frame for this" in caplog.text
@@ -225,7 +225,7 @@ class TestOnTheSpot:
             await broadcaster.publish("t", 1)
             await offered(broadcaster, 1)
             broadcaster.disconnect(one.outbox.id)
-            await settle()
+            await run_ready()
             kinds = [json.loads(frame.body)["type"] for frame in one.frames]
             assert kinds == ["connection_established", "closing"]
             assert one.frames[-1].id.split("~")[1] == "1.1.0.1", "what was not sent is pending"
@@ -237,7 +237,7 @@ class TestOnTheSpot:
             await broadcaster.publish("u", 2)
             await offered(broadcaster, 2)
             await broadcaster.unsubscribe(one.outbox, ["t"])
-            await settle()
+            await run_ready()
             assert [data for data, _ in one.seen()] == [2]
 
 
@@ -273,7 +273,7 @@ class TestSlices:
             for number in range(40):
                 await broadcaster.publish("t", number)
                 await asyncio.sleep(0)
-            await settle(200)
+            await run_ready(200)
             assert all([data for data, _ in each.seen()] == list(range(40)) for each in clients)
             for manager in managers:
                 await manager.__aexit__(None, None, None)
@@ -287,16 +287,16 @@ async def test_window_is_kept_on_the_spot(limit: int) -> None:
         broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
     ):
         one = Client(outbox)
-        await settle()
+        await run_ready()
         for number in range(200):
             await broadcaster.publish("t", [number, "x" * 200])
-            await settle()
+            await run_ready()
         assert outbox._window is not None
         held = outbox._window.unacknowledged
         assert held <= outbox._window.size + 400
         for _ in range(400):
             outbox.acknowledge(one.frames[-1].id)
-            await settle(5)
+            await run_ready(5)
         assert [data[0] for data, _ in one.seen()] == list(range(200))
         assert outbox._window.unacknowledged == 0
         one.task.cancel()

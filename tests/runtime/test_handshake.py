@@ -20,10 +20,10 @@ from holdfast import (
     TokenLimits,
 )
 from holdfast.core.cursor import Cursor, EventId
-from tests.support.brokers import LateBroker
-from tests.support.inside import node_of
-from tests.support.reading import Reader
-from tests.support.virtual import run_virtual, settle, wall_clock
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader
+from tests.support.node import node_of
+from tests.support.virtual_loop import run_ready, run_virtual, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def broadcaster() -> AsyncIterator[Broadcaster]:
 async def begin(broadcaster: Broadcaster, **hello: Any) -> tuple[dict[str, Any], str]:
     """Connect and leave; the data and the id of the first frame."""
     async with broadcaster.connect(**{"topics": ["t"], **hello}) as outbox:
-        seen = await Reader(outbox).hello()
+        seen = await FrameReader(outbox).first_frame()
     return dict(seen.data), seen.id
 
 
@@ -62,12 +62,12 @@ class TestPosition:
     async def test_nothing_presented_is_fresh(self, broadcaster: Broadcaster, absent: Any) -> None:
         """Without an event id and a token the session is fresh, and starts now."""
         await broadcaster.publish("t", "before")
-        await settle()
+        await run_ready()
         async with broadcaster.connect(
             topics=["t"], last_event_id=absent, reconnect_token=absent
         ) as outbox:
-            reader = Reader(outbox)
-            data = (await reader.hello()).data
+            reader = FrameReader(outbox)
+            data = (await reader.first_frame()).data
             assert data["session"] == "fresh"
             assert "gap" not in data
             await broadcaster.publish("t", "after")
@@ -78,8 +78,8 @@ class TestPosition:
         """An event id or token that is none gives a working session that says: unknown."""
         for hello in ({"last_event_id": text}, {"reconnect_token": text}):
             async with broadcaster.connect(topics=["t"], **hello) as outbox:  # type: ignore[arg-type]
-                reader = Reader(outbox)
-                assert is_reset((await reader.hello()).data)
+                reader = FrameReader(outbox)
+                assert is_reset((await reader.first_frame()).data)
                 await broadcaster.publish("t", 1)
                 assert await reader.take(1) == [1]
 
@@ -94,10 +94,10 @@ class TestPosition:
     async def test_future_is_judged_by_the_log(self) -> None:
         """A position that only this node has not reached yet is good."""
         broker = MemoryBroker()
-        lagging = LateBroker(make=lambda: broker)
+        lagging = DelayedBroker(make=lambda: broker)
         async with Broadcaster(broker=broker) as ahead, Broadcaster(broker=lagging) as behind:
-            await settle()
-            lagging.feeding.clear()
+            await run_ready()
+            lagging.feed_gate.clear()
             await ahead.publish("t", 1)
             at = await ahead.position(["t"])
             data, _ = await begin(behind, last_event_id=at)
@@ -105,19 +105,19 @@ class TestPosition:
 
     async def test_what_comes_after_the_survey_is_not_passed_over(self) -> None:
         """A lane that was empty when a slow resume looked at it, and is not when it begins."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker.log) as other, Broadcaster(broker=broker) as slow:
             _, at = await begin(slow)
-            broker.surveying.clear()
+            broker.summary_gate.clear()
             opening = slow.connect(topics=["t"], last_event_id=at)
             entering = asyncio.ensure_future(opening.__aenter__())
-            await settle(20)
+            await run_ready(20)
             await other.publish("t", "late")
-            await settle(20)
+            await run_ready(20)
             assert slow.statistics().position == 1
-            broker.surveying.set()
-            reader = Reader(await entering)
-            assert (await reader.hello()).data["session"] == "resumed"
+            broker.summary_gate.set()
+            reader = FrameReader(await entering)
+            assert (await reader.first_frame()).data["session"] == "resumed"
             assert await reader.take(1) == ["late"]
             await opening.__aexit__()
 
@@ -134,10 +134,10 @@ class TestPosition:
             _, at = await begin(broadcaster)
             for n in range(25):
                 await broadcaster.publish("t", n, priority=Priority.HIGH)
-            await settle()
+            await run_ready()
             async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-                reader = Reader(outbox)
-                data = (await reader.hello()).data
+                reader = FrameReader(outbox)
+                data = (await reader.first_frame()).data
                 assert data["session"] == "gap"
                 assert data["gap"] == {"cause": "trimmed", "count": 15}
                 assert data["replay"] == 10
@@ -160,15 +160,15 @@ class TestPosition:
     async def test_token_alone(self, broadcaster: Broadcaster) -> None:
         """A token without a position goes on from what was handed over, and says it is unsure."""
         async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            token = (await reader.hello()).data["reconnectToken"]
+            reader = FrameReader(outbox)
+            token = (await reader.first_frame()).data["reconnectToken"]
             for n in range(4):
                 await broadcaster.publish("t", n)
-            await settle()
+            await run_ready()
             outbox.delivery.take(0.0)  # what a transport would hand over next
         async with broadcaster.connect(topics=["t"], reconnect_token=token) as outbox:
-            reader = Reader(outbox)
-            assert is_reset((await reader.hello()).data)
+            reader = FrameReader(outbox)
+            assert is_reset((await reader.first_frame()).data)
             assert await reader.take(3) == [1, 2, 3]
 
     async def test_token_counts_before_the_one_in_the_event_id(
@@ -187,14 +187,14 @@ class TestPosition:
         _, start = await begin(broadcaster, topics=topics)
         for n in range(16):
             await broadcaster.publish(topics[n % 2], n, priority=Priority(n % 4))
-        await settle()
+        await run_ready()
         expected = sorted(range(16), key=lambda n: (-(n % 4), n))
         received: list[Any] = []
         at = start
         while len(received) < 16:
             async with broadcaster.connect(topics=topics, last_event_id=at) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["replay"] == 16 - len(received)
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["replay"] == 16 - len(received)
                 received += await reader.take(1)
                 at = reader.last_id
         assert received == expected
@@ -264,11 +264,11 @@ class TestToken:
     async def test_newcomer_takes_over(self, broadcaster: Broadcaster) -> None:
         """A client that is back before its old connection ended gets its session at once."""
         async with broadcaster.connect(user="ann", topics=["t"]) as ghost:
-            old = Reader(ghost)
-            at = (await old.hello()).id
+            old = FrameReader(ghost)
+            at = (await old.first_frame()).id
             async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["session"] == "resumed"
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["session"] == "resumed"
                 assert [s.data for s in await old.rest()] == [
                     {"reason": "taken_over", "reconnect": True}
                 ]
@@ -288,7 +288,7 @@ class TestToken:
                 async with broadcaster.connect(
                     user="ann", topics=["t"], last_event_id=ids[name]
                 ) as outbox:
-                    reader = Reader(outbox, patience=3600)
+                    reader = FrameReader(outbox, timeout=3600)
                     while (frame := await reader.frame()) is not None:
                         ids[name] = frame.id
                 await asyncio.sleep(1.0)
@@ -326,16 +326,16 @@ class TestToken:
 
     async def test_cancelled_connect_gives_the_session_back(self) -> None:
         """Cancelled at whichever await, a connect leaves a session that the client can resume."""
-        broker = LateBroker(rounds=2)
+        broker = DelayedBroker(turns=2)
         async with Broadcaster(broker=broker) as broadcaster:
             _, at = await begin(broadcaster, user="ann")
             await broadcaster.publish("t", 1)
             for turns in range(60):
                 task = asyncio.ensure_future(begin(broadcaster, user="ann", last_event_id=at))
-                await settle(turns)
+                await run_ready(turns)
                 task.cancel()
                 await asyncio.wait([task])
-                await settle(10)
+                await run_ready(10)
                 data, _ = await begin(broadcaster, user="ann", last_event_id=at)
                 assert (data["session"], data["replay"]) == ("resumed", 1), f"after {turns} turns"
                 if not task.cancelled():
@@ -344,16 +344,16 @@ class TestToken:
 
     async def test_cancelled_fresh_connect_leaves_no_session_attached(self) -> None:
         """A fresh session whose connect was cancelled is bounded like any that is detached."""
-        broker = LateBroker(
-            rounds=2, make=lambda: MemoryBroker(tokens=TokenLimits(total=1, per_user=1))
+        broker = DelayedBroker(
+            turns=2, make=lambda: MemoryBroker(tokens=TokenLimits(total=1, per_user=1))
         )
         async with Broadcaster(broker=broker) as broadcaster:
             for turns in range(40):
                 task = asyncio.ensure_future(begin(broadcaster, user="ann"))
-                await settle(turns)
+                await run_ready(turns)
                 task.cancel()
                 await asyncio.wait([task])
-                await settle(10)
+                await run_ready(10)
                 assert len(broker.log.tokens.registry) <= 2, f"after {turns} turns"
 
 
@@ -373,12 +373,12 @@ class TestRights:
         await broadcaster.publish("u", "open")
         rights.discard("t")
         async with broadcaster.connect(last_event_id=at, **hello) as outbox:
-            reader = Reader(outbox)
-            data = (await reader.hello()).data
+            reader = FrameReader(outbox)
+            data = (await reader.first_frame()).data
             assert (data["topics"], data["rejected"], data["replay"]) == (["u"], ["t"], 1)
             assert await reader.take(1) == ["open"]
             await broadcaster.publish("t", "secret")
-            await reader.nothing()
+            await reader.assert_no_frame()
 
     async def test_refused_once_is_asked_for_again(self, broadcaster: Broadcaster) -> None:
         """A topic refused at one resume is given at the next, if it is allowed by then."""
@@ -398,10 +398,10 @@ class TestRights:
         _, at = await begin(broadcaster, topics=["t"])
         await broadcaster.publish("u", "yesterday")
         await broadcaster.publish("t", "mine")
-        await settle()
+        await run_ready()
         async with broadcaster.connect(topics=["t", "u"], last_event_id=at) as outbox:
-            reader = Reader(outbox)
-            assert (await reader.hello()).data["replay"] == 1
+            reader = FrameReader(outbox)
+            assert (await reader.first_frame()).data["replay"] == 1
             await broadcaster.publish("u", "today")
             assert await reader.take(2) == ["mine", "today"]
 
@@ -410,7 +410,7 @@ class TestRights:
     ) -> None:
         """What was subscribed and unsubscribed meanwhile counts, not the first request."""
         async with broadcaster.connect(topics=["t", "u"]) as outbox:
-            at = (await Reader(outbox).hello()).id
+            at = (await FrameReader(outbox).first_frame()).id
             await broadcaster.subscribe(outbox, ["v"])
             await broadcaster.unsubscribe(outbox, ["t"])
         for topics in (["t", "u"], []):
@@ -420,7 +420,7 @@ class TestRights:
     async def test_unsubscribed_from_all_stays_so(self, broadcaster: Broadcaster) -> None:
         """Whoever unsubscribed from everything is subscribed to nothing after a resume."""
         async with broadcaster.connect(topics=["t"]) as outbox:
-            at = (await Reader(outbox).hello()).id
+            at = (await FrameReader(outbox).first_frame()).id
             await broadcaster.unsubscribe(outbox, ["t"])
         data, _ = await begin(broadcaster, last_event_id=at)
         assert data["topics"] == []
@@ -440,8 +440,8 @@ class TestRights:
             async with broadcaster.connect(
                 user="ann", topics=["t", "u"], may_subscribe=may
             ) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
                 return await reader.take(1)
 
         task = asyncio.create_task(client())
@@ -449,7 +449,7 @@ class TestRights:
         rights.discard("t")
         await broadcaster.reauthorize("ann")
         answer.set()
-        await settle()
+        await run_ready()
         await broadcaster.publish("t", "secret")
         await broadcaster.publish("u", "open")
         assert await task == ["open"]
@@ -477,11 +477,11 @@ class TestLimits:
             broadcaster.connect(user="ann", topics=["t"]) as second,
             broadcaster.connect(user="ann", topics=["t"]) as third,
         ):
-            assert (await Reader(first).rest())[-1].data["reason"] == "replaced"
+            assert (await FrameReader(first).rest())[-1].data["reason"] == "replaced"
             await broadcaster.publish("t", 1)
             for outbox in (other, second, third):
-                reader = Reader(outbox)
-                await reader.hello()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
                 assert await reader.take(1) == [1]
 
     async def test_unidentified_share_no_limit(self) -> None:
@@ -509,7 +509,7 @@ class TestLimits:
                     await asyncio.sleep(10.0)
 
             clients = [asyncio.create_task(client()) for _ in range(5)]
-            await settle()
+            await run_ready()
             asked.set()
             results = await asyncio.gather(*clients, return_exceptions=True)
             refused = [r for r in results if isinstance(r, Refused)]
@@ -554,8 +554,8 @@ class TestLimits:
             async with Broadcaster() as broadcaster:
                 async with broadcaster.connect(topics=["t"]) as outbox:
                     await broadcaster.publish("t", 1)
-                    await settle()
-                    hello = await Reader(outbox).hello()
+                    await run_ready()
+                    hello = await FrameReader(outbox).first_frame()
                 parsed = EventId.parse(hello.id)
                 assert parsed is not None
                 assert parsed.cursor == Cursor.at(0)

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from holdfast.runtime.inline_send import InlineSender, PeerLost
-from tests.support.virtual import settle
+from tests.support.virtual_loop import run_ready
 
 Sending = Callable[[Any], Awaitable[None]]
 
@@ -86,7 +86,7 @@ async def test_send_that_does_not_wait_wakes_nobody() -> None:
     owner = Owner(send)
     assert await owner.send_nowait("a", "b") is None
     assert await owner.send_nowait("c") is None
-    await settle()
+    await run_ready()
     assert sent == ["a!", "b!", "c!"]
     assert owner.wakings == 0
     owner.task.cancel()
@@ -105,10 +105,10 @@ async def test_send_that_waits_is_finished_by_the_owner() -> None:
     owner = Owner(send)
     assert await owner.send_nowait("a", "b", "c") == 2
     assert owner.pipe.is_busy
-    await settle()
+    await run_ready()
     assert sent == ["begin a!"]
     drained.set()
-    await settle()
+    await run_ready()
     assert sent == ["begin a!", "end a! by True"]
     assert not owner.pipe.is_busy
     owner.task.cancel()
@@ -125,7 +125,7 @@ async def test_send_finds_its_own_task_and_context() -> None:
 
     owner = Owner(send)
     await owner.send_nowait("a")
-    await settle()
+    await run_ready()
     assert seen == [(True, "owner")] * 2
     assert asyncio.current_task() is not owner.task
     owner.task.cancel()
@@ -198,7 +198,7 @@ async def test_awaitable_that_is_no_coroutine() -> None:
 
     owner = Owner(Sent)
     await owner.send_nowait("a")
-    await settle()
+    await run_ready()
     await owner.send_nowait("b")
     await asyncio.sleep(2.0)
     assert sent == ["a!", "b!"]
@@ -220,10 +220,10 @@ async def test_owner_that_is_cancelled_cancels_what_was_begun() -> None:
         owner = Owner(send)
         await owner.made.wait()
         asyncio.get_running_loop().call_soon(owner.pipe.send_nowait, ["a"])
-        await settle(2)
+        await run_ready(2)
         if rounds:
             owner.woken.set()
-            await settle(rounds)
+            await run_ready(rounds)
         owner.task.cancel()
         await asyncio.wait([owner.task])
         assert seen.pop() == expected

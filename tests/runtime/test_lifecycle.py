@@ -22,9 +22,9 @@ from holdfast import (
     WrongThread,
 )
 from holdfast.runtime.lifecycle import BroadcasterState
-from tests.support.brokers import LateBroker
-from tests.support.reading import Reader
-from tests.support.virtual import run_virtual, settle
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_ready, run_virtual
 
 REAL = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """For tests with threads: a virtual clock would not wait for them."""
@@ -63,16 +63,16 @@ class TestLife:
         """After close and start, a client of before resumes without loss."""
         broadcaster = Broadcaster()
         async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             await broadcaster.publish("t", 1)
             assert await reader.take(1) == [1]
             await broadcaster.publish("t", 2)
         async with broadcaster:
             await broadcaster.publish("t", 3)
             async with broadcaster.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["session"] == "resumed"
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["session"] == "resumed"
                 assert await reader.take(2) == [2, 3]
 
     def test_started_again_in_another_loop(self) -> None:
@@ -81,8 +81,8 @@ class TestLife:
 
         async def once() -> None:
             async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-                reader = Reader(outbox, patience=20.0)
-                await reader.hello()
+                reader = FrameReader(outbox, timeout=20.0)
+                await reader.first_frame()
                 await broadcaster.publish("t", 1)
                 assert await reader.take(1) == [1]
                 heartbeat = await reader.frame()
@@ -101,14 +101,14 @@ class TestLife:
 
         async def client(broadcaster: Broadcaster) -> None:
             async with broadcaster.connect(topics=["t"]) as outbox:
-                ends.append([seen.type for seen in await Reader(outbox).rest()])
+                ends.append([seen.type for seen in await FrameReader(outbox).rest()])
 
         async with Broadcaster() as broadcaster:
             clients = [asyncio.create_task(client(broadcaster)) for _ in range(3)]
-            await settle()
+            await run_ready()
         await asyncio.wait_for(asyncio.gather(*clients), 1.0)
         assert ends == [["connection_established", "closing"]] * 3
-        await settle()
+        await run_ready()
         assert asyncio.all_tasks() == before
 
     async def test_error_in_the_block_passes_through(self) -> None:
@@ -124,8 +124,8 @@ class TestLife:
         broadcaster = Broadcaster()
         await asyncio.create_task(broadcaster.__aenter__())
         async with broadcaster.connect(topics=["t"]) as connection:
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             await broadcaster.publish("t", 1)
             assert await reader.take(1) == [1]
         await asyncio.create_task(broadcaster.__aexit__(None, None, None))
@@ -133,7 +133,7 @@ class TestLife:
 
     async def test_concurrent_first_requests_start_it_once(self) -> None:
         """`ensure_started` waits for a start that another task has begun."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         broadcaster = Broadcaster(broker=broker)
         await asyncio.gather(*[broadcaster.ensure_started() for _ in range(5)])
         states = [broadcaster.state]
@@ -183,12 +183,12 @@ class TestLife:
                 await asyncio.sleep(3600)
 
         owner = asyncio.create_task(own())
-        await settle()
+        await run_ready()
         for _ in range(cancels):
             owner.cancel()
-            await settle(3)
+            await run_ready(3)
         await asyncio.wait_for(asyncio.wait([owner]), 10.0)
-        await settle()
+        await run_ready()
         assert broadcaster.state is BroadcasterState.CLOSED
         assert asyncio.all_tasks() == before
         with pytest.raises(NotRunning):
@@ -197,7 +197,7 @@ class TestLife:
     async def test_broker_that_does_not_start_leaves_it_stopped(self) -> None:
         """If the broker fails at start, so does the broadcaster, and it can be tried again."""
 
-        class Unreachable(LateBroker):
+        class Unreachable(DelayedBroker):
             async def start(self) -> None:
                 if not attempts:
                     attempts.append(1)
@@ -216,17 +216,17 @@ class TestLife:
 
     async def test_dead_task_fails_everyone_who_waits(self) -> None:
         """When the feed dies, streams end as failed, and publish and connect raise the cause."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             ends = []
 
             async def client() -> None:
                 async with broadcaster.connect(topics=["t"]) as outbox:
-                    ends.append((await Reader(outbox).rest())[-1].data)
+                    ends.append((await FrameReader(outbox).rest())[-1].data)
 
             clients = [asyncio.create_task(client()) for _ in range(3)]
-            await settle()
-            await broker.die(ConnectionError("the line is cut"))
+            await run_ready()
+            await broker.fail(ConnectionError("the line is cut"))
             await asyncio.wait_for(asyncio.gather(*clients), 1.0)
             assert ends == [{"reason": "failed", "reconnect": True}] * 3
             assert broadcaster.state is BroadcasterState.FAILED
@@ -239,7 +239,7 @@ class TestLife:
 
     async def test_connection_that_opens_while_the_feed_dies_does_not_hang(self) -> None:
         """A client that is being let in when the feed dies is refused or told, not left alone."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             asked, answer = asyncio.Event(), asyncio.Event()
 
@@ -250,54 +250,54 @@ class TestLife:
             async def client() -> None:
                 with contextlib.suppress(BroadcasterFailed, Refused):
                     async with broadcaster.connect(topics=["t"], may_subscribe=may) as outbox:
-                        await Reader(outbox, patience=3600).rest()
+                        await FrameReader(outbox, timeout=3600).rest()
 
             task = asyncio.create_task(client())
             await asked.wait()
-            await broker.die(ConnectionError())
-            await settle()
+            await broker.fail(ConnectionError())
+            await run_ready()
             answer.set()
             done, _ = await asyncio.wait([task], timeout=10.0)
             assert done
 
     async def test_lost_log_is_declared(self) -> None:
         """When the log is another one, streams end, and who comes back is told: restart."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             async with broadcaster.connect(topics=["t"]) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
                 await broadcaster.publish("t", 1)
                 await reader.take(1)
                 at = reader.last_id
-                await broker.restart()
+                await broker.replace_log()
                 await broadcaster.publish("t", 2)
                 closing = (await reader.rest())[-1]
                 assert closing.type == "closing"
             for last_id in (at, closing.id):
                 async with broadcaster.connect(topics=["t"], last_event_id=last_id) as outbox:
-                    hello = await Reader(outbox).hello()
+                    hello = await FrameReader(outbox).first_frame()
                 assert hello.data["session"] == "gap"
                 assert hello.data["gap"]["cause"] == "restart"
 
     async def test_position_of_a_lost_log_is_not_taken_for_one_of_the_new(self) -> None:
         """A session of a lost log, resumed by its token alone, hides nothing that comes after."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
-                reader = Reader(outbox)
-                hello = await reader.hello()
+                reader = FrameReader(outbox)
+                hello = await reader.first_frame()
                 for n in range(20):
                     await broadcaster.publish("t", n)
                 await reader.take(20)
-                await broker.restart()
+                await broker.replace_log()
                 await broadcaster.publish("t", "new")
                 await reader.rest()
             async with broadcaster.connect(
                 user="ann", topics=["t"], reconnect_token=hello.data["reconnectToken"]
             ) as outbox:
-                reader = Reader(outbox)
-                assert (await reader.hello()).data["session"] == "gap"
+                reader = FrameReader(outbox)
+                assert (await reader.first_frame()).data["session"] == "gap"
                 await broadcaster.publish("t", "after")
                 seen = [await reader.take(1)]
                 if seen == [["new"]]:
@@ -312,8 +312,8 @@ class TestThreads:
     async def test_publish_from_thread(self) -> None:
         """A worker thread publishes, and gets the offset, or the publisher's own mistake."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             offset = await anyio.to_thread.run_sync(
                 lambda: broadcaster.publish_from_thread("t", 1, priority=Priority.HIGH, timeout=5)
             )
@@ -354,7 +354,7 @@ class TestThreads:
     @REAL
     async def test_publish_from_thread_times_out(self) -> None:
         """If the broker does not answer, the thread gets TimeoutError instead of hanging."""
-        broker = LateBroker()
+        broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             broker.hold()
             with pytest.raises(TimeoutError):
@@ -373,12 +373,12 @@ class TestDrain:
 
             async def client() -> dict[str, Any]:
                 async with broadcaster.connect(topics=["t"]) as outbox:
-                    return dict((await Reader(outbox).rest())[-1].data)
+                    return dict((await FrameReader(outbox).rest())[-1].data)
 
             clients = [asyncio.create_task(client()) for _ in range(5)]
-            await settle()
+            await run_ready()
             assert await broadcaster.drain(1.0)
-            await settle()
+            await run_ready()
             assert [task.result() for task in clients] == [
                 {"reason": "drain", "reconnect": True}
             ] * 5
@@ -408,7 +408,7 @@ class TestDrain:
             async def client() -> None:
                 with contextlib.suppress(Refused):
                     async with broadcaster.connect(topics=["t"], may_subscribe=may) as outbox:
-                        await Reader(outbox, patience=3600).rest()
+                        await FrameReader(outbox, timeout=3600).rest()
 
             task = asyncio.create_task(client())
             await asked.wait()
@@ -422,16 +422,16 @@ class TestDrain:
         broker = MemoryBroker()
         async with Broadcaster(broker=broker) as goes, Broadcaster(broker=broker) as stays:
             async with goes.connect(topics=["t"]) as outbox:
-                reader = Reader(outbox)
-                await reader.hello()
+                reader = FrameReader(outbox)
+                await reader.first_frame()
                 for n in range(5):
                     await goes.publish("t", n, priority=Priority(n % 4))
-                await settle()
+                await run_ready()
                 goes.begin_drain()
                 got = [seen.data for seen in await reader.rest() if seen.type == "message"]
             async with stays.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
-                again = Reader(outbox)
-                assert (await again.hello()).data["session"] == "resumed"
+                again = FrameReader(outbox)
+                assert (await again.first_frame()).data["session"] == "resumed"
                 assert sorted(got + await again.take(5 - len(got))) == list(range(5))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from holdfast import Broadcaster, MemoryBroker, Priority, Retention
-from tests.support.brokers import LateBroker
-from tests.support.reading import Reader
-from tests.support.virtual import settle, wall_clock
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_ready, wall_clock
 
 REAL = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """For tests with threads: a virtual clock would not wait for them."""
@@ -36,17 +36,17 @@ class TestFanOut:
         """A connection gets the topics that its expression covers, each message once."""
         topics = [expression, *expected[:1]]
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=topics) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             for topic in ("a", "a.b", "a.c", "a.b.c", "x.b"):
                 await broadcaster.publish(topic, topic)
             assert await reader.take(len(expected)) == expected
-            await reader.nothing()
+            await reader.assert_no_frame()
 
     async def test_to_user(self) -> None:
         """A message to a user reaches that user's subscribers, and neither others nor a replay."""
         async with Broadcaster() as broadcaster:
-            readers: dict[str | None, Reader] = {}
+            readers: dict[str | None, FrameReader] = {}
             ids = {}
             async with (
                 broadcaster.connect(user="ann", topics=["t"]) as a,
@@ -55,20 +55,20 @@ class TestFanOut:
                 broadcaster.connect(user="ann", topics=["other"]) as d,
             ):
                 for name, outbox in (("ann", a), ("bob", b), (None, c), ("ann2", d)):
-                    readers[name] = Reader(outbox)
-                    ids[name] = (await readers[name].hello()).id
+                    readers[name] = FrameReader(outbox)
+                    ids[name] = (await readers[name].first_frame()).id
                 await broadcaster.publish("t", "for ann", to_user="ann")
                 await broadcaster.publish("t", "for all")
                 assert await readers["ann"].take(2) == ["for ann", "for all"]
                 assert await readers["bob"].take(1) == ["for all"]
                 assert await readers[None].take(1) == ["for all"]
-                await readers["ann2"].nothing()
+                await readers["ann2"].assert_no_frame()
             for name, expected in (("ann", ["for ann", "for all"]), ("bob", ["for all"])):
                 async with broadcaster.connect(
                     user=name, topics=["t"], last_event_id=ids[name]
                 ) as outbox:
-                    reader = Reader(outbox)
-                    assert (await reader.hello()).data["replay"] == len(expected)
+                    reader = FrameReader(outbox)
+                    assert (await reader.first_frame()).data["replay"] == len(expected)
                     assert await reader.take(len(expected)) == expected
 
     async def test_publish_to_user_reaches_all_of_the_users_connections(self) -> None:
@@ -80,36 +80,36 @@ class TestFanOut:
             broadcaster.connect(user="bob", topics=["**"]) as c,
             broadcaster.connect(topics=["**"]) as d,
         ):
-            readers = [Reader(outbox) for outbox in (a, b, c, d)]
+            readers = [FrameReader(outbox) for outbox in (a, b, c, d)]
             for reader in readers:
-                await reader.hello()
+                await reader.first_frame()
             await broadcaster.publish_to_user("ann", 1)
             assert [await reader.take(1) for reader in readers[:2]] == [[1], [1]]
             for reader in readers[2:]:
-                await reader.nothing()
+                await reader.assert_no_frame()
 
     async def test_better_lanes_overtake(self) -> None:
         """What waits leaves best lane first, and inside a lane in publish order."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             for n in range(12):
                 await broadcaster.publish("t", n, priority=Priority(n % 4))
-            await settle()
+            await run_ready()
             assert await reader.take(12) == sorted(range(12), key=lambda n: (-(n % 4), n))
 
     async def test_conflated_while_it_waits(self) -> None:
         """Of a key that changes while the client is slow, only the newest value is sent."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t", "u"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             await broadcaster.publish("t", "old", key="k", priority=Priority.HIGH)
             await broadcaster.publish("t", "between")
             await broadcaster.publish("u", "other topic", key="k")
             await broadcaster.publish("t", "new", key="k", priority=Priority.LOW)
-            await settle()
+            await run_ready()
             assert await reader.take(3) == ["between", "other topic", "new"]
-            await reader.nothing()
+            await reader.assert_no_frame()
             assert broadcaster.statistics().conflated == 1
 
     async def test_expired_while_it_waits(self) -> None:
@@ -118,8 +118,8 @@ class TestFanOut:
             Broadcaster(clock=wall_clock) as broadcaster,
             broadcaster.connect(topics=["t"]) as outbox,
         ):
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             await broadcaster.publish("t", 1, ttl=5.0)
             await broadcaster.publish("t", 2, ttl=7.0)
             await asyncio.sleep(6.0)
@@ -133,9 +133,9 @@ class TestFanOut:
             broadcaster.connect(topics=["t"]) as slow,
             broadcaster.connect(topics=["t"]) as quick,
         ):
-            slow_reader, reader = Reader(slow), Reader(quick)
-            await slow_reader.hello()
-            await reader.hello()
+            slow_reader, reader = FrameReader(slow), FrameReader(quick)
+            await slow_reader.first_frame()
+            await reader.first_frame()
             for n in range(300):
                 await broadcaster.publish("t", n)
                 assert await reader.take(1) == [n]
@@ -149,11 +149,11 @@ class TestFanOut:
             Broadcaster(buffer_capacity=4, history_limit=10) as broadcaster,
             broadcaster.connect(topics=["t"]) as outbox,
         ):
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             for n in range(40):
                 await broadcaster.publish("t", n)
-            await settle()
+            await run_ready()
             seen: list[Any] = []
             lost = 0
             while sum(1 for s in seen if not isinstance(s, dict)) + lost < 40:
@@ -171,18 +171,18 @@ class TestFanOut:
 
     async def test_burst_beyond_the_feed_loses_nothing(self) -> None:
         """When a node falls behind what the feed keeps, its clients read on from history."""
-        broker = LateBroker(make=lambda: MemoryBroker(retention=Retention(limit=10_000)))
+        broker = DelayedBroker(make=lambda: MemoryBroker(retention=Retention(limit=10_000)))
         async with (
             Broadcaster(broker=broker) as broadcaster,
             broadcaster.connect(topics=["t"]) as a,
             broadcaster.connect(topics=["t", "u"]) as b,
         ):
-            readers = [Reader(a), Reader(b)]
+            readers = [FrameReader(a), FrameReader(b)]
             for reader in readers:
-                await reader.hello()
+                await reader.first_frame()
             await broadcaster.publish("t", -2)
-            await settle()
-            broker.feeding.clear()
+            await run_ready()
+            broker.feed_gate.clear()
             for n in range(5000):
                 await broadcaster.publish("t", n, priority=Priority(n % 2 + 1))
             broker.release()
@@ -200,7 +200,7 @@ class TestFanOut:
             Broadcaster(flush_interval=1.0) as broadcaster,
             broadcaster.connect(topics=["t"]) as outbox,
         ):
-            await Reader(outbox).hello()
+            await FrameReader(outbox).first_frame()
             await broadcaster.publish("t", 0)
             assert len(await outbox.next_frames() or []) == 1
             outbox.mark_sent()

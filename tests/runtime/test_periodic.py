@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from holdfast import Broadcaster, ConfigurationError, InvalidTopic, Priority
-from tests.support.reading import Reader
-from tests.support.virtual import settle
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_ready
 
 
 class Source:
@@ -37,8 +37,8 @@ async def test_runs_only_while_somebody_listens() -> None:
         await asyncio.sleep(1000.0)
         assert source.calls == []
         async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox, patience=100.0)
-            await reader.hello()
+            reader = FrameReader(outbox, timeout=100.0)
+            await reader.first_frame()
             begun = asyncio.get_running_loop().time()
             found: list[Any] = []
             while len(found) < 3:
@@ -51,7 +51,7 @@ async def test_runs_only_while_somebody_listens() -> None:
         await asyncio.sleep(1000.0)
         assert len(source.calls) == 3
         async with broadcaster.connect(topics=["*"]):
-            await settle()
+            await run_ready()
             assert len(source.calls) == 4, "a pattern listens, too"
 
 
@@ -60,10 +60,10 @@ async def test_subscribing_later_wakes_it() -> None:
     source = Source()
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["other"]) as outbox:
         broadcaster.periodic("t", source.__call__, interval=30.0)
-        await settle()
+        await run_ready()
         assert source.calls == []
         await broadcaster.subscribe(outbox, ["t"])
-        await settle()
+        await run_ready()
         assert len(source.calls) == 1
 
 
@@ -85,8 +85,8 @@ async def test_failing_source_is_called_again(caplog: pytest.LogCaptureFixture) 
     async with Broadcaster(heartbeat_interval=None) as broadcaster:
         broadcaster.periodic("t", source.__call__, interval=10.0)
         async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox, patience=30.0)
-            await reader.hello()
+            reader = FrameReader(outbox, timeout=30.0)
+            await reader.first_frame()
             with caplog.at_level(logging.CRITICAL, logger="holdfast"):
                 await asyncio.sleep(25.0)
             assert broadcaster.statistics().source_errors == 3
@@ -137,8 +137,8 @@ async def test_made_before_start_and_options_are_used() -> None:
     )
     for _ in range(2):
         async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             frame = await reader.frame()
             assert frame is not None
             assert (frame.body["priority"], frame.body["key"]) == ("high", "k")
@@ -157,8 +157,8 @@ async def test_plain_function_is_called_in_a_thread() -> None:
 
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
         broadcaster.periodic("t", source, interval=60.0)
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         called.set()
         assert await reader.take(1) == [7]
         assert threads[0] != loop_thread

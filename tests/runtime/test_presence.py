@@ -22,8 +22,8 @@ from holdfast.runtime.presence import (
     REPORT_INTERVAL,
     PresenceChange,
 )
-from tests.support.reading import Reader
-from tests.support.virtual import wall_clock
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import wall_clock
 
 
 class CountedPresence(MemoryPresence):
@@ -308,8 +308,8 @@ async def test_hook_can_publish_while_its_node_stops(caplog: pytest.LogCaptureFi
         Broadcaster(broker=broker) as stays,
         stays.connect(topics=["presence.*"]) as connection,
     ):
-        reader = Reader(connection)
-        await reader.hello()
+        reader = FrameReader(connection)
+        await reader.first_frame()
         goes = Broadcaster(broker=broker, presence=hook)
         async with goes, goes.connect(user="ann", topics=["t"]):
             await asyncio.sleep(2 * REPORT_INTERVAL)

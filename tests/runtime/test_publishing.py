@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from holdfast import Broadcaster, InvalidPayload, InvalidTopic, MessageTooLarge, PublishError
-from tests.support.inside import node_of
-from tests.support.reading import Reader
-from tests.support.virtual import wall_clock
+from tests.support.frame_reader import FrameReader
+from tests.support.node import node_of
+from tests.support.virtual_loop import wall_clock
 
 REAL = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """For tests with threads: a virtual clock would not wait for them."""
@@ -43,8 +43,8 @@ class TestPublish:
     async def test_good_topic(self, topic: str) -> None:
         """What is a topic is delivered under exactly that name."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=[topic]) as connection:
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             await broadcaster.publish(topic, 1)
             frame = await reader.frame()
             assert frame is not None
@@ -59,8 +59,8 @@ class TestPublish:
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=names[:1]) as connection,
         ):
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             await broadcaster.publish(names[1], "other")
             await broadcaster.publish(names[0], "mine")
             assert await reader.take(1) == ["mine"]
@@ -118,13 +118,13 @@ class TestPublish:
     async def test_good_payload_arrives_as_it_was(self, data: Any) -> None:
         """Whatever JSON can say arrives unchanged, in one line without CR, LF or NUL."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
-            await Reader(connection).hello()
+            await FrameReader(connection).first_frame()
             await broadcaster.publish("t", data)
             (frame,) = await connection.next_frames() or []
             assert not set(b"\r\n\0") & set(frame.body)
             connection.mark_sent()
             await broadcaster.publish("t", data)
-            assert await Reader(connection).take(1) == [data]
+            assert await FrameReader(connection).take(1) == [data]
 
     @pytest.mark.parametrize(
         "options",
@@ -150,8 +150,8 @@ class TestPublish:
             Broadcaster(max_message_bytes=200, clock=lambda: 1.5) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
         ):
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             await broadcaster.publish("t", "")
             (frame,) = await connection.next_frames() or []
             room = 200 - len(frame.body)
@@ -166,20 +166,20 @@ class TestPublish:
         data = "x" * (1024 * 1024 - 200)
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(topics=["t"]) as connection:
-                reader = Reader(connection)
-                at = (await reader.hello()).id
+                reader = FrameReader(connection)
+                at = (await reader.first_frame()).id
                 await broadcaster.publish("t", data)
                 assert await reader.take(1) == [data]
             async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
-                reader = Reader(connection)
-                await reader.hello()
+                reader = FrameReader(connection)
+                await reader.first_frame()
                 assert await reader.take(1) == [data]
 
     async def test_data_is_encoded_at_publish(self) -> None:
         """What happens to the object after publish returned does not reach the client."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             data = {"n": 1}
             await broadcaster.publish("t", data)
             data["n"] = 2
@@ -194,16 +194,16 @@ class TestPublish:
                 return True
 
             async with broadcaster.connect(topics=["asked"]) as connection:
-                reader = Reader(connection)
-                await reader.hello()
+                reader = FrameReader(connection)
+                await reader.first_frame()
                 async with broadcaster.connect(topics=["t"], may_subscribe=may):
                     assert await reader.take(1) == ["t"]
 
     async def test_repeated_publish_with_a_key_delivers_once(self) -> None:
         """A publish repeated with its idempotency key reaches nobody twice."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             first = await broadcaster.publish("t", 1, idempotency_key="")
             assert await broadcaster.publish("t", 1, idempotency_key="") == first
             await broadcaster.publish("t", 2)

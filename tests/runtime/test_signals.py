@@ -16,8 +16,8 @@ from holdfast import Broadcaster
 from holdfast.asgi import LiveApp
 from holdfast.auth import anonymous
 from holdfast.runtime.signals import SIGNALS, DrainAtSignal
-from tests.support.asgi import AsgiExchange, Http
-from tests.support.virtual import settle
+from tests.support.asgi import AsgiExchange, HttpExchange
+from tests.support.virtual_loop import run_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ async def test_drains_and_calls_what_was_there(number: signal.Signals, handlers:
     made = DrainAtSignal(lambda: handlers.append("drain"))
     assert made.install()
     signal.raise_signal(number)
-    await settle()
+    await run_ready()
     assert sorted(handlers) == ["drain", "server"]
 
 
@@ -60,11 +60,11 @@ async def test_removed_puts_back_what_was_there(handlers: list[str]) -> None:
     made.remove()
     assert current() == before
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert handlers == ["server"]
     assert made.install()
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert sorted(handlers) == ["drain", "server", "server"]
 
 
@@ -78,12 +78,12 @@ async def test_two_chained_and_removed_in_any_order(order: str, handlers: list[s
     goes, stays = (one, "two") if order == "first" else (two, "one")
     goes.remove()
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert sorted(handlers) == sorted(["server", stays])
     handlers.clear()
     (two if order == "first" else one).remove()
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert handlers == ["server"]
 
 
@@ -96,7 +96,7 @@ async def test_installed_again_below_another(handlers: list[str]) -> None:
     one.remove()
     one.install()
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert sorted(set(handlers)) == ["one", "server", "two"]
     assert handlers.count("server") == 1
 
@@ -125,7 +125,7 @@ async def test_ignored_signal_stays_ignored() -> None:
     made = DrainAtSignal(lambda: drained.append(1))
     made.install()
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert drained == [1]
     made.remove()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
@@ -155,14 +155,14 @@ async def test_app_chains_in_at_startup_and_out_at_shutdown(handlers: list[str])
         lifespan.to_app.put_nowait({"type": "lifespan.startup"})
         await lifespan.receive()
         assert current() != before
-        async with Http(app, "/stream?topics=t") as call:
-            await call.start()
+        async with HttpExchange(app, "/stream?topics=t") as call:
+            await call.read_head()
             await call.event()
             signal.raise_signal(signal.SIGTERM)
             event = await call.event()
             assert event is not None
             assert event.json()["data"]["reason"] == "drain"
-            await call.ended()
+            await call.wait_ended()
     assert current() == before
     assert handlers == ["server"]
 
@@ -197,6 +197,6 @@ async def test_switched_off_it_touches_no_signal() -> None:
     before = current()
     async with Broadcaster(drain_at_signal=False) as broadcaster:
         app = LiveApp(broadcaster, authenticate=anonymous)
-        async with Http(app, "/health") as call:
-            await call.whole()
+        async with HttpExchange(app, "/health") as call:
+            await call.response()
         assert current() == before

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast import Broadcaster, Priority
-from tests.support.reading import Reader
-from tests.support.virtual import settle, wall_clock
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_ready, wall_clock
 
 if TYPE_CHECKING:
     from holdfast import Statistics
@@ -31,17 +31,17 @@ async def test_counts_of_a_busy_day() -> None:
             assert seen.position == 24
 
         async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            at = (await reader.hello()).id
+            reader = FrameReader(outbox)
+            at = (await reader.first_frame()).id
             for n in range(3):
                 await broadcaster.publish("t", n, key="k")
             await broadcaster.publish("t", "brief", ttl=1.0)
-            await settle()
+            await run_ready()
             await asyncio.sleep(2.0)
             assert await reader.take(1) == [2]
             for n in range(20):
                 await broadcaster.publish("t", n, priority=Priority.LOW)
-            await settle()
+            await run_ready()
             while (frame := await reader.frame()) is not None and frame.data != 19:
                 pass
         async with (
@@ -65,7 +65,7 @@ async def test_handed_over_counts_what_was_handed_over() -> None:
         frames = size = 0
         async with broadcaster.connect(topics=["t"]) as a, broadcaster.connect(topics=["t"]) as b:
             await broadcaster.publish("t", "x")
-            await settle()
+            await run_ready()
             for outbox in (a, b, a):
                 for frame in await outbox.next_frames() or []:
                     frames, size = frames + 1, size + len(frame.body)
@@ -81,8 +81,8 @@ async def test_account_of_a_buffer_adds_up() -> None:
         Broadcaster(buffer_capacity=5, clock=wall_clock) as broadcaster,
         broadcaster.connect(topics=["t"]) as outbox,
     ):
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         for n in range(60):
             await broadcaster.publish(
                 "t", n, priority=Priority(n % 4), key="k" if n % 5 == 0 else None,
@@ -105,12 +105,12 @@ async def test_connection_by_connection() -> None:
         Broadcaster() as broadcaster,
         broadcaster.connect(user="ann", topics=["t", "u"], transport="sse") as outbox,
     ):
-        await Reader(outbox).hello()
+        await FrameReader(outbox).first_frame()
         await asyncio.sleep(10.0)
         outbox.mark_seen()
         await asyncio.sleep(5.0)
         await broadcaster.publish("t", 1)
-        await settle()
+        await run_ready()
         (seen,) = broadcaster.connection_statistics()
         assert seen.connection_id == outbox.id
         assert (seen.user, seen.transport, seen.state) == ("ann", "sse", "open")

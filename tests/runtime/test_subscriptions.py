@@ -8,78 +8,78 @@ from typing import Any
 import pytest
 
 from holdfast import Broadcaster, Priority, Reason, Refused
-from tests.support.brokers import LateBroker
-from tests.support.reading import Reader
-from tests.support.virtual import settle
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader
+from tests.support.virtual_loop import run_ready
 
 
 async def test_subscribe_begins_now() -> None:
     """From the answer on the topic is delivered; what was before is not, live or replayed."""
     async with Broadcaster() as broadcaster:
         async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = Reader(outbox)
-            at = (await reader.hello()).id
+            reader = FrameReader(outbox)
+            at = (await reader.first_frame()).id
             await broadcaster.publish("u", "before")
-            await settle()
+            await run_ready()
             assert await broadcaster.subscribe(outbox, ["u", "t"]) == (["u", "t"], [])
             await broadcaster.publish("u", "after")
             assert await reader.take(1) == ["after"]
         async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-            reader = Reader(outbox)
-            assert (await reader.hello()).data["replay"] == 1
+            reader = FrameReader(outbox)
+            assert (await reader.first_frame()).data["replay"] == 1
             assert await reader.take(1) == ["after"]
 
 
 async def test_subscribe_is_recorded_before_it_is_answered() -> None:
     """When the answer is here, a resume knows of the topic, whatever happens to the server."""
-    broker = LateBroker()
+    broker = DelayedBroker()
     async with Broadcaster(broker=broker) as broadcaster:
         async with broadcaster.connect(topics=["t"]) as outbox:
-            at = (await Reader(outbox).hello()).id
+            at = (await FrameReader(outbox).first_frame()).id
             broker.hold()
             answering = asyncio.ensure_future(broadcaster.subscribe(outbox, ["u"]))
-            await settle()
+            await run_ready()
             assert not answering.done(), "answered before it was recorded"
             broker.release()
             await answering
         async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-            assert (await Reader(outbox).hello()).data["topics"] == ["t", "u"]
+            assert (await FrameReader(outbox).first_frame()).data["topics"] == ["t", "u"]
 
 
 async def test_subscribed_again_keeps_its_since() -> None:
     """Subscribing to what is held already takes nothing away."""
     async with Broadcaster() as broadcaster:
         async with broadcaster.connect(topics=["t"]) as outbox:
-            at = (await Reader(outbox).hello()).id
+            at = (await FrameReader(outbox).first_frame()).id
             await broadcaster.publish("t", 1)
-            await settle()
+            await run_ready()
             await broadcaster.subscribe(outbox, ["t"])
         async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-            assert (await Reader(outbox).hello()).data["replay"] == 1
+            assert (await FrameReader(outbox).first_frame()).data["replay"] == 1
 
 
 async def test_unsubscribe_drops_what_waits() -> None:
     """After the answer nothing of the topic is sent, not even what was waiting."""
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t", "u"]) as outbox:
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         for n in range(4):
             await broadcaster.publish("tu"[n % 2], n, priority=Priority(n))
-        await settle()
+        await run_ready()
         assert await broadcaster.unsubscribe(outbox, ["t", "never"]) == ["t"]
         await broadcaster.publish("t", "later")
         assert await reader.take(2) == [3, 1]
-        await reader.nothing()
+        await reader.assert_no_frame()
         assert await broadcaster.unsubscribe(outbox, ["t"]) == []
 
 
 async def test_unsubscribe_keeps_what_another_covers() -> None:
     """A message that a pattern covers as well stays."""
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["a.b", "a.*"]) as outbox:
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         await broadcaster.publish("a.b", 1)
-        await settle()
+        await run_ready()
         await broadcaster.unsubscribe(outbox, ["a.b"])
         await broadcaster.publish("a.b", 2)
         assert await reader.take(2) == [1, 2]
@@ -88,11 +88,11 @@ async def test_unsubscribe_keeps_what_another_covers() -> None:
 async def test_unsubscribed_and_subscribed_again_begins_anew() -> None:
     """Between the two nothing was subscribed, so nothing of it comes."""
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         await broadcaster.unsubscribe(outbox, ["t"])
         await broadcaster.publish("t", "between")
-        await settle()
+        await run_ready()
         await broadcaster.subscribe(outbox, ["t"])
         await broadcaster.publish("t", "again")
         assert await reader.take(1) == ["again"]
@@ -108,8 +108,8 @@ async def test_rejected_are_named_and_not_subscribed() -> None:
         Broadcaster() as broadcaster,
         broadcaster.connect(user="ann", topics=["mine"], may_subscribe=may) as outbox,
     ):
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         answer = await broadcaster.subscribe(outbox, ["theirs", "mine.too"])
         assert answer == (["mine.too"], ["theirs"])
         await broadcaster.publish("theirs", "secret")
@@ -133,8 +133,8 @@ async def test_bad_names_change_nothing(names: list[str], code: str) -> None:
         Broadcaster(max_topics=3) as broadcaster,
         broadcaster.connect(user="ann", topics=["t"]) as outbox,
     ):
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         with pytest.raises(Refused) as caught:
             await broadcaster.subscribe(outbox, names)
         assert caught.value.reason.word == code
@@ -142,7 +142,7 @@ async def test_bad_names_change_nothing(names: list[str], code: str) -> None:
         assert await reader.take(1) == [1]
 
 
-async def told(reader: Reader) -> Any:
+async def told(reader: FrameReader) -> Any:
     """The topics that the next frame says were unsubscribed."""
     frame = await reader.frame()
     assert frame is not None
@@ -163,17 +163,17 @@ async def test_reauthorize_drops_what_is_withdrawn() -> None:
             broadcaster.connect(user="ann", **hello) as anns,
             broadcaster.connect(user="bob", **hello) as bobs,
         ):
-            ann, bob = Reader(anns), Reader(bobs)
-            at = (await ann.hello()).id
-            await bob.hello()
+            ann, bob = FrameReader(anns), FrameReader(bobs)
+            at = (await ann.first_frame()).id
+            await bob.first_frame()
             await broadcaster.publish("t", 1)
             await broadcaster.publish("u", 2)
-            await settle()
+            await run_ready()
             rights.discard("t")
             await broadcaster.reauthorize("ann")
             assert await told(ann) == ["t"]
             assert await ann.take(1) == [2]
-            await ann.nothing()
+            await ann.assert_no_frame()
             assert await bob.take(2) == [1, 2]
             await broadcaster.reauthorize()
             assert await told(bob) == ["t"]
@@ -181,8 +181,8 @@ async def test_reauthorize_drops_what_is_withdrawn() -> None:
             await broadcaster.publish("u", 4)
             assert await bob.take(1) == [4]
         async with broadcaster.connect(user="ann", last_event_id=at, **hello) as outbox:
-            reader = Reader(outbox)
-            data = (await reader.hello()).data
+            reader = FrameReader(outbox)
+            data = (await reader.first_frame()).data
             assert (data["topics"], data["rejected"]) == (["u"], ["t"])
             assert await reader.take(2) == [2, 4]
 
@@ -197,8 +197,8 @@ async def test_personal_topic_survives_reauthorize() -> None:
         Broadcaster() as broadcaster,
         broadcaster.connect(user="ann", may_subscribe=never) as outbox,
     ):
-        reader = Reader(outbox)
-        await reader.hello()
+        reader = FrameReader(outbox)
+        await reader.first_frame()
         await broadcaster.reauthorize()
         await broadcaster.publish_to_user("ann", 1)
         assert await reader.take(1) == [1]
@@ -218,12 +218,12 @@ async def test_subscribe_of_a_ghost_does_not_touch_its_successor() -> None:
         Broadcaster() as broadcaster,
         broadcaster.connect(user="ann", topics=["t"], may_subscribe=may) as ghost,
     ):
-        at = (await Reader(ghost).hello()).id
+        at = (await FrameReader(ghost).first_frame()).id
         subscribing = asyncio.ensure_future(broadcaster.subscribe(ghost, ["late"]))
         await asked.wait()
         async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             answer.set()
             with pytest.raises(Refused):
                 await subscribing

@@ -11,10 +11,10 @@ import pytest
 from holdfast import Broadcaster, Reason
 from holdfast.core.cursor import EventId
 from holdfast.runtime.lifecycle import BroadcasterState
-from tests.support.brokers import LateBroker
-from tests.support.inside import node_of
-from tests.support.reading import Reader, Seen
-from tests.support.virtual import VirtualLoop, settle, wall_clock
+from tests.support.delayed_broker import DelayedBroker
+from tests.support.frame_reader import FrameReader, ReceivedFrame
+from tests.support.node import node_of
+from tests.support.virtual_loop import VirtualLoop, run_ready, wall_clock
 
 
 def now() -> float:
@@ -26,13 +26,13 @@ class Listener:
     """Reads a connection in the background, and notes when each frame came."""
 
     def __init__(self, broadcaster: Broadcaster, **hello: Any) -> None:
-        self.seen: list[tuple[float, Seen]] = []
+        self.seen: list[tuple[float, ReceivedFrame]] = []
         self.outbox: Any = None
         self.task = asyncio.create_task(self._run(broadcaster, {"topics": ["t"], **hello}))
 
     async def _run(self, broadcaster: Broadcaster, hello: dict[str, Any]) -> None:
         async with broadcaster.connect(**hello) as self.outbox:
-            reader = Reader(self.outbox, patience=100_000.0)
+            reader = FrameReader(self.outbox, timeout=100_000.0)
             while (frame := await reader.frame()) is not None:
                 self.seen.append((now(), frame))
 
@@ -65,7 +65,7 @@ class TestHeartbeats:
         """The id of a heartbeat keeps a quiet subscriber from falling behind what is trimmed."""
         async with Broadcaster(history_limit=2) as broadcaster:
             listener = Listener(broadcaster, topics=["quiet"])
-            await settle()
+            await run_ready()
             for n in range(50):
                 await broadcaster.publish("other", n)
             await asyncio.sleep(31.0)
@@ -79,7 +79,7 @@ class TestHeartbeats:
         """Where something is sent often enough, there is no heartbeat."""
         async with Broadcaster(heartbeat_interval=10.0) as broadcaster:
             listener = Listener(broadcaster)
-            await settle()
+            await run_ready()
             for n in range(100):
                 await broadcaster.publish("t", n)
                 await asyncio.sleep(5.0)
@@ -105,8 +105,8 @@ class TestHeartbeats:
             await asyncio.sleep(500.0)
             outbox.mark_sent()
             await asyncio.sleep(0.1)
-            reader = Reader(outbox)
-            await reader.nothing()
+            reader = FrameReader(outbox)
+            await reader.assert_no_frame()
 
     async def test_many_connections_spread(self) -> None:
         """Connections that came at once get their heartbeats at different times."""
@@ -183,7 +183,7 @@ class TestDeadlines:
             listener = Listener(broadcaster, expires_at=wall_clock() + 100.0)
             await asyncio.sleep(99.0)
             await broadcaster.publish("t", 1)
-            await settle()
+            await run_ready()
             assert len(listener.times("message")) == 1
             await asyncio.wait_for(listener.task, 10.0)
             assert now() == pytest.approx(100.0, abs=0.1)
@@ -232,7 +232,7 @@ class TestDeadlines:
 
             ids: list[str] = []
             task = asyncio.create_task(client())
-            await settle()
+            await run_ready()
             if ghost:
                 async with broadcaster.connect(user="ann", topics=["t"], last_event_id=ids[0]):
                     pass
@@ -281,7 +281,7 @@ class TestSweeps:
     async def test_failing_sweep_fails_the_broadcaster(self) -> None:
         """A sweep that dies is no silent loss: all is closed, and says so."""
 
-        class Broken(LateBroker):
+        class Broken(DelayedBroker):
             async def sweep(self) -> None:
                 raise ConnectionError
 

@@ -12,8 +12,8 @@ from holdfast.core.delivery.window import MIN_BYTES
 from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
 from holdfast.runtime.inline_send import InlineSender
-from tests.support.reading import Frames, Reader
-from tests.support.virtual import settle
+from tests.support.frame_reader import FrameReader, PlainFrameEncoder
+from tests.support.virtual_loop import run_ready
 
 SIZE = MIN_BYTES // 4
 """Bytes of each message: four fill the least window."""
@@ -23,7 +23,7 @@ async def publish(broadcaster: Broadcaster, count: int, **options: Any) -> None:
     """Publish so many messages, and let them be fanned out."""
     for _ in range(count):
         await broadcaster.publish("t", "x" * SIZE, **options)
-    await settle()
+    await run_ready()
 
 
 class Client:
@@ -38,7 +38,7 @@ class Client:
         async def send(frame: Any) -> None:
             self.frames.append(frame)
 
-        sender = InlineSender(send, Frames(), outbox.token)
+        sender = InlineSender(send, PlainFrameEncoder(), outbox.token)
         outbox.attach_sender(sender)
         while (frames := await outbox.next_frames()) is not None:
             for frame in frames:
@@ -69,7 +69,7 @@ class TestWindow:
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
-            hello = await Reader(outbox).hello()
+            hello = await FrameReader(outbox).first_frame()
             assert hello.data["window"] == MIN_BYTES
             await publish(broadcaster, 20, priority=Priority.LOW)
             first = await taken(outbox)
@@ -80,7 +80,7 @@ class TestWindow:
     async def test_client_that_does_not_acknowledge_has_none(self) -> None:
         """Nothing is held back from a client that never acknowledges."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            hello = await Reader(outbox).hello()
+            hello = await FrameReader(outbox).first_frame()
             assert "window" not in hello.data
             await publish(broadcaster, 20)
             assert len(await taken(outbox)) == 20
@@ -88,7 +88,7 @@ class TestWindow:
     async def test_first_acknowledgement_opens_it(self) -> None:
         """Who acknowledges without having said so is served with a window from then on."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            hello = await Reader(outbox).hello()
+            hello = await FrameReader(outbox).first_frame()
             assert outbox.acknowledge(hello.id)
             await publish(broadcaster, 20)
             assert len(await taken(outbox)) < 10
@@ -100,7 +100,7 @@ class TestWindow:
             Broadcaster(window_bytes=limit) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
-            hello = await Reader(outbox).hello()
+            hello = await FrameReader(outbox).first_frame()
             assert hello.data.get("window") == limit
             await publish(broadcaster, 20)
             assert len(await taken(outbox)) == (20 if limit is None else 1)
@@ -111,12 +111,12 @@ class TestWindow:
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
-            await Reader(outbox).hello()
+            await FrameReader(outbox).first_frame()
             await publish(broadcaster, 200, priority=Priority.LOW)
             ids = await taken(outbox)
             await publish(broadcaster, 1, priority=Priority.CRITICAL)
             outbox.acknowledge(ids[-1])
-            reader = Reader(outbox)
+            reader = FrameReader(outbox)
             seen = await reader.frame()
             assert seen is not None
             assert seen.body["priority"] == "critical"
@@ -131,11 +131,11 @@ class TestWindow:
             client = Client(outbox) if by_pipe else None
             sent = list[Frame]() if client is None else client.frames
             if client is None:
-                await Reader(outbox).hello()
-            await settle()
+                await FrameReader(outbox).first_frame()
+            await run_ready()
             sent.clear()
             await broadcaster.publish("t", 1)
-            await settle()
+            await run_ready()
             if client is None:
                 sent += await outbox.next_frames() or []
             assert len(sent) == 1
@@ -149,8 +149,8 @@ class TestWindow:
             Broadcaster(buffer_capacity=10) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
-            reader = Reader(outbox)
-            await reader.hello()
+            reader = FrameReader(outbox)
+            await reader.first_frame()
             for number in range(300):
                 await broadcaster.publish("t", [number, "x" * 500], priority=Priority(number % 4))
             seen = []
@@ -166,11 +166,11 @@ class TestWindow:
         """A client that is cut while the window is full comes back and gets what was held back."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(topics=["t"], acknowledges=True) as outbox:
-                await Reader(outbox).hello()
+                await FrameReader(outbox).first_frame()
                 await publish(broadcaster, 20)
                 ids = await taken(outbox)
             async with broadcaster.connect(topics=["t"], last_event_id=ids[-1]) as outbox:
-                hello = await Reader(outbox).hello()
+                hello = await FrameReader(outbox).first_frame()
                 assert (hello.data["session"], hello.data["replay"]) == ("resumed", 20 - len(ids))
                 assert len(await taken(outbox)) == 20 - len(ids)
 
@@ -180,8 +180,8 @@ class TestWindow:
             Broadcaster(heartbeat_interval=5.0) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
-            reader = Reader(outbox, patience=20.0)
-            await reader.hello()
+            reader = FrameReader(outbox, timeout=20.0)
+            await reader.first_frame()
             await publish(broadcaster, 20)
             await taken(outbox)
             seen = await reader.frame()
@@ -194,14 +194,14 @@ class TestWindow:
         """A window that stays full for `send_timeout` ends the connection; nothing is lost."""
         async with Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster:
             async with broadcaster.connect(topics=["t"], acknowledges=True) as outbox:
-                reader = Reader(outbox, patience=60.0)
-                await reader.hello()
+                reader = FrameReader(outbox, timeout=60.0)
+                await reader.first_frame()
                 await publish(broadcaster, 20)
                 frames = await reader.rest()
                 assert outbox.close_reason is Reason.SLOW
                 assert (frames[-1].type, frames[-1].data["reconnect"]) == ("closing", True)
             async with broadcaster.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
-                hello = await Reader(outbox).hello()
+                hello = await FrameReader(outbox).first_frame()
                 assert hello.data["replay"] == 20 - (len(frames) - 1)
 
     async def test_client_that_acknowledges_slowly_is_kept(self) -> None:
@@ -211,15 +211,15 @@ class TestWindow:
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
             made = Client(outbox)
-            await settle()
+            await run_ready()
             for number in range(100):
                 await broadcaster.publish("t", [number, "x" * SIZE])
-            await settle(50)
+            await run_ready(50)
             for _ in range(99):
                 await asyncio.sleep(4.0)
                 at = len(made.acknowledged) + 1
                 made.acknowledged.append(outbox.acknowledge(made.frames[at].id))
-                await settle(50)
+                await run_ready(50)
             assert all(made.acknowledged)
             assert outbox.close_reason is None
             assert len(made.frames) == 101
@@ -233,11 +233,11 @@ class TestWindow:
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
             made = Client(outbox)
-            await settle()
+            await run_ready()
             await publish(broadcaster, 20)
             for _ in range(500):
                 await broadcaster.publish("t", "small")
-                await settle(5)
+                await run_ready(5)
             assert outbox.delivery.pending_batch is None
             assert len(outbox.delivery.buffer) <= 100
             made.task.cancel()
@@ -249,7 +249,7 @@ class TestWindow:
             Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
         ):
-            await Reader(outbox).hello()
+            await FrameReader(outbox).first_frame()
             await publish(broadcaster, 2)
             await taken(outbox)
             await asyncio.sleep(100.0)
@@ -262,7 +262,7 @@ class TestWindow:
             broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
             broadcaster.connect(topics=["t"]),
         ):
-            await Reader(outbox).hello()
+            await FrameReader(outbox).first_frame()
             await publish(broadcaster, 2)
             await taken(outbox)
             with_window, without = broadcaster.connection_statistics()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import SERVERS, ServerKind
 from tests.support.clients import open_stream, request
-from tests.support.live import publish, serve
+from tests.support.live_server import publish, serve
 
 pytestmark = pytest.mark.real_time
 

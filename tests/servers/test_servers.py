@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import SERVERS, ServerKind, ServerProcess
 from tests.support.clients import EventStream, open_socket, open_stream, request
-from tests.support.live import publish
+from tests.support.live_server import publish
 
 pytestmark = pytest.mark.real_time
 
@@ -212,7 +212,7 @@ async def test_sigterm_ends_the_process_and_notifies_clients(kind: ServerKind) -
                 await socket.frame()
             took = asyncio.create_task(anyio.to_thread.run_sync(server.terminate))
             rest = await stream.rest()
-            code = await socket.closed()
+            code = await socket.wait_closed()
             assert await took < 2.5
         at = stream.decoder.last_event_id
     if kind != "daphne":  # daphne drops its connections without an answer

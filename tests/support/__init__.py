@@ -1,6 +1,5 @@
 """Shared parts of the tests: server processes, free ports, and checks of the machine."""
 
-from tests.support.needs import needs, require
 from tests.support.processes import (
     SERVERS,
     ServerKind,
@@ -8,6 +7,7 @@ from tests.support.processes import (
     free_port,
     wait_listening,
 )
+from tests.support.requirements import needs, require
 
 __all__ = [
     "SERVERS",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
-PATIENCE = 1000.0
+TIMEOUT = 1000.0
 """Seconds, mostly of a virtual clock. The timeout of a test is shorter."""
 
 
@@ -53,20 +53,24 @@ def scope(
     return made | more
 
 
-def by_name(request: Request) -> User | None:
+def authenticate_by_header(request: Request) -> User | None:
     """Authenticate by the header `x-user`; the user "nobody" is refused."""
     name = request.headers.get("x-user")
     return None if name == "nobody" else User(id=name)
 
 
-def everything(user: User, action: Action, topic: str | None) -> bool:
+def authorize_unless_secret(user: User, action: Action, topic: str | None) -> bool:
     """Allow every topic that does not begin with "secret"."""
     return topic is None or not topic.startswith("secret")
 
 
-def live(broadcaster: Broadcaster, **options: Any) -> LiveApp:
+def live_app(broadcaster: Broadcaster, **options: Any) -> LiveApp:
     """Return all endpoints, with authentication by `x-user`."""
-    options = {"authenticate": by_name, "authorize": everything, **options}
+    options = {
+        "authenticate": authenticate_by_header,
+        "authorize": authorize_unless_secret,
+        **options,
+    }
     return LiveApp(broadcaster, **options)
 
 
@@ -98,22 +102,22 @@ class AsgiExchange:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
-            self.leave()
-            await self.ended()
+            self.disconnect()
+            await self.wait_ended()
         else:
             self.task.cancel()
             await asyncio.wait([self.task])
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Disconnect the client."""
         if self.scope["type"] == "lifespan":
             self.to_app.put_nowait({"type": "lifespan.shutdown"})
         else:
             self.to_app.put_nowait({"type": f"{self.scope['type']}.disconnect", "code": 1006})
 
-    async def ended(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait until the application has returned. Raises what it raised."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await asyncio.wait([self.task])
         self.task.result()
 
@@ -121,7 +125,7 @@ class AsgiExchange:
         """Return the next event of the application. Raises what the application raises instead."""
         getting = asyncio.ensure_future(self.from_app.get())
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await asyncio.wait([getting, self.task], return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not getting.done():
@@ -132,7 +136,7 @@ class AsgiExchange:
         raise EOFError("the application has returned")
 
 
-class Http(AsgiExchange):
+class HttpExchange(AsgiExchange):
     """A request and its response."""
 
     def __init__(
@@ -150,10 +154,10 @@ class Http(AsgiExchange):
         self.decoder = EventStreamDecoder()
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.over = False
+        self.is_complete = False
         self._events: list[Event] = []
 
-    async def start(self) -> int:
+    async def read_head(self) -> int:
         """Read the start of the response. Returns its status."""
         message = await self.receive()
         assert message["type"] == "http.response.start"
@@ -164,25 +168,25 @@ class Http(AsgiExchange):
         return self.status
 
     async def chunk(self) -> bytes:
-        """Return the next piece of the body. `over` is True after the last."""
+        """Return the next piece of the body. `is_complete` is True after the last."""
         message = await self.receive()
         assert message["type"] == "http.response.body"
-        self.over = not message.get("more_body", False)
+        self.is_complete = not message.get("more_body", False)
         return bytes(message.get("body", b""))
 
-    async def whole(self) -> Response:
+    async def response(self) -> Response:
         """Return the whole response."""
-        await self.start()
+        await self.read_head()
         body = b""
-        while not self.over:
+        while not self.is_complete:
             body += await self.chunk()
-        await self.ended()
+        await self.wait_ended()
         return Response(self.status, self.headers, body)
 
     async def event(self) -> Event | None:
         """Return the next event of an event stream, or None at its clean end."""
         while not self._events:
-            if self.over:
+            if self.is_complete:
                 return None
             self._events += self.decoder.feed(await self.chunk())
         return self._events.pop(0)
@@ -193,15 +197,15 @@ class Http(AsgiExchange):
         assert event is not None, "the stream ended"
         return event.json()
 
-    async def hello(self) -> dict[str, Any]:
+    async def first_frame_data(self) -> dict[str, Any]:
         """Read up to the first frame. Returns its data."""
-        assert await self.start() == 200
+        assert await self.read_head() == 200
         frame = await self.frame()
         assert frame["type"] == "connection_established"
         return dict(frame["data"])
 
 
-class Socket(AsgiExchange):
+class WebSocketExchange(AsgiExchange):
     """A WebSocket."""
 
     def __init__(
@@ -216,7 +220,7 @@ class Socket(AsgiExchange):
         self.to_app.put_nowait({"type": "websocket.connect"})
         self.code = 0
 
-    async def accepted(self) -> None:
+    async def wait_accepted(self) -> None:
         """Wait until the handshake is accepted."""
         assert (await self.receive())["type"] == "websocket.accept"
 
@@ -228,7 +232,7 @@ class Socket(AsgiExchange):
 
     async def first_frame(self) -> dict[str, Any]:
         """Wait until the handshake is accepted. Returns the JSON of the first message."""
-        await self.accepted()
+        await self.wait_accepted()
         frame = await self.frame()
         assert frame["type"] == "connection_established"
         return dict(frame)
@@ -239,13 +243,13 @@ class Socket(AsgiExchange):
         content = value if isinstance(value, str | bytes) else json.dumps(value)
         self.to_app.put_nowait({"type": "websocket.receive", kind: content})
 
-    async def closed(self) -> int:
+    async def wait_closed(self) -> int:
         """Read until the application closes. Returns its close code."""
         while (message := await self.receive())["type"] != "websocket.close":
             pass
         self.code = message["code"]
         with contextlib.suppress(asyncio.QueueFull):
-            self.leave()
+            self.disconnect()
         return self.code
 
 
@@ -260,5 +264,7 @@ async def fetch(
 ) -> Response:
     """Send a whole request with a JSON body. Returns the whole response."""
     content = b"" if body is None else json.dumps(body).encode()
-    async with Http(app, path, method=method, headers=headers or {}, body=content, **more) as call:
-        return await call.whole()
+    async with HttpExchange(
+        app, path, method=method, headers=headers or {}, body=content, **more
+    ) as call:
+        return await call.response()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 HOST = "127.0.0.1"
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class EventStream(HttpConnection):
 
     async def event(self) -> Event:
         """Return the next event. Raises EOFError at the end of the stream."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not self._events:
                 chunk = await self.chunk()
                 if not chunk:
@@ -133,7 +133,7 @@ async def open_stream(
     try:
         writer.write(_head("GET", path, port, sent))
         stream = EventStream(reader, writer)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await stream.read_head()
         yield stream
     finally:
@@ -155,7 +155,7 @@ async def request(
         writer.write(_head(method, path, port, sent) + content)
         connection = HttpConnection(reader, writer)
         received = b""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await connection.read_head()
             length = connection.headers.get("content-length")
             while method != "HEAD" and (length is None or len(received) < int(length)):
@@ -176,17 +176,17 @@ class WebSocketClient:
 
     async def frame(self) -> Any:
         """Return the next frame of the server."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return json.loads(await self._socket.recv())
 
     async def send(self, value: Any) -> None:
         """Send an object as JSON, text or bytes unchanged."""
         await self._socket.send(value if isinstance(value, str | bytes) else json.dumps(value))
 
-    async def closed(self) -> int:
+    async def wait_closed(self) -> int:
         """Read until the server closes. Returns the close code that this client saw."""
         with contextlib.suppress(ConnectionClosed):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while True:
                     await self._socket.recv()
         return self._socket.close_code or 1005

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.support.needs import require
 from tests.support.processes import HOST, Process, free_port
+from tests.support.requirements import require
 
 if TYPE_CHECKING:
     from types import TracebackType

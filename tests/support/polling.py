@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def eventually(
+async def wait_until(
     condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0, every: float = 0.05
 ) -> None:
     """Poll until `condition()` is true. Raises TimeoutError."""

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
-from tests.support.needs import require
+from tests.support.requirements import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -151,7 +151,7 @@ class Process:
         self.kill()
         self._guard.communicate()
         if error is not None:
-            error.add_note(self._said())
+            error.add_note(self._last_output())
         self._log.close()
 
     def running(self) -> bool:
@@ -183,9 +183,11 @@ class Process:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def _said(self) -> str:
+    def _last_output(self) -> str:
         lines = self.output().splitlines()[-60:]
-        return f"{self.name} on port {self.port} said:\n" + "\n".join(f"  {line}" for line in lines)
+        return f"{self.name} on port {self.port} wrote:\n" + "\n".join(
+            f"  {line}" for line in lines
+        )
 
 
 class ServerProcess(Process):

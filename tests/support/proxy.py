@@ -13,7 +13,7 @@ from tests.support.sockets import reset_on_close
 
 HOST = "127.0.0.1"
 
-How = Literal["fin", "rst"]
+CutKind = Literal["fin", "rst"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Fault:
     """
 
     cut_after: int | None = None
-    how: How = "rst"
+    how: CutKind = "rst"
     rate: float | None = None
 
 
@@ -44,7 +44,7 @@ class Link:
         self.is_cut = False
         self._from_client, self._client = reader, writer
         self._server: asyncio.StreamWriter | None = None
-        self._swallows = False
+        self._discards = False
         self._open = asyncio.Event()
         self._open.set()
 
@@ -54,7 +54,7 @@ class Link:
         sockname = self._server and self._server.get_extra_info("sockname")
         return sockname[1] if sockname else None
 
-    def cut(self, how: How = "rst") -> None:
+    def cut(self, how: CutKind = "rst") -> None:
         """End both sides at once: by RST, as a lost network does, or by FIN."""
         self.is_cut = True
         for writer in filter(None, (self._client, self._server)):
@@ -66,7 +66,7 @@ class Link:
 
     def swallow(self) -> None:
         """Make the connection half-open: discard all data, and hide the end of either side."""
-        self._swallows = True
+        self._discards = True
 
     def stall(self) -> None:
         """Take nothing more from the server, so that its output fills the server's buffers."""
@@ -84,16 +84,16 @@ class Link:
         if self.fault.cut_after == 0:
             self.cut(self.fault.how)
         await asyncio.gather(self._up(self._server), self._down(from_server))
-        if self._swallows and not self.is_cut:
+        if self._discards and not self.is_cut:
             await asyncio.Event().wait()  # until the proxy ends: neither side notices
 
     async def _up(self, server: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await self._from_client.read(65536):
-                if not self._swallows:
+                if not self._discards:
                     server.write(data)
                     await server.drain()
-            if not self._swallows:
+            if not self._discards:
                 server.write_eof()
 
     async def _down(self, server: asyncio.StreamReader) -> None:
@@ -104,7 +104,7 @@ class Link:
                 await self._open.wait()
                 if rate is not None:
                     await asyncio.sleep(len(data) / rate)
-                if self._swallows:
+                if self._discards:
                     continue
                 if cut_after is not None:
                     data = data[: cut_after - self.to_client]
@@ -114,7 +114,7 @@ class Link:
                     self.cut(self.fault.how)
                     return
                 await self._client.drain()
-            if not self._swallows:
+            if not self._discards:
                 self._client.write_eof()
 
 
@@ -152,7 +152,7 @@ class Proxy:
         if tasks:
             await asyncio.wait(tasks)
 
-    def cut(self, how: How = "rst") -> int:
+    def cut(self, how: CutKind = "rst") -> int:
         """Cut every connection. Returns their number."""
         links = [link for link in self.links if not link.is_cut]
         for link in links:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.support.needs import require
 from tests.support.processes import HOST, free_port, wait_listening
+from tests.support.requirements import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

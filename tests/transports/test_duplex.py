@@ -9,7 +9,7 @@ import pytest
 from holdfast import Broadcaster
 from holdfast.runtime.connection import Connection
 from holdfast.transports.duplex import DuplexScope
-from tests.support.virtual import settle
+from tests.support.virtual_loop import run_ready
 
 PATIENCE = 60.0
 """Seconds, which take no time here."""
@@ -51,7 +51,7 @@ async def begin(broadcaster: Broadcaster) -> tuple[Directions, Connection, async
     async with broadcaster.connect() as outbox:
         directions = Directions()
         task = asyncio.create_task(directions.run(outbox))
-        await settle()
+        await run_ready()
         return directions, outbox, task
 
 
@@ -80,7 +80,7 @@ async def test_abort_ends_both(broadcaster: Broadcaster) -> None:
     await asyncio.wait_for(task, PATIENCE)
     assert directions.log == ["sent", "listened", "went on"]
     abort(outbox)
-    await settle()
+    await run_ready()
     assert task.cancelling() == 0
 
 
@@ -130,6 +130,6 @@ async def test_error_of_sending_is_raised(broadcaster: Broadcaster) -> None:
     async with broadcaster.connect() as outbox:
         with pytest.raises(ValueError, match="sending"):
             async with DuplexScope(outbox, listen()):
-                await settle()
+                await run_ready()
                 raise ValueError("sending")
     assert log == ["listened"]

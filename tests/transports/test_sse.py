@@ -14,10 +14,10 @@ from holdfast import Broadcaster, Priority, Reason
 from holdfast.runtime import frames
 from holdfast.runtime.frames import Frame
 from holdfast.transports import sse
-from tests.support.asgi import Http
+from tests.support.asgi import HttpExchange
 from tests.support.eventstream import EventStreamDecoder
-from tests.support.virtual import anyio_backend as anyio_backend
-from tests.support.virtual import settle
+from tests.support.virtual_loop import anyio_backend as anyio_backend
+from tests.support.virtual_loop import run_ready
 
 
 def app(broadcaster: Broadcaster, **hello: Any) -> Any:
@@ -32,8 +32,8 @@ def app(broadcaster: Broadcaster, **hello: Any) -> Any:
 
 async def test_bytes_of_a_stream(broadcaster: Broadcaster) -> None:
     """The first chunk has a retry and the first frame; each frame is data, then id, then blank."""
-    async with Http(app(broadcaster), "/") as call:
-        assert await call.start() == 200
+    async with HttpExchange(app(broadcaster), "/") as call:
+        assert await call.read_head() == 200
         first = await call.chunk()
         assert re.fullmatch(
             rb"retry: [1-9]\d{3}\ndata: \{[^\n\r\0]*\}\nid: [A-Za-z0-9._~-]{1,128}\n\n", first
@@ -47,8 +47,8 @@ async def test_bytes_of_a_stream(broadcaster: Broadcaster) -> None:
 @pytest.mark.parametrize("version", ["1.0", "1.1", "2", "3"])
 async def test_headers(broadcaster: Broadcaster, version: str) -> None:
     """The headers of an event stream; keep-alive belongs to HTTP/1.1 alone (RFC 9113, 8.2.2)."""
-    async with Http(app(broadcaster), "/", http_version=version) as call:
-        await call.start()
+    async with HttpExchange(app(broadcaster), "/", http_version=version) as call:
+        await call.read_head()
         token = (await call.frame())["data"]["reconnectToken"]
         expected = {
             "content-type": "text/event-stream",
@@ -66,8 +66,8 @@ async def test_retry_is_jittered(broadcaster: Broadcaster) -> None:
     """Clients are told different reconnection times, and never 0."""
     times = set()
     for _ in range(20):
-        async with Http(app(broadcaster), "/") as call:
-            await call.start()
+        async with HttpExchange(app(broadcaster), "/") as call:
+            await call.read_head()
             await call.event()
             times.add(call.decoder.retry)
     assert len(times) > 10
@@ -76,36 +76,36 @@ async def test_retry_is_jittered(broadcaster: Broadcaster) -> None:
 
 async def test_client_that_leaves_is_let_go_at_once(broadcaster: Broadcaster) -> None:
     """When the client is gone the call returns, and the connection with it."""
-    async with Http(app(broadcaster), "/") as call:
-        await call.start()
+    async with HttpExchange(app(broadcaster), "/") as call:
+        await call.read_head()
         await call.event()
         assert broadcaster.statistics().connections == 1
-        call.leave()
-        await call.ended()
+        call.disconnect()
+        await call.wait_ended()
         assert broadcaster.statistics().connections == 0
         assert call.from_app.empty(), "it was sent an end that nobody reads"
 
 
 async def test_client_that_left_before_the_response_began(broadcaster: Broadcaster) -> None:
     """A request whose client is gone already ends without harm."""
-    call = Http(app(broadcaster), "/")
-    call.leave()
+    call = HttpExchange(app(broadcaster), "/")
+    call.disconnect()
     async with call:
-        await call.ended()
+        await call.wait_ended()
     assert broadcaster.statistics().connections == 0
 
 
 async def test_drain_ends_the_stream_cleanly(broadcaster: Broadcaster) -> None:
     """A stream that this side ends has a closing frame and a proper last chunk."""
-    async with Http(app(broadcaster), "/") as call:
-        await call.start()
+    async with HttpExchange(app(broadcaster), "/") as call:
+        await call.read_head()
         await call.event()
         broadcaster.begin_drain()
         event = await call.event()
         assert event is not None
         assert event.json()["data"] == {"reason": "drain", "reconnect": True}
         assert await call.event() is None
-        await call.ended()
+        await call.wait_ended()
 
 
 class Blocking:
@@ -139,12 +139,12 @@ async def test_blocked_send_ends_when_the_client_leaves(
     broadcaster: Broadcaster, calls: int
 ) -> None:
     """A client that leaves while a send is stuck ends the call all the same."""
-    async with Http(faulty(broadcaster, calls), "/") as call:
-        await settle()
+    async with HttpExchange(faulty(broadcaster, calls), "/") as call:
+        await run_ready()
         await broadcaster.publish("t", 1)
-        await settle()
-        call.leave()
-        await asyncio.wait_for(call.ended(), 1.0)
+        await run_ready()
+        call.disconnect()
+        await asyncio.wait_for(call.wait_ended(), 1.0)
     assert broadcaster.statistics().connections == 0
 
 
@@ -152,10 +152,10 @@ async def test_blocked_send_ends_when_the_client_leaves(
 async def test_blocked_send_is_given_up_in_time(calls: int) -> None:
     """A send that is stuck for longer than `send_timeout` ends the stream; the client resumes."""
     async with Broadcaster(send_timeout=20.0) as broadcaster:
-        async with Http(faulty(broadcaster, calls), "/") as call:
-            await settle()
+        async with HttpExchange(faulty(broadcaster, calls), "/") as call:
+            await run_ready()
             await broadcaster.publish("t", 1)
-            await asyncio.wait_for(call.ended(), 60.0)
+            await asyncio.wait_for(call.wait_ended(), 60.0)
         assert broadcaster.statistics().connections == 0
 
 
@@ -165,47 +165,47 @@ async def test_send_that_raises_is_a_client_that_left(
     broadcaster: Broadcaster, calls: int, error: type[OSError]
 ) -> None:
     """An OSError from send is no error of the application."""
-    async with Http(faulty(broadcaster, calls, error()), "/") as call:
-        await settle()
+    async with HttpExchange(faulty(broadcaster, calls, error()), "/") as call:
+        await run_ready()
         await broadcaster.publish("t", 1)
-        await asyncio.wait_for(call.ended(), 1.0)
+        await asyncio.wait_for(call.wait_ended(), 1.0)
     assert broadcaster.statistics().connections == 0
 
 
 async def test_last_send_that_never_ends_is_given_up(broadcaster: Broadcaster) -> None:
     """A server that hangs in the final send holds the call up for two seconds at most."""
-    async with Http(faulty(broadcaster, 3), "/") as call:
-        await settle()
+    async with HttpExchange(faulty(broadcaster, 3), "/") as call:
+        await run_ready()
         broadcaster.begin_drain()
         begun = asyncio.get_running_loop().time()
-        await asyncio.wait_for(call.ended(), 10.0)
+        await asyncio.wait_for(call.wait_ended(), 10.0)
         assert asyncio.get_running_loop().time() - begun <= 2.01
 
 
 async def test_cancelled_call_leaves_nothing(broadcaster: Broadcaster) -> None:
     """A server that cancels the call gets it ended, and the session is kept for a resume."""
     before = asyncio.all_tasks()
-    async with Http(app(broadcaster), "/") as call:
-        await call.start()
+    async with HttpExchange(app(broadcaster), "/") as call:
+        await call.read_head()
         event = await call.event()
         assert event is not None
         call.task.cancel()
         await asyncio.wait([call.task])
         assert call.task.cancelled()
         call.task = asyncio.ensure_future(asyncio.sleep(0))
-    await settle()
+    await run_ready()
     assert asyncio.all_tasks() == before
     assert broadcaster.statistics().connections == 0
     await broadcaster.publish("t", 1)
-    async with Http(app(broadcaster, last_event_id=event.last_event_id), "/") as call:
-        await call.start()
+    async with HttpExchange(app(broadcaster, last_event_id=event.last_event_id), "/") as call:
+        await call.read_head()
         assert (await call.frame())["data"]["replay"] == 1
 
 
 async def test_every_wake_is_one_chunk(broadcaster: Broadcaster) -> None:
     """What is published in one go is handed to the server in one send."""
-    async with Http(app(broadcaster), "/") as call:
-        await call.start()
+    async with HttpExchange(app(broadcaster), "/") as call:
+        await call.read_head()
         await call.chunk()
         for n in range(30):
             await broadcaster.publish("t", n)
@@ -214,8 +214,8 @@ async def test_every_wake_is_one_chunk(broadcaster: Broadcaster) -> None:
 
 async def test_urgent_overtakes_on_the_wire(broadcaster: Broadcaster) -> None:
     """What is better comes first in the bytes, too."""
-    async with Http(app(broadcaster), "/") as call:
-        await call.start()
+    async with HttpExchange(app(broadcaster), "/") as call:
+        await call.read_head()
         await call.chunk()
         for lane in Priority:
             await broadcaster.publish("t", lane.label, priority=lane)
@@ -232,8 +232,8 @@ async def test_close_while_starting(broadcaster: Broadcaster) -> None:
             outbox.close(Reason.IDLE)
             await sse.serve(outbox, scope, receive, send)
 
-    async with Http(endpoint, "/") as call:
-        await call.start()
+    async with HttpExchange(endpoint, "/") as call:
+        await call.read_head()
         assert (await call.frame())["type"] == "connection_established"
         assert (await call.frame())["data"]["reason"] == "idle"
         assert await call.event() is None

@@ -16,9 +16,9 @@ from holdfast.auth import subscribe_only
 from holdfast.runtime.connection import MAX_CONTROL_FRAMES
 from holdfast.transports import websocket
 from holdfast.transports.websocket import InboundLimits
-from tests.support.asgi import Http, Socket, live
-from tests.support.virtual import anyio_backend as anyio_backend
-from tests.support.virtual import run_virtual, settle
+from tests.support.asgi import HttpExchange, WebSocketExchange, live_app
+from tests.support.virtual_loop import anyio_backend as anyio_backend
+from tests.support.virtual_loop import run_ready, run_virtual
 
 
 class TestFrames:
@@ -26,10 +26,13 @@ class TestFrames:
 
     async def test_frames_are_those_of_sse_with_an_id(self, broadcaster: Broadcaster) -> None:
         """The same JSON goes over both, over WebSocket with the event id as its last member."""
-        app = live(broadcaster)
-        async with Socket(app, "/websocket?topics=t") as socket, Http(app, "/stream?topics=t") as h:
+        app = live_app(broadcaster)
+        async with (
+            WebSocketExchange(app, "/websocket?topics=t") as socket,
+            HttpExchange(app, "/stream?topics=t") as h,
+        ):
             await socket.first_frame()
-            await h.start()
+            await h.read_head()
             await h.event()
             await broadcaster.publish("t", {"id": "mine", "é": "\u2028\r\n"}, key="k")
             message = await socket.receive()
@@ -44,7 +47,7 @@ class TestFrames:
     ) -> None:
         """Each reason has a close code: 1012 and 4000 to 4399 mean reconnect, 44xx do not."""
         for reason in Reason:
-            async with Socket(live(broadcaster)) as socket:
+            async with WebSocketExchange(live_app(broadcaster)) as socket:
                 first = await socket.first_frame()
                 assert broadcaster.disconnect(first["data"]["connectionId"], reason)
                 frame = await socket.frame()
@@ -52,16 +55,16 @@ class TestFrames:
                 assert frame["data"] == {
                     "reason": reason.word, "reconnect": reason.reconnect,
                 }  # fmt: skip
-                code = await socket.closed()
+                code = await socket.wait_closed()
                 assert code == reason.close_code
                 assert (code == 1012 or 4000 <= code < 4400) == reason.reconnect
 
     async def test_client_that_leaves_is_let_go(self, broadcaster: Broadcaster) -> None:
         """When the client is gone the call returns, and the connection with it."""
-        async with Socket(live(broadcaster)) as socket:
+        async with WebSocketExchange(live_app(broadcaster)) as socket:
             await socket.first_frame()
-            socket.leave()
-            await socket.ended()
+            socket.disconnect()
+            await socket.wait_ended()
         assert broadcaster.statistics().connections == 0
 
     @pytest.mark.parametrize("error", [OSError, RuntimeError])
@@ -69,7 +72,7 @@ class TestFrames:
         self, broadcaster: Broadcaster, error: type[Exception]
     ) -> None:
         """What servers raise after a disconnect is no error of the application."""
-        app = live(broadcaster)
+        app = live_app(broadcaster)
 
         async def faulty(scope: Any, receive: Any, send: Any) -> None:
             sends = 0
@@ -83,10 +86,10 @@ class TestFrames:
 
             await app(scope, receive, raising)
 
-        async with Socket(faulty, "/websocket?topics=t") as socket:
+        async with WebSocketExchange(faulty, "/websocket?topics=t") as socket:
             await socket.first_frame()
             await broadcaster.publish("t", 1)
-            await asyncio.wait_for(socket.ended(), 1.0)
+            await asyncio.wait_for(socket.wait_ended(), 1.0)
         assert broadcaster.statistics().connections == 0
 
 
@@ -189,7 +192,7 @@ class TestMessages:
         self, broadcaster: Broadcaster, message: Any, code: str
     ) -> None:
         """A message that cannot be carried out is answered, and the connection goes on."""
-        async with Socket(live(broadcaster), "/websocket?topics=t") as socket:
+        async with WebSocketExchange(live_app(broadcaster), "/websocket?topics=t") as socket:
             await socket.first_frame()
             socket.send(message)
             frame = await socket.frame()
@@ -200,7 +203,7 @@ class TestMessages:
 
     async def test_commands(self, broadcaster: Broadcaster) -> None:
         """Ping, subscribe, unsubscribe: each has its answer; extra fields are ignored."""
-        async with Socket(live(broadcaster, authorize=subscribe_only)) as socket:
+        async with WebSocketExchange(live_app(broadcaster, authorize=subscribe_only)) as socket:
             await socket.first_frame()
             for message, kind, data in [
                 ({"type": "ping", "extra": [1]}, "pong", None),
@@ -225,17 +228,17 @@ class TestMessages:
 
     async def test_resume_as_first_message(self, broadcaster: Broadcaster) -> None:
         """A client that cannot send headers resumes by its first message, on the same socket."""
-        app = live(broadcaster)
-        async with Socket(app, "/websocket?topics=t") as socket:
+        app = live_app(broadcaster)
+        async with WebSocketExchange(app, "/websocket?topics=t") as socket:
             await socket.first_frame()
             await broadcaster.publish("t", 1)
             at = (await socket.frame())["id"]
             await broadcaster.publish("t", 2)
             await socket.frame()
         for text, session in ((at, "resumed"), ("nonsense", "gap"), ("", "fresh")):
-            async with Socket(app, "/websocket?topics=t") as socket:
+            async with WebSocketExchange(app, "/websocket?topics=t") as socket:
                 socket.send({"type": "resume", "id": text})
-                await socket.accepted()
+                await socket.wait_accepted()
                 frame = await socket.frame()
                 if frame["data"]["session"] == "fresh" and session != "fresh":
                     frame = await socket.frame()  # the one that was there before the message
@@ -245,12 +248,12 @@ class TestMessages:
                 socket.send({"type": "ping"})
                 while (await socket.frame())["type"] != "pong":
                     pass
-            await settle()
+            await run_ready()
         assert broadcaster.statistics().connections == 0
 
     async def test_resume_later_is_refused(self, broadcaster: Broadcaster) -> None:
         """After any other message it is too late to resume."""
-        async with Socket(live(broadcaster)) as socket:
+        async with WebSocketExchange(live_app(broadcaster)) as socket:
             first = await socket.first_frame()
             socket.send({"type": "ping"})
             await socket.frame()
@@ -261,10 +264,10 @@ class TestMessages:
         self, broadcaster: Broadcaster
     ) -> None:
         """Good acks count; those from elsewhere, the future or the past have no effect at all."""
-        app = live(broadcaster)
+        app = live_app(broadcaster)
         async with (
-            Socket(app, "/websocket?topics=t") as socket,
-            Socket(app, "/websocket?topics=t") as other,
+            WebSocketExchange(app, "/websocket?topics=t") as socket,
+            WebSocketExchange(app, "/websocket?topics=t") as other,
         ):
             first, theirs = await socket.first_frame(), await other.first_frame()
             ids = []
@@ -277,31 +280,31 @@ class TestMessages:
                 socket.send({"type": "ack", "id": ack})
             socket.send({"type": "ping"})
             assert (await socket.frame())["type"] == "pong", "an ack has no answer"
-        async with Socket(app, f"/websocket?topics=t&reconnect_token={token}") as socket:
+        async with WebSocketExchange(app, f"/websocket?topics=t&reconnect_token={token}") as socket:
             data = (await socket.first_frame())["data"]
             assert (data["session"], data["replay"]) == ("resumed", 2)
 
     async def test_flood_is_closed(self, broadcaster: Broadcaster) -> None:
         """More messages than the limit end the connection, with a code that says: stay away."""
         inbound = InboundLimits(rate=10.0, burst=20)
-        async with Socket(live(broadcaster, inbound=inbound)) as socket:
+        async with WebSocketExchange(live_app(broadcaster, inbound=inbound)) as socket:
             await socket.first_frame()
             for _ in range(20):
                 socket.send({"type": "ack", "id": "x"})
-            await settle(50)
+            await run_ready(50)
             await asyncio.sleep(1.0)
             for _ in range(10):
                 socket.send({"type": "ack", "id": "x"})
-            await settle(50)
+            await run_ready(50)
             assert not socket.task.done(), "within the limit"
             for _ in range(200):
                 socket.send({"type": "ack", "id": "x"})
-            assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
+            assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_acknowledging_each_frame_is_no_flood(self, broadcaster: Broadcaster) -> None:
         """A client may answer every frame, however fast they come; repeating itself is counted."""
-        app = live(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
-        async with Socket(app, "/websocket?topics=t&ack=true") as socket:
+        app = live_app(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
+        async with WebSocketExchange(app, "/websocket?topics=t&ack=true") as socket:
             id = (await socket.first_frame())["id"]
             for number in range(100):
                 await broadcaster.publish("t", number)
@@ -309,26 +312,26 @@ class TestMessages:
                 socket.send({"type": "ack", "id": id})
             for _ in range(20):
                 socket.send({"type": "ack", "id": id})
-            assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
+            assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_acknowledging_more_than_was_sent_is_a_flood(
         self, broadcaster: Broadcaster
     ) -> None:
         """Ids that were never issued, though each lies before the end, are counted."""
-        app = live(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
+        app = live_app(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
         for number in range(100):
             await broadcaster.publish("other", number)
-        await settle()
-        async with Socket(app, "/websocket?topics=t") as socket:
+        await run_ready()
+        async with WebSocketExchange(app, "/websocket?topics=t") as socket:
             epoch, _, token = (await socket.first_frame())["id"].split("~")
             for number in range(1, 50):
                 socket.send({"type": "ack", "id": f"{epoch}~{number}~{token}"})
-            assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
+            assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_asking_faster_than_reading_is_closed(self) -> None:
         """Pings whose answers are not taken do not pile up in memory."""
         async with Broadcaster() as broadcaster:
-            app = live(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))
+            app = live_app(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))
             release = asyncio.Event()
 
             async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -339,26 +342,26 @@ class TestMessages:
 
                 await app(scope, receive, sending)
 
-            async with Socket(slow) as socket:
-                await socket.accepted()
+            async with WebSocketExchange(slow) as socket:
+                await socket.wait_accepted()
                 for _ in range(10 * MAX_CONTROL_FRAMES):
                     socket.send({"type": "ping"})
-                await settle(20 * MAX_CONTROL_FRAMES)
+                await run_ready(20 * MAX_CONTROL_FRAMES)
                 release.set()
-                assert await socket.closed() == Reason.TOO_MANY_MESSAGES.close_code
+                assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
     async def test_sign_of_life(self) -> None:
         """Any message keeps a quiet connection from being ended as idle."""
         async with (
             Broadcaster(idle_timeout=100.0, heartbeat_interval=None) as broadcaster,
-            Socket(live(broadcaster)) as socket,
+            WebSocketExchange(live_app(broadcaster)) as socket,
         ):
             await socket.first_frame()
             for _ in range(10):
                 await asyncio.sleep(60.0)
                 socket.send("not even JSON")
             assert not socket.task.done()
-            assert await asyncio.wait_for(socket.closed(), 200.0) == Reason.IDLE.close_code
+            assert await asyncio.wait_for(socket.wait_closed(), 200.0) == Reason.IDLE.close_code
 
 
 @settings(max_examples=60)
@@ -380,13 +383,13 @@ def test_whatever_a_client_says_the_connection_lives(messages: list[Any]) -> Non
     """After any sequence of messages a ping is still answered, and nothing has been raised."""
 
     async def script() -> None:
-        async with Broadcaster() as broadcaster, Socket(live(broadcaster)) as socket:
-            await socket.accepted()
+        async with Broadcaster() as broadcaster, WebSocketExchange(live_app(broadcaster)) as socket:
+            await socket.wait_accepted()
             for message in messages:
                 socket.send(message)
             socket.send({"type": "ping"})
             while (await socket.frame())["type"] != "pong":
                 pass
-            await settle()
+            await run_ready()
 
     run_virtual(script())

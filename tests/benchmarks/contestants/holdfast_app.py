@@ -11,7 +11,7 @@ from holdfast import Broadcaster, BroadcasterState
 from holdfast.asgi import LiveApp
 from holdfast.auth import anonymous
 from holdfast.core.cursor import EventId
-from tests.support.inside import node_of
+from tests.support.node import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -25,7 +25,7 @@ from holdfast.core.tokens import ConnectionId, Session
 from holdfast.transports import sse
 from tests.benchmarks.redis.channel import answer
 from tests.benchmarks.redis.worker import percentile
-from tests.support.inside import node_of
+from tests.support.node import node_of
 
 SCOPE = {"type": "http", "http_version": "1.1"}
 EVENT_ID = re.compile(rb"\nid: (\S+)\n\n")

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from holdfast import Broadcaster, ConfigurationError, InvalidPayload, MessageTooLarge, Priority
 from holdfast.brokers.redis import Publisher, RedisBroker, SyncPublisher
 from holdfast.errors import BrokerUnavailable, OutcomeUnknown
+from tests.support.frame_reader import FrameReader
 from tests.support.processes import free_port
-from tests.support.reading import Reader
 from tests.support.redis_server import shared_server
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ async def test_nodes_deliver_what_a_publisher_publishes(
     """Every option of publish reaches the client of a node, in the order of the calls."""
     publisher = Publisher(client, namespace=namespace)
     async with broadcaster.connect(user="ann", topics=["t"]) as connection:
-        reader = Reader(connection)
-        await reader.hello()
+        reader = FrameReader(connection)
+        await reader.first_frame()
         offsets = await asyncio.gather(*(publisher.publish("t", n) for n in range(300)))
         assert offsets == list(range(1, 301))
         assert await reader.take(300) == list(range(300))
@@ -67,8 +67,8 @@ async def test_synchronous_code_publishes_from_threads_and_forks(
                 publisher.publish("t", f"{name}{n}")
 
         async with broadcaster.connect(topics=["t"]) as connection:
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             work("before")
             child = await asyncio.to_thread(_forked, publisher)
             threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]

@@ -11,7 +11,7 @@ from holdfast.runtime.connection import Connection
 from holdfast.runtime.frames import Frame
 
 
-class Seen(NamedTuple):
+class ReceivedFrame(NamedTuple):
     """A frame as the client receives it: the JSON, and the event id."""
 
     body: dict[str, Any]
@@ -26,46 +26,46 @@ class Seen(NamedTuple):
         return self.body.get("data")
 
 
-class Reader:
-    """Reads the frames of one connection, one at a time. Each wait is limited by `patience`."""
+class FrameReader:
+    """Reads the frames of one connection, one at a time. Each wait ends after `timeout` seconds."""
 
-    def __init__(self, connection: Connection, *, patience: float = 5.0) -> None:
+    def __init__(self, connection: Connection, *, timeout: float = 5.0) -> None:
         self.connection = connection
         self.last_id = ""
-        self._patience = patience
-        self._waiting: list[Seen] = []
+        self._timeout = timeout
+        self._waiting: list[ReceivedFrame] = []
 
-    async def frame(self) -> Seen | None:
+    async def frame(self) -> ReceivedFrame | None:
         """Return the next frame, or None at the end of the connection."""
         if not self._waiting:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 found = await self.connection.next_frames()
             if found is None:
                 return None
             self.connection.mark_sent()
-            self._waiting = [Seen(json.loads(frame.body), frame.id) for frame in found]
-        seen = self._waiting.pop(0)
-        self.last_id = seen.id
-        return seen
+            self._waiting = [ReceivedFrame(json.loads(frame.body), frame.id) for frame in found]
+        received = self._waiting.pop(0)
+        self.last_id = received.id
+        return received
 
-    async def hello(self) -> Seen:
+    async def first_frame(self) -> ReceivedFrame:
         """Return the first frame."""
-        seen = await self.frame()
-        assert seen is not None
-        assert seen.type == "connection_established"
-        return seen
+        received = await self.frame()
+        assert received is not None
+        assert received.type == "connection_established"
+        return received
 
     async def take(self, count: int) -> list[Any]:
         """Return the data of the next `count` messages. Any other frame fails the test."""
         found: list[Any] = []
         for _ in range(count):
-            seen = await self.frame()
-            assert seen is not None, f"the connection ended after {found}"
-            assert seen.type == "message", seen.body
-            found.append(seen.data)
+            received = await self.frame()
+            assert received is not None, f"the connection ended after {found}"
+            assert received.type == "message", received.body
+            found.append(received.data)
         return found
 
-    async def nothing(self) -> None:
+    async def assert_no_frame(self) -> None:
         """Check that no frame comes within half a second (which costs a virtual loop no time)."""
         found: object = self._waiting
         with contextlib.suppress(TimeoutError):
@@ -73,16 +73,16 @@ class Reader:
                 found = await self.connection.next_frames()
         assert found == [], "a frame came, or the connection ended"
 
-    async def rest(self) -> list[Seen]:
+    async def rest(self) -> list[ReceivedFrame]:
         """Return all frames up to the end of the connection."""
-        found: list[Seen] = []
-        while (seen := await self.frame()) is not None:
-            found.append(seen)
+        found: list[ReceivedFrame] = []
+        while (received := await self.frame()) is not None:
+            found.append(received)
         return found
 
 
-class Frames:
-    """A `FrameEncoder` whose events are frames."""
+class PlainFrameEncoder:
+    """A `FrameEncoder` whose events are `Frame` objects."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 

@@ -18,7 +18,7 @@ EPOCH = 1_800_000_000.0
 """The time of `wall_clock` when the loop's own clock is 0."""
 
 
-class _Jumping(selectors.DefaultSelector):
+class _JumpingSelector(selectors.DefaultSelector):
     """Lets the time until the next timer pass at once when no callback is ready."""
 
     now = 0.0
@@ -47,17 +47,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
-        self._jumping = _Jumping()
-        super().__init__(self._jumping)
+        self._jumping_selector = _JumpingSelector()
+        super().__init__(self._jumping_selector)
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
-        return self._jumping.now
+        return self._jumping_selector.now
 
     @property
     def jumps(self) -> int:
         """The number of times at which the clock advanced to the next timer."""
-        return self._jumping.jumps
+        return self._jumping_selector.jumps
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(bounded())
 
 
-async def settle(rounds: int = 20) -> None:
+async def run_ready(rounds: int = 20) -> None:
     """Run everything that is ready, without any time passing."""
     for _ in range(rounds):
         await asyncio.sleep(0)

@@ -17,93 +17,93 @@ if TYPE_CHECKING:
     from holdfast.core.tokens import ConnectionId, Redemption, Session, Token
 
 
-class LateTokens:
+class DelayedTokens:
     """A token store behind a slow network: every call waits before and after it happens."""
 
-    def __init__(self, broker: LateBroker) -> None:
+    def __init__(self, broker: DelayedBroker) -> None:
         self._broker = broker
 
     async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
-        await self._broker.ask()
-        token = await self._broker.sessions.issue(session, connection)
-        await self._broker.answer()
+        await self._broker.delay_call()
+        token = await self._broker.token_store.issue(session, connection)
+        await self._broker.delay_answer()
         return token
 
     async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
-        await self._broker.ask()
-        answer = await self._broker.sessions.redeem(token, user, connection)
-        await self._broker.answer()
+        await self._broker.delay_call()
+        answer = await self._broker.token_store.redeem(token, user, connection)
+        await self._broker.delay_answer()
         return answer
 
     async def save(self, connection: ConnectionId, session: Session) -> bool:
-        await self._broker.ask()
-        saved = await self._broker.sessions.save(connection, session)
-        await self._broker.answer()
+        await self._broker.delay_call()
+        saved = await self._broker.token_store.save(connection, session)
+        await self._broker.delay_answer()
         return saved
 
     async def detach(self, connection: ConnectionId, session: Session | None) -> None:
-        await self._broker.ask()
-        await self._broker.sessions.detach(connection, session)
+        await self._broker.delay_call()
+        await self._broker.token_store.detach(connection, session)
 
     async def drop_user(self, user: UserId) -> int:
-        await self._broker.ask()
-        return await self._broker.sessions.drop_user(user)
+        await self._broker.delay_call()
+        return await self._broker.token_store.drop_user(user)
 
 
-class LateBroker:
+class DelayedBroker:
     """A broker behind a slow network: every call waits before and after it happens.
 
-    No call happens while `asking` is cleared, and no call returns while `answering` is. `feeding`
-    holds back `follow` alone, and `surveying` the answer of `summarize`.
+    No call happens while `call_gate` is cleared, and no call returns while `answer_gate` is.
+    `feed_gate` delays `follow` alone, and `summary_gate` the answer of `summarize`.
     """
 
-    def __init__(self, *, rounds: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
+    def __init__(self, *, turns: int = 1, make: Callable[[], MemoryBroker] = MemoryBroker) -> None:
         self.log = make()
-        self.sessions = self.log.tokens
-        self.asking, self.answering, self.feeding, self.surveying = (
+        self.token_store = self.log.tokens
+        self.call_gate, self.answer_gate, self.feed_gate, self.summary_gate = (
             asyncio.Event() for _ in range(4)
         )
         self.release()
         self._make = make
-        self._rounds = rounds
+        self._turns = turns
         self._error: Exception | None = None
-        self._tokens = LateTokens(self)
+        self._tokens = DelayedTokens(self)
 
     def hold(self) -> None:
         """Let no call happen or return until `release`."""
-        self.asking.clear()
-        self.answering.clear()
+        self.call_gate.clear()
+        self.answer_gate.clear()
 
     def release(self) -> None:
         """Let every call happen and return."""
-        for gate in (self.asking, self.answering, self.feeding, self.surveying):
+        for gate in (self.call_gate, self.answer_gate, self.feed_gate, self.summary_gate):
             gate.set()
 
-    async def ask(self) -> None:
+    async def delay_call(self) -> None:
         """Wait on the way to the log."""
-        for _ in range(self._rounds):
+        for _ in range(self._turns):
             await asyncio.sleep(0)
-        await self.asking.wait()
+        await self.call_gate.wait()
 
-    async def answer(self) -> None:
+    async def delay_answer(self) -> None:
         """Wait on the way back."""
-        for _ in range(self._rounds):
+        for _ in range(self._turns):
             await asyncio.sleep(0)
-        await self.answering.wait()
+        await self.answer_gate.wait()
 
-    async def die(self, error: Exception) -> None:
+    async def fail(self, error: Exception) -> None:
         """Let every `follow` raise `error`, also the current one."""
         self._error = error
         await self.log.close()
 
-    async def restart(self) -> None:
+    async def replace_log(self) -> None:
         """Replace the log by an empty one, and keep all sessions."""
-        lost, self.log = self.log, self._make()
+        old, self.log = self.log, self._make()
         await self.log.start()
-        await lost.close()
+        await old.close()
 
     @property
-    def tokens(self) -> LateTokens:
+    def tokens(self) -> DelayedTokens:
         return self._tokens
 
     @property
@@ -128,21 +128,21 @@ class LateBroker:
         await self.log.close()
 
     async def publish(self, draft: Draft) -> Head:
-        await self.ask()
+        await self.delay_call()
         head = await self.log.publish(draft)
-        await self.answer()
+        await self.delay_answer()
         return head
 
     async def head(self) -> Head:
-        await self.ask()
+        await self.delay_call()
         head = await self.log.head()
-        await self.answer()
+        await self.delay_answer()
         return head
 
     async def follow(self, after: Head) -> Batch:
         while True:
-            await self.ask()
-            await self.feeding.wait()
+            await self.delay_call()
+            await self.feed_gate.wait()
             log = self.log
             try:
                 batch = await log.follow(after)
@@ -152,25 +152,25 @@ class LateBroker:
                 if log is self.log:
                     raise
                 continue
-            await self.answer()
-            if self.feeding.is_set():
+            await self.delay_answer()
+            if self.feed_gate.is_set():
                 return batch
 
     async def read(
         self, epoch: Epoch, request: PageRequest, subscriptions: Subscriptions, user: UserId | None
     ) -> Page | None:
-        await self.ask()
+        await self.delay_call()
         page = await self.log.read(epoch, request, dict(subscriptions), user)
-        await self.answer()
+        await self.delay_answer()
         return page
 
     async def summarize(
         self, epoch: Epoch, cursor: Cursor, subscriptions: Subscriptions, user: UserId | None
     ) -> ReplaySummary | None:
-        await self.ask()
+        await self.delay_call()
         summary = await self.log.summarize(epoch, cursor, dict(subscriptions), user)
-        await self.answer()
-        await self.surveying.wait()
+        await self.delay_answer()
+        await self.summary_gate.wait()
         return summary
 
     async def sweep(self) -> None:
