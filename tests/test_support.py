@@ -89,13 +89,13 @@ def test_idle_server_stops_on_sigterm(kind: ServerKind, app_folder: Path) -> Non
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_failed_test_leaves_no_process(kind: ServerKind, app_folder: Path) -> None:
-    """A block that raises leaves no process behind, and shows what the server said."""
+    """A block that raises leaves no process behind, and shows what the server wrote."""
     server = ServerProcess(kind, "minimal:app", cwd=app_folder)
     with pytest.raises(ZeroDivisionError) as caught, server:
         assert members(server.process.pid)
         raise ZeroDivisionError
     assert all_end(server.process.pid)
-    assert f"{kind} on port {server.port} said:" in caught.value.__notes__[0]
+    assert f"{kind} on port {server.port} wrote:" in caught.value.__notes__[0]
 
 
 def test_killed_tests_leave_no_process(app_folder: Path) -> None:

@@ -99,7 +99,7 @@ def test_oserror_from_send_leaves_nothing_behind(operation: Any) -> None:
     assert len(fail_at_every_point(operation, OSError("broken"))) >= 24
 
 
-@pytest.mark.parametrize("gate", ["asking", "answering"])
+@pytest.mark.parametrize("gate", ["call_gate", "answer_gate"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # threads need a real clock
 async def test_publish_repeated_after_a_timeout_happens_once(gate: str, anyio_backend: str) -> None:
     """A publish that timed out may have happened; repeated with its key, it happens once."""
