@@ -120,12 +120,12 @@ async def test_stream_ends_when_its_jwt_expires(kind: str) -> None:
         headers = {"authorization": f"Bearer {jwt.encode(claims, KEY)}"}
         make: Any = HttpExchange if kind == "stream" else WebSocketExchange
         async with make(app, f"/{kind.replace('socket', 'websocket')}", headers=headers) as call:
-            await (call.start() if kind == "stream" else call.accepted())
+            await (call.read_head() if kind == "stream" else call.wait_accepted())
             while (frame := await call.frame())["type"] != "closing":
                 pass
             assert frame["data"] == {"reason": "credentials_expired", "reconnect": False}
             assert 58.0 <= loop.time() <= 61.0
             if kind == "socket":
-                assert await call.closed() == 4401
+                assert await call.wait_closed() == 4401
             else:
                 assert await call.event() is None

@@ -147,14 +147,14 @@ class TestLife:
         """A Broadcaster whose broker is still starting answers like one that is not running."""
         opened = asyncio.Event()
 
-        class Slow(LateBroker):
+        class Slow(DelayedBroker):
             async def start(self) -> None:
                 await opened.wait()
                 await super().start()
 
         broadcaster = Broadcaster(broker=Slow())
         starting = asyncio.create_task(broadcaster.start())
-        await settle()
+        await run_ready()
         assert repr(broadcaster) == "<Broadcaster new, 0 connections>"
         assert not broadcaster.is_accepting
         assert broadcaster.connection("x") is None
