@@ -21,8 +21,8 @@ import pytest
 from holdfast import Broadcaster
 from holdfast.core.cursor import EventId
 from tests.support import require
-from tests.support.asgi import AsgiExchange, Http, Socket, fetch
-from tests.support.live import publish, serve
+from tests.support.asgi import AsgiExchange, HttpExchange, WebSocketExchange, fetch
+from tests.support.live_server import publish, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -95,8 +95,8 @@ async def served(app: Any) -> AsyncIterator[None]:
 
 async def streams(app: Any, broadcaster: Broadcaster, prefix: str = "") -> None:
     """Open a stream, publish, and read the message."""
-    async with served(app), Http(app, f"{prefix}/stream?topics=orders") as stream:
-        await stream.hello()
+    async with served(app), HttpExchange(app, f"{prefix}/stream?topics=orders") as stream:
+        await stream.first_frame_data()
         await broadcaster.publish("orders", {"id": 7})
         assert (await stream.frame())["data"] == {"id": 7}
 
@@ -117,8 +117,8 @@ async def hooks(names: dict[str, Any]) -> None:
     async with served(live):
         assert (await fetch(live, "GET", "/stream?topics=any")).status == 401
         cookie = {"cookie": "session=s3cr3t-session"}
-        async with Http(live, "/stream?topics=any", headers=cookie) as stream:
-            await stream.hello()
+        async with HttpExchange(live, "/stream?topics=any", headers=cookie) as stream:
+            await stream.first_frame_data()
 
 
 async def jwt_app(names: dict[str, Any]) -> None:
@@ -131,8 +131,8 @@ async def jwt_app(names: dict[str, Any]) -> None:
     async with served(live):
         assert (await fetch(live, "GET", "/stream?topics=any")).status == 401
         headers = {"authorization": f"Bearer {token}"}
-        async with Http(live, "/stream?topics=any", headers=headers) as stream:
-            await stream.hello()
+        async with HttpExchange(live, "/stream?topics=any", headers=headers) as stream:
+            await stream.first_frame_data()
 
 
 async def rights(names: dict[str, Any]) -> None:
@@ -165,8 +165,8 @@ async def position(names: dict[str, Any]) -> None:
 async def own_endpoint(names: dict[str, Any]) -> None:
     """Read the stream of the endpoint."""
     broadcaster = names["broadcaster"]
-    async with broadcaster, Http(names["Ticks"](), "/") as stream:
-        await stream.hello()
+    async with broadcaster, HttpExchange(names["Ticks"](), "/") as stream:
+        await stream.first_frame_data()
         await broadcaster.publish("ticks", 1)
         assert (await stream.frame())["data"] == 1
 
@@ -174,7 +174,7 @@ async def own_endpoint(names: dict[str, Any]) -> None:
 async def own_websocket(names: dict[str, Any]) -> None:
     """Read the socket, and send a command."""
     broadcaster = names["broadcaster"]
-    async with broadcaster, Socket(names["ticks"]) as socket:
+    async with broadcaster, WebSocketExchange(names["ticks"]) as socket:
         await socket.first_frame()
         await broadcaster.publish("ticks", 1)
         assert (await socket.frame())["data"] == 1
