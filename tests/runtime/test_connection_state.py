@@ -11,17 +11,15 @@ from hypothesis.stateful import invariant
 
 from holdfast import MemoryBroker, Reason
 from holdfast.core.cursor import Cursor, Epoch, EventId, Head, Position
-from holdfast.core.delivery.batch import LiveBatch
 from holdfast.core.delivery.buffer import PriorityBuffer
-from holdfast.core.delivery.lanes import NO_LANE, Delivery
+from holdfast.core.delivery.lanes import NO_LANE, Delivery, LiveBatch
 from holdfast.core.lifecycle import ConnectionState
 from holdfast.core.message import Message, Offset, UserId
 from holdfast.core.registry import ConnectionRegistry, Registrable
 from holdfast.core.tokens import ConnectionId, Session, Token
 from holdfast.errors import IllegalTransition
 from holdfast.runtime.clock import Clock
-from holdfast.runtime.connection import Connection, ConnectionContext
-from holdfast.runtime.delivered_log import DeliveredLog
+from holdfast.runtime.connection import Connection, ConnectionContext, DeliveredLog
 from holdfast.runtime.options import Options
 from holdfast.runtime.timers import ConnectionTimers
 from tests.core.builders import message

@@ -237,6 +237,16 @@ async def test_own_endpoint_ends_at_the_signal(kind: ServerKind) -> None:
     assert rest[-1]["data"] == {"reason": "drain", "reconnect": True}
 
 
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_worker_thread_of_a_source_does_not_keep_the_process(kind: ServerKind) -> None:
+    """SIGTERM ends a process whose periodic source has run in a worker thread."""
+    with ServerProcess(kind, "tests.apps.plain_source:app", args=ARGS[kind]) as server:
+        async with open_stream(server.port, "/stream?topics=clock") as stream:
+            await stream.event()
+            await stream.event()
+            assert await anyio.to_thread.run_sync(server.terminate) < 2.5
+
+
 @pytest.mark.parametrize("kind", PATIENCE)
 async def test_blocked_client_does_not_delay_the_end(kind: ServerKind) -> None:
     """A client that stopped reading megabytes ago does not delay SIGTERM.

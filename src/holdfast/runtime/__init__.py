@@ -8,7 +8,6 @@ node           Node: the connections of one process
 fanout         FanOut: offers each message of the live feed to the connections
 connection     Connection: one stream to one client
 inline_send    InlineSender, BatchRenderer: sends from the fan-out without waking a task
-delivered_log  DeliveredLog: the offset up to which a node has delivered the log
 periodic       PeriodicSource: publishes a function's result while a topic has a listener
 presence       PresenceReporter: reports the present users, and calls the presence hook
 options        Options: the options of a Broadcaster, with defaults and checks

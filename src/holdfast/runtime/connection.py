@@ -7,7 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from ..core.cursor import Cursor, EventId, Position, format_event_id
+from ..brokers.protocol import Broker
+from ..core.cursor import Cursor, EventId, Head, Position, format_event_id
 from ..core.delivery.lanes import CHUNK_BYTES, Delivery
 from ..core.delivery.window import Window
 from ..core.lifecycle import ConnectionEvent, ConnectionState, transition
@@ -19,7 +20,6 @@ from ..errors import BrokerUnavailable, OutcomeUnknown
 from ..reasons import Reason
 from . import frames
 from .clock import Clock
-from .delivered_log import DeliveredLog
 from .frames import Frame
 from .inline_send import BatchRenderer, InlineSender
 from .options import Options
@@ -43,6 +43,37 @@ CLOSING_TIMEOUT = 1.0
 
 IDLE_CHECK = 30.0
 """Seconds until a connection without a nearer deadline is checked."""
+
+
+class DeliveredLog:
+    """The position of a node in the log. The node moves it, and its connections read it.
+
+    Attributes:
+        broker: the log itself.
+        epoch: the life of the log that this node delivers.
+        delivered_offset: the offset up to which the live feed has been offered to connections.
+    """
+
+    __slots__ = ("broker", "delivered_offset", "epoch")
+
+    def __init__(self, broker: Broker, head: Head) -> None:
+        self.broker = broker
+        self.epoch, self.delivered_offset = head.epoch, head.offset
+
+    @property
+    def head(self) -> Head:
+        """The position as a `Head`, to follow the log from."""
+        return Head(self.epoch, self.delivered_offset)
+
+    def advance(self, head: Head) -> None:
+        """Move to `head`, which may be in another epoch."""
+        self.epoch, self.delivered_offset = head.epoch, head.offset
+
+    @property
+    def resumable_for(self) -> float:
+        """Seconds for which a connection that is cut now can be resumed."""
+        lifetime, age = self.broker.token_lifetime, self.broker.history_age
+        return lifetime if age is None else min(lifetime, age)
 
 
 @dataclass(frozen=True, slots=True)

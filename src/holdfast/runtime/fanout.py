@@ -14,13 +14,12 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import groupby
 
-from ..core.delivery.batch import LiveBatch
+from ..core.delivery.lanes import LiveBatch
 from ..core.message import Message, UserId
 from ..core.registry import ConnectionRegistry
 from ..reasons import Reason
 from .clock import Clock
-from .connection import Connection
-from .delivered_log import DeliveredLog
+from .connection import Connection, DeliveredLog
 from .inline_send import BatchRenderer
 
 _logger = logging.getLogger("holdfast")
@@ -44,7 +43,8 @@ class FanOut:
     ) -> None:
         self._registry = registry
         self._monotonic = clock.monotonic
-        self._renderer = BatchRenderer(log, clock.time)
+        self._log = log
+        self._renderer = BatchRenderer(clock.time)
         self._ready: deque[Connection] = deque()
 
     def offer(self, messages: Iterable[Message]) -> None:
@@ -62,7 +62,7 @@ class FanOut:
     def _flush(self) -> None:
         """Serve the next ready connections."""
         ready, now = self._ready, self._monotonic()
-        self._renderer.begin_turn()
+        self._renderer.begin_turn(self._log.epoch, self._log.delivered_offset)
         sends = 0
         for _ in range(min(CONNECTIONS_PER_TURN, len(ready))):
             if sends >= SENDS_PER_TURN:

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from ..asgi_types import Event, Send
-from ..core.cursor import format_event_id
-from ..core.delivery.batch import DeliveryPlan, LiveBatch
-from ..core.delivery.lanes import CHUNK_BYTES, plan_delivery
-from .delivered_log import DeliveredLog
+from ..core.cursor import Epoch, format_event_id
+from ..core.delivery.lanes import CHUNK_BYTES, DeliveryPlan, LiveBatch, plan_delivery
+from ..core.message import OFFSET_ZERO, Offset
 
 MAX_RENDERED_BYTES = 16 * 1024 * 1024
 """Bytes of encoded frames that are kept for other connections."""
@@ -223,19 +222,17 @@ class BatchRenderer:
     it, and within one turn of the event loop if one of its messages can expire.
     """
 
-    def __init__(self, log: DeliveredLog, time: Callable[[], float]) -> None:
-        self._log = log
+    def __init__(self, time: Callable[[], float]) -> None:
         self._time = time
+        self._epoch, self._offset = Epoch(""), OFFSET_ZERO
         self._rendered: dict[tuple[LiveBatch, FrameEncoder], RenderedBatch] = {}
         self._bytes = 0
-        self._offset = log.delivered_offset
 
-    def begin_turn(self) -> None:
-        """Drop the rendered batches that are no longer valid."""
-        offset = self._log.delivered_offset
+    def begin_turn(self, epoch: Epoch, offset: Offset) -> None:
+        """Render for a node that stands at `offset`, and drop the batches of other turns."""
         if self._offset != offset or any(batch.has_ttl for batch, _ in self._rendered):
             self.clear()
-            self._offset = offset
+        self._epoch, self._offset = epoch, offset
 
     def clear(self) -> None:
         """Drop all rendered batches."""
@@ -252,12 +249,12 @@ class BatchRenderer:
         return rendered
 
     def _render(self, batch: LiveBatch, encoder: FrameEncoder) -> RenderedBatch:
-        plan = plan_delivery(batch, self._log.delivered_offset, self._time())
+        plan = plan_delivery(batch, self._offset, self._time())
         chunks: list[RenderedChunk] = []
         prefixes: list[Any] = []
         size = 0
         for number, (message, cursor) in enumerate(plan.steps, 1):
-            id_prefix = format_event_id(self._log.epoch, cursor, "")
+            id_prefix = format_event_id(self._epoch, cursor, "")
             prefixes.append(encoder.prefix(message.body, id_prefix))
             size += len(message.body)
             if size >= CHUNK_BYTES or number == len(plan.steps):

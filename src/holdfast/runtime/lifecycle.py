@@ -162,7 +162,7 @@ class BroadcasterRun:
     def _start_tasks(self, tasks: anyio.abc.TaskGroup, reporter: PresenceReporter | None) -> None:
         self._started_at = self.clock.monotonic()
         self.state = BroadcasterState.RUNNING
-        for task in (self._follow, self.node.timers.run, self._sweep):
+        for task in (self.node.follow, self.node.timers.run, self._sweep):
             tasks.start_soon(self._supervise, task)
         if reporter is not None:
             tasks.start_soon(self._supervise, reporter.run)
@@ -225,13 +225,6 @@ class BroadcasterRun:
         except TimeoutError:
             return False
         return True
-
-    async def _follow(self) -> None:
-        """Read the log and deliver it, until cancelled. One batch has all messages of a tick."""
-        node = self.node
-        while True:
-            node.deliver(await node.broker.follow(node.log.head))
-            await asyncio.sleep(self._options.flush_interval or 0)
 
     async def _sweep(self) -> None:
         """Let the broker drop everything past its age, until cancelled."""

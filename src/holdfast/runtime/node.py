@@ -26,8 +26,7 @@ from . import frames
 from .audit import AuditAction, AuditTrail
 from .background import BackgroundTasks
 from .clock import Clock
-from .connection import Connection, ConnectionContext
-from .delivered_log import DeliveredLog
+from .connection import Connection, ConnectionContext, DeliveredLog
 from .fanout import FanOut
 from .options import Options
 from .statistics import ConnectionStatistics, Counters, Statistics
@@ -128,6 +127,12 @@ class Node:
             del self._handshakes[id]
 
     # -- delivery ------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Read the log and deliver it, until cancelled. One batch has all messages of a tick."""
+        while True:
+            self.deliver(await self.broker.follow(self.log.head))
+            await asyncio.sleep(self.options.flush_interval or 0)
 
     def deliver(self, batch: Batch) -> None:
         """Offer each message to the connections that may have it."""

@@ -8,8 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-import anyio.to_thread
-
 from ..core.validation import check_function, check_number
 from .publishing import PublishOptions, make_draft
 
@@ -111,4 +109,6 @@ class PeriodicSource:
         method = getattr(self._source, "__call__", None)  # noqa: B004 - of an instance
         if inspect.iscoroutinefunction(self._source) or inspect.iscoroutinefunction(method):
             return await cast("Awaitable[object]", self._source())
-        return await anyio.to_thread.run_sync(self._source, abandon_on_cancel=True)
+        # A worker thread of anyio lives until the Broadcaster's task ends. On daphne no lifespan
+        # ends it, so the thread would keep the process alive after SIGTERM.
+        return await asyncio.to_thread(self._source)

@@ -10,9 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from holdfast.core.cursor import Cursor
-from holdfast.core.delivery.batch import LiveBatch
 from holdfast.core.delivery.buffer import PriorityBuffer
-from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery, plan_delivery
+from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery, LiveBatch, plan_delivery
 from holdfast.core.log.history import History
 from holdfast.core.log.retention import Retention
 from holdfast.core.message import Gap, Message, Offset, Priority

@@ -12,16 +12,20 @@ meet at one offset: no message between them is missing, repeated or out of date.
 An evicted message is read again from the history. If the history has trimmed it meanwhile, the
 page has a gap in its place. The mark of a lane stays below its first pending entry, so a client
 passes a gap only when the gap has been reported.
+
+Connections that keep up have nothing pending but the newest messages, which are the same for all
+of them. So the live feed comes as a `LiveBatch` that they share, and its way through an empty
+buffer is computed once for all, as a `DeliveryPlan`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ..cursor import Cursor
 from ..log.pages import DirectPage, Page, PageRequest
 from ..message import LANES, OFFSET_ZERO, Gap, Message, Offset, Priority
-from .batch import DeliveryPlan, LiveBatch
 from .buffer import PriorityBuffer
 
 PAGE_MESSAGES = 100
@@ -37,6 +41,68 @@ MAX_PENDING_MESSAGES = 1024
 
 NO_LANE: frozenset[Priority] = frozenset()
 EVERY_LANE: frozenset[Priority] = frozenset(Priority)
+
+
+class LiveBatch:
+    """Messages of the live feed in log order, at least one.
+
+    A batch is a linked list of parts, so that appending one costs the same for any length.
+    """
+
+    __slots__ = ("_earlier", "_joined", "_part", "count", "has_ttl", "size")
+
+    def __init__(self, messages: Sequence[Message], earlier: LiveBatch | None = None) -> None:
+        self._part = messages
+        self._earlier = earlier
+        self._joined: tuple[LiveBatch, LiveBatch] | None = None
+        self.count = len(messages)
+        """The number of messages."""
+        self.size = sum([len(message.body) for message in messages])
+        """The bytes of all bodies."""
+        self.has_ttl = any(message.expires_at is not None for message in messages)
+        """True if a message has a ttl, so that a plan for this batch depends on the time."""
+        if earlier is not None:
+            self.count += earlier.count
+            self.size += earlier.size
+            self.has_ttl |= earlier.has_ttl
+
+    @property
+    def messages(self) -> list[Message]:
+        """All messages, collected at each call."""
+        parts: list[Sequence[Message]] = []
+        batch: LiveBatch | None = self
+        while batch is not None:
+            parts.append(batch._part)
+            batch = batch._earlier
+        return [message for part in reversed(parts) for message in part]
+
+    def first_offset(self, lane: Priority) -> Offset | None:
+        """Return the offset of the first message of `lane`, `None` if there is none."""
+        return next((each.offset for each in self.messages if each.priority is lane), None)
+
+    def joined_with(self, later: LiveBatch) -> LiveBatch:
+        """Return this batch followed by `later`.
+
+        The result is cached, so that connections share it.
+        """
+        if self._joined is None or self._joined[0] is not later:
+            self._joined = later, LiveBatch(later._part, self)
+        return self._joined[1]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPlan:
+    """The way of a `LiveBatch` through the empty buffer of a connection that keeps up.
+
+    Attributes:
+        steps: the messages that leave, in that order, each with the cursor after it.
+        conflated: the number of messages that a newer one in the batch superseded.
+        expired: the number of messages that had expired.
+    """
+
+    steps: tuple[tuple[Message, Cursor], ...]
+    conflated: int
+    expired: int
 
 
 class Delivery:
