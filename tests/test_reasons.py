@@ -13,8 +13,8 @@ from holdfast import Reason
 from holdfast.client.event_stream import ServerSentEvent
 from holdfast.client.frames import ClosingFrame, parse_frame
 from holdfast.client.request_sender import ServerReply
+from holdfast.core import frames
 from holdfast.reasons import BAD_REQUEST, SERVICE_RESTART
-from holdfast.runtime import frames
 
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "src" / "holdfast" / "client"

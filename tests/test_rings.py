@@ -33,9 +33,7 @@ RINGS = {
     "asgi_types": frozenset[str](),
     "core": frozenset({"errors", "reasons"}),
     "brokers": BASE | {"core"},
-    # A publisher without a node checks and encodes a message as a Broadcaster does.
-    "brokers/": BASE
-    | {"core", "holdfast.brokers.protocol", "holdfast.brokers.feed", "holdfast.runtime.publishing"},
+    "brokers/": BASE | {"core", "holdfast.brokers.protocol", "holdfast.brokers.feed"},
     "runtime": BASE | {"core", "brokers"},
     "transports": INNER,
     "auth": INNER,
@@ -425,7 +423,6 @@ CLOCKS = (
         ("client/seeded.py", "from ..auth import anonymous"),
         ("brokers/seeded.py", "from holdfast.auth import anonymous"),
         ("brokers/seeded.py", "from ..runtime import seeded"),
-        ("brokers/seeded.py", "from ..runtime.publishing import make_draft"),
         ("brokers/seeded.py", "from .redis import RedisBroker"),
         ("brokers/seeded.py", "import redis"),
         ("brokers/redis/seeded.py", "from ..memory import MemoryBroker"),
@@ -473,7 +470,7 @@ def test_seeded_violation_is_found(place: str, code: str) -> None:
             "brokers/redis/seeded.py",
             "import redis\nfrom ..feed import x\nfrom .seeded import y",
         ),
-        ("brokers/redis/seeded.py", "from ...runtime.publishing import make_draft"),
+        ("brokers/redis/seeded.py", "from ...core.seeded import make_draft"),
         ("asgi/seeded.py", "from ..transports import sse, websocket\nfrom ..auth import anonymous"),
         ("__init__.py", "from holdfast.runtime import seeded\nfrom .transports.sse import seeded"),
     ],

@@ -13,6 +13,7 @@ from .auth import Action, Request, User, anonymous, require_role, subscribe_only
 from .brokers.memory import MemoryBroker
 from .brokers.protocol import Broker
 from .core.delivery.buffer import PriorityBuffer
+from .core.frames import Frame
 from .core.log.retention import Retention
 from .core.message import Priority
 from .core.registry import ConnectionRegistry
@@ -35,7 +36,6 @@ from .reasons import Reason
 from .runtime.audit import AuditAction, AuditEvent, logging_audit
 from .runtime.broadcaster import Broadcaster
 from .runtime.connection import Connection
-from .runtime.frames import Frame
 from .runtime.lifecycle import BroadcasterState
 from .runtime.periodic import PeriodicSource
 from .runtime.presence import PresenceChange

@@ -8,9 +8,7 @@ import json
 import httpx
 import pytest
 
-from holdfast.client import (
-    Subscribed,
-)
+from holdfast.client import Subscribed
 from tests.client.real_server import live, publish, report, serve
 from tests.client.scripted_server import (
     ReceivedRequest,

@@ -7,11 +7,7 @@ import time
 
 import pytest
 
-from holdfast.client import (
-    Gap,
-    RequestRefused,
-    Subscribed,
-)
+from holdfast.client import Gap, RequestRefused, Subscribed
 from tests.client.real_server import live, publish
 from tests.client.scripted_server import (
     HEAD,

@@ -12,14 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from holdfast.client import (
-    Gap,
-    Message,
-    Priority,
-    Status,
-    StreamState,
-    Subscribed,
-)
+from holdfast.client import Gap, Message, Priority, Status, StreamState, Subscribed
 from tests.client.real_server import live, publish, reported, serve
 from tests.client.streams import PATIENCE, take, until
 from tests.support import SERVERS, ServerKind, ServerProcess

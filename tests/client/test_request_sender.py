@@ -8,10 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from holdfast.client import (
-    ConfigurationError,
-    connect,
-)
+from holdfast.client import ConfigurationError, connect
 from tests.client.real_server import publish, report
 from tests.client.scripted_server import (
     first_frame,

@@ -6,11 +6,7 @@ import asyncio
 
 import pytest
 
-from holdfast.client import (
-    InvalidTopic,
-    RequestRefused,
-    Subscribed,
-)
+from holdfast.client import InvalidTopic, RequestRefused, Subscribed
 from tests.client.real_server import live, publish, serve
 from tests.client.scripted_server import (
     first_frame,

@@ -11,12 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from holdfast.client import (
-    Gap,
-    NotRunning,
-    Status,
-    StreamState,
-)
+from holdfast.client import Gap, NotRunning, Status, StreamState
 from tests.client.real_server import live, publish
 from tests.client.scripted_server import (
     TOKEN,

@@ -17,13 +17,13 @@ from holdfast.asgi.http import MAX_BODY_BYTES, read_json
 from holdfast.asgi.long_poll import _wait as poll_wait
 from holdfast.asgi.websocket import _subprotocol as choose_subprotocol
 from holdfast.auth import Action, Request, User
+from holdfast.core import frames
 from holdfast.core.cursor import MAX_EVENT_ID, Cursor, EventId
+from holdfast.core.frames import Frame
 from holdfast.core.message import Offset, UserId
 from holdfast.core.tokens import ConnectionId, RedeemStatus, Session, Token, TokenRegistry
 from holdfast.core.topics import TopicIndex, TopicTree, check_expression, check_topic, matches
 from holdfast.reasons import Reason
-from holdfast.runtime import frames
-from holdfast.runtime.frames import Frame
 from holdfast.transports import sse, websocket
 from tests.fuzz import commands, reference
 from tests.fuzz.json_text import is_json

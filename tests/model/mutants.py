@@ -16,12 +16,12 @@ from typing import Any
 from holdfast.core.cursor import Cursor
 from holdfast.core.delivery.buffer import PriorityBuffer
 from holdfast.core.delivery.lanes import EVERY_LANE, NO_LANE, Delivery
+from holdfast.core.frames import Frame
 from holdfast.core.log.history import History
 from holdfast.core.log.topic_log import TopicLog
 from holdfast.core.message import Gap, Message, Offset, Priority
 from holdfast.runtime import handshake
 from holdfast.runtime.connection import Connection
-from holdfast.runtime.frames import Frame
 from holdfast.runtime.handshake import Handshake
 from holdfast.runtime.node import Node
 

@@ -17,17 +17,17 @@ from typing import Any, cast
 from holdfast.brokers.memory import MemoryBroker
 from holdfast.brokers.protocol import Batch
 from holdfast.core.cursor import EventId, Head
+from holdfast.core.frames import Frame
 from holdfast.core.log.retention import Retention
 from holdfast.core.message import Priority, UserId
+from holdfast.core.publishing import make_draft
 from holdfast.runtime.audit import AuditTrail
 from holdfast.runtime.clock import Clock
 from holdfast.runtime.connection import Connection
-from holdfast.runtime.frames import Frame
 from holdfast.runtime.handshake import ConnectRequest, Handshake
 from holdfast.runtime.inline_send import InlineSender
 from holdfast.runtime.node import Node
 from holdfast.runtime.options import Options
-from holdfast.runtime.publishing import make_draft
 from holdfast.runtime.subscriptions import SubscriptionControl
 from tests.support.frame_reader import PlainFrameEncoder
 from tests.support.virtual_loop import run_ready

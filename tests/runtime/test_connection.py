@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Broadcaster, MemoryBroker, Priority, Reason
+from holdfast.core import frames
 from holdfast.core.cursor import Cursor, EventId
 from holdfast.core.delivery.lanes import CHUNK_BYTES
-from holdfast.runtime import frames
 from holdfast.runtime.connection import MAX_CONTROL_FRAMES
 from holdfast.runtime.inline_send import InlineSender
 from tests.support.delayed_broker import DelayedBroker

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast import Broadcaster, Priority, Reason
+from holdfast.core.frames import Frame
 from holdfast.runtime.connection import Connection
 from holdfast.runtime.fanout import CONNECTIONS_PER_TURN
-from holdfast.runtime.frames import Frame
 from holdfast.runtime.inline_send import InlineSender, PeerLost
 from tests.support.frame_reader import PlainFrameEncoder
 from tests.support.virtual_loop import run_ready, run_virtual

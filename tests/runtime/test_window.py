@@ -9,8 +9,8 @@ import pytest
 
 from holdfast import Broadcaster, Priority, Reason
 from holdfast.core.delivery.window import MIN_BYTES
+from holdfast.core.frames import Frame
 from holdfast.runtime.connection import Connection
-from holdfast.runtime.frames import Frame
 from holdfast.runtime.inline_send import InlineSender
 from tests.support.frame_reader import FrameReader, PlainFrameEncoder
 from tests.support.virtual_loop import run_ready

@@ -7,8 +7,8 @@ import contextlib
 import json
 from typing import Any, NamedTuple
 
+from holdfast.core.frames import Frame
 from holdfast.runtime.connection import Connection
-from holdfast.runtime.frames import Frame
 
 
 class ReceivedFrame(NamedTuple):

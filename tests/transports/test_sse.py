@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import Broadcaster, Priority, Reason
-from holdfast.runtime import frames
-from holdfast.runtime.frames import Frame
+from holdfast.core import frames
+from holdfast.core.frames import Frame
 from holdfast.transports import sse
 from tests.support.asgi import HttpExchange
 from tests.support.eventstream import EventStreamDecoder

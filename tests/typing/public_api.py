@@ -27,8 +27,8 @@ from holdfast.auth.jwt import JWTAuthenticator
 from holdfast.brokers.protocol import Broker
 from holdfast.client import Gap, Message, Status, StreamFailed, Subscribed, connect
 from holdfast.core.cursor import Cursor, EventId
+from holdfast.core.frames import Frame
 from holdfast.core.message import Offset
-from holdfast.runtime.frames import Frame
 from holdfast.runtime.periodic import PeriodicSource
 from holdfast.settings import Settings
 from holdfast.transports.websocket import InboundLimits

@@ -6,9 +6,9 @@ from typing import cast
 
 import anyio
 
+from ..core import frames
 from ..errors import Refused
 from ..reasons import Reason
-from ..runtime import frames
 from ..runtime.broadcaster import Broadcaster
 from ..runtime.connection import Connection
 

@@ -9,9 +9,9 @@ from typing import cast
 import anyio
 
 from ..asgi_types import Receive, Send
+from ..core import frames
 from ..errors import Refused
 from ..reasons import Reason
-from ..runtime import frames
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT = 10.0

@@ -7,11 +7,11 @@ import re
 
 from ..asgi_types import Receive, Send
 from ..auth import Request
+from ..core import frames
+from ..core.frames import Frame
 from ..errors import BroadcasterFailed, Refused
 from ..reasons import Reason
-from ..runtime import frames
 from ..runtime.broadcaster import Broadcaster
-from ..runtime.frames import Frame
 from ..transports.duplex import DuplexScope, until_disconnect
 from ..transports.long_poll import MAX_WAIT, gather
 from .access import Access, failed, presented

@@ -6,10 +6,10 @@ import random
 
 from ..asgi_types import Receive, Scope, Send
 from ..auth import Request
+from ..core import frames
 from ..core.cursor import EventId
 from ..errors import BroadcasterFailed, Refused
 from ..reasons import Reason
-from ..runtime import frames
 from ..runtime.broadcaster import Broadcaster
 from ..transports import sse
 from .access import Access, presented

@@ -14,5 +14,7 @@ tests/test_rings.py enforces this.
     lifecycle   ConnectionState, ConnectionEvent: the states and transitions of a connection
     registry    ConnectionRegistry: connections by id, user and topic, within limits
     presence    LocalPresence, PresenceTable: the users on a topic, per node and over all nodes
+    publishing  make_draft: checks and encodes the arguments of `publish`
+    frames      Frame: the JSON frames of the wire
     validation  checks of numbers, types and the names of options
 """

@@ -11,8 +11,6 @@ inline_send    InlineSender, BatchRenderer: sends from the fan-out without wakin
 periodic       PeriodicSource: publishes a function's result while a topic has a listener
 presence       PresenceReporter: reports the present users, and calls the presence hook
 options        Options: the options of a Broadcaster, with defaults and checks
-publishing     make_draft: checks and encodes the arguments of `publish`
-frames         Frame: the JSON frames of the wire
 timers         ConnectionTimers: the deadlines of all connections, in one task
 background     BackgroundTasks: work that outlives the cancellation of its caller
 signals        DrainAtSignal: drains at SIGTERM and SIGINT

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from ..brokers.protocol import Broker
 from ..core.message import Offset, UserId
+from ..core.publishing import PublishOptions, make_draft
 from ..core.topics import USER_TOPIC
 from ..core.validation import (
     check_function,
@@ -30,7 +31,6 @@ from .node import statistics_at_rest
 from .options import DEFAULTS, Options
 from .periodic import PeriodicSource, Source
 from .presence import PresenceHook
-from .publishing import PublishOptions, make_draft
 from .statistics import ConnectionStatistics, Statistics
 
 _USER_FORM = "the id of a user, a str that is not empty, or None"

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from ..brokers.protocol import Broker
+from ..core import frames
 from ..core.cursor import Cursor, EventId, Head, Position, format_event_id
 from ..core.delivery.lanes import CHUNK_BYTES, Delivery
 from ..core.delivery.window import Window
+from ..core.frames import Frame
 from ..core.lifecycle import ConnectionEvent, ConnectionState, transition
 from ..core.log.pages import PageRequest, Subscriptions
 from ..core.message import Gap, UserId
@@ -18,9 +20,7 @@ from ..core.tokens import ConnectionId, Session, Token
 from ..core.topics import covering
 from ..errors import BrokerUnavailable, OutcomeUnknown
 from ..reasons import Reason
-from . import frames
 from .clock import Clock
-from .frames import Frame
 from .inline_send import BatchRenderer, InlineSender
 from .options import Options
 from .statistics import ConnectionStatistics, Counters

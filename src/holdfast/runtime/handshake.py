@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from ..core import frames
 from ..core.cursor import Cursor, Epoch, EventId, Head, Position
 from ..core.delivery.buffer import PriorityBuffer
 from ..core.delivery.lanes import Delivery
@@ -28,19 +29,11 @@ from ..core.resume import (
     resume_point,
     resumed_subscriptions,
 )
-from ..core.tokens import (
-    NONE_REFUSED,
-    ConnectionId,
-    RedeemStatus,
-    Session,
-    Token,
-    base64url,
-)
+from ..core.tokens import NONE_REFUSED, ConnectionId, RedeemStatus, Session, Token, base64url
 from ..core.topics import USER_TOPIC
 from ..core.validation import check_function, check_name, check_number, check_type
 from ..errors import BrokerUnavailable, OutcomeUnknown, Refused
 from ..reasons import Reason
-from . import frames
 from .audit import AuditAction
 from .connection import Connection, MaySubscribe
 from .node import Node

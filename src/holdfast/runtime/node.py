@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from ..brokers.protocol import Batch, Broker
+from ..core import frames
 from ..core.cursor import Head
 from ..core.message import OFFSET_ZERO, UserId
 from ..core.presence import LocalPresence
@@ -22,7 +23,6 @@ from ..core.registry import ConnectionRegistry
 from ..core.tokens import ConnectionId, Session
 from ..errors import Refused
 from ..reasons import Reason
-from . import frames
 from .audit import AuditAction, AuditTrail
 from .background import BackgroundTasks
 from .clock import Clock

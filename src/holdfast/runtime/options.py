@@ -9,11 +9,11 @@ from ..brokers.memory import MemoryBroker
 from ..brokers.protocol import Broker
 from ..core.delivery.buffer import DEFAULT_CAPACITY, DEFAULT_MAX_BYTES
 from ..core.log.retention import Retention
+from ..core.publishing import MAX_MESSAGE_BYTES
 from ..core.registry import ConnectionLimits
 from ..core.tokens import TokenLimits
 from ..core.validation import check_number
 from ..errors import ConfigurationError
-from .publishing import MAX_MESSAGE_BYTES
 
 _COUNTS = (
     "buffer_capacity",

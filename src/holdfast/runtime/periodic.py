@@ -8,8 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from ..core.publishing import PublishOptions, make_draft
 from ..core.validation import check_function, check_number
-from .publishing import PublishOptions, make_draft
 
 Source = Callable[[], object]
 """Returns the data to publish, or `None` to publish nothing this time.

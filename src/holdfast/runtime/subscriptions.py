@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ..core import frames
 from ..core.message import UserId
 from ..core.topics import USER_TOPIC, check_expression
 from ..errors import BrokerUnavailable, InvalidTopic, OutcomeUnknown, Refused
 from ..reasons import Reason
-from . import frames
 from .audit import AuditAction
 from .connection import Connection, MaySubscribe
 from .node import Node

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+from ..core.frames import Frame
 from ..runtime.connection import Connection
-from ..runtime.frames import Frame
 
 MAX_WAIT = 25.0
 """Seconds that a poll waits for frames; proxies give up on a silent answer after 30 to 60."""

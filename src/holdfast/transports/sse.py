@@ -14,9 +14,9 @@ from contextlib import suppress
 import anyio
 
 from ..asgi_types import Event, Receive, Scope, Send
+from ..core.frames import Frame
 from ..reasons import Reason
 from ..runtime.connection import Connection
-from ..runtime.frames import Frame
 from ..runtime.inline_send import InlineSender, PeerLost
 from .duplex import FINISH_TIMEOUT, DuplexScope, until_disconnect
 

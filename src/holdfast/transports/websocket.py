@@ -17,12 +17,12 @@ import anyio
 import anyio.lowlevel
 
 from ..asgi_types import Event, Receive, Send
+from ..core import frames
+from ..core.frames import Frame
 from ..core.validation import check_number, suggest_options
 from ..errors import Refused
 from ..reasons import Reason
-from ..runtime import frames
 from ..runtime.connection import Connection
-from ..runtime.frames import Frame
 from ..runtime.inline_send import InlineSender, PeerLost
 from .duplex import FINISH_TIMEOUT, DuplexScope
 

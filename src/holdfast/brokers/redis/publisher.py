@@ -13,9 +13,9 @@ from redis.exceptions import NoScriptError
 from typing_extensions import Unpack
 
 from ...core.message import Offset
+from ...core.publishing import MAX_MESSAGE_BYTES, PublishOptions, make_draft
 from ...core.topics import USER_TOPIC
 from ...errors import BrokerUnavailable, OutcomeUnknown
-from ...runtime.publishing import MAX_MESSAGE_BYTES, PublishOptions, make_draft
 from . import entries, keys, script
 from .script import CallIds, Operation
 from .script_client import REFUSALS, UNREACHABLE, Client, ScriptClient, check_client

@@ -6,11 +6,11 @@ from typing import TypedDict
 
 from typing_extensions import Unpack
 
-from ..core.message import Draft, Priority, UserId
-from ..core.topics import USER_TOPIC, check_topic
-from ..core.validation import check_keywords, is_number
 from ..errors import MessageTooLarge, PublishError
 from . import frames
+from .message import Draft, Priority, UserId
+from .topics import USER_TOPIC, check_topic
+from .validation import check_keywords, is_number
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Bytes of one encoded frame: the smallest limit of an ASGI server for WebSocket (daphne)."""

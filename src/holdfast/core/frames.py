@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ..core.message import LANES, Gap, Priority
-from ..core.resume import GapCause
 from ..errors import InvalidPayload
 from ..reasons import Reason
+from .message import LANES, Gap, Priority
+from .resume import GapCause
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
