@@ -72,9 +72,11 @@ class TestCommands:
     async def test_probe_of_a_blocked_connection(self, broadcaster: Broadcaster) -> None:
         """A probe that the server does not take is reported so, within its time."""
         app = live_app(broadcaster)
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            await outbox.next_frames()
-            answer = await fetch(app, "POST", "/test-connection", body={"connectionId": outbox.id})
+        async with broadcaster.connect(topics=["t"]) as connection:
+            await connection.next_frames()
+            answer = await fetch(
+                app, "POST", "/test-connection", body={"connectionId": connection.id}
+            )
             assert answer.json() == {"sent": False, "seconds": None, "transport": "custom"}
 
     @pytest.mark.parametrize("path", POSTS)

@@ -61,11 +61,11 @@ async def test_resumed_poll_has_what_came_in_between(
     for n in range(250):
         await broadcaster.publish("t", n)
     began = now()
-    hello, *frames = await poll(app, first["id"])
+    first_frame, *frames = await poll(app, first["id"])
     assert now() - began < 0.1
-    assert hello["data"]["session"] == "resumed"
+    assert first_frame["data"]["session"] == "resumed"
     assert [frame["data"] for frame in frames] == list(range(250))
-    hello, *frames = await poll(app, frames[99]["id"], "&wait=0")
+    first_frame, *frames = await poll(app, frames[99]["id"], "&wait=0")
     assert [frame["data"] for frame in frames] == list(range(100, 250))
 
 
@@ -106,11 +106,11 @@ async def test_lost_answer_loses_nothing(app: LiveApp, broadcaster: Broadcaster)
     await broadcaster.publish("t", 1)
     at = ""
     for _ in range(3):
-        hello, message = await poll(app, first["id"])
-        assert (hello["data"]["session"], message["data"]) == ("resumed", 1)
+        first_frame, message = await poll(app, first["id"])
+        assert (first_frame["data"]["session"], message["data"]) == ("resumed", 1)
         at = message["id"]
-    (hello,) = await poll(app, at, "&wait=0")
-    assert (hello["data"]["session"], hello["data"]["replay"]) == ("resumed", 0)
+    (first_frame,) = await poll(app, at, "&wait=0")
+    assert (first_frame["data"]["session"], first_frame["data"]["replay"]) == ("resumed", 0)
 
 
 async def test_client_that_leaves_while_it_waits_is_let_go(
@@ -275,8 +275,8 @@ async def test_the_topics_of_a_poll_are_those_that_it_gets(
     """No POST reaches the connection of a poll: what was changed by one before, it changes back."""
     async with HttpExchange(app, "/stream?topics=t,u") as call:
         await call.read_head()
-        hello = await call.frame()
-        body = {"connectionId": hello["data"]["connectionId"], "topics": ["u"]}
+        first_frame = await call.frame()
+        body = {"connectionId": first_frame["data"]["connectionId"], "topics": ["u"]}
         assert (await fetch(app, "POST", "/unsubscribe", body=body)).status == 200
         at = call.decoder.last_event_id
     (first,) = await poll(app, at, ",u&wait=0")
@@ -296,18 +296,18 @@ async def test_an_answer_that_was_lost_an_hour_ago_loses_nothing(
         await timed.publish("t", 1)
         (_, lost) = await poll(app, first["id"])
         await asyncio.sleep(3600.0)
-        hello, message = await poll(app, first["id"])
-        assert (hello["data"]["session"], message["data"]) == ("resumed", 1)
-        (hello,) = await poll(app, message["id"], "&wait=0")
-        (hello,) = await poll(app, lost["id"], "&wait=0")
-        assert hello["data"]["session"] == "resumed", "the same token: the same answer again"
-        (hello,) = await poll(app, first["id"], "&wait=0")
-        assert hello["data"]["gap"]["cause"] == "unknown"
+        first_frame, message = await poll(app, first["id"])
+        assert (first_frame["data"]["session"], message["data"]) == ("resumed", 1)
+        (first_frame,) = await poll(app, message["id"], "&wait=0")
+        (first_frame,) = await poll(app, lost["id"], "&wait=0")
+        assert first_frame["data"]["session"] == "resumed", "the same token: the same answer again"
+        (first_frame,) = await poll(app, first["id"], "&wait=0")
+        assert first_frame["data"]["gap"]["cause"] == "unknown"
         # A stream has given its token with the first frame, and asks for no such patience.
         async with HttpExchange(
             app, "/stream?topics=t", headers={"Last-Event-ID": lost["id"]}
         ) as call:
             await call.read_head()
         await asyncio.sleep(61.0)
-        (hello,) = await poll(app, lost["id"], "&wait=0")
-        assert hello["data"]["gap"]["cause"] == "unknown"
+        (first_frame,) = await poll(app, lost["id"], "&wait=0")
+        assert first_frame["data"]["gap"]["cause"] == "unknown"

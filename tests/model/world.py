@@ -307,14 +307,14 @@ class World:
 
         self.run(echo())
 
-    def _greet(self, seat: Seat, hello) -> None:
+    def _greet(self, seat: Seat, first_frame) -> None:
         seat.greeted = True
         seat.unheard.clear()
-        if hello["session"] == "fresh" and seat.ever_greeted:
+        if first_frame["session"] == "fresh" and seat.ever_greeted:
             raise Violation("unjustified: a fresh session for a client that came back")
         seat.ever_greeted = True
-        if hello["session"] == "gap" and hello["gap"]["cause"] != "trimmed":
-            raise Violation(f"unjustified: a reset, {hello['gap']}")
+        if first_frame["session"] == "gap" and first_frame["gap"]["cause"] != "trimmed":
+            raise Violation(f"unjustified: a reset, {first_frame['gap']}")
 
     def cut(self) -> None:
         seat = self.seat()

@@ -22,11 +22,11 @@ async def test_life_of_a_connection() -> None:
     async with Broadcaster(audit=events.append, clock=wall_clock) as broadcaster:
         async with broadcaster.connect(
             user="ann", topics=["t"], transport="sse", may_subscribe=may
-        ) as outbox:
-            at = (await FrameReader(outbox).first_frame()).id
-            await broadcaster.subscribe(outbox, ["u", "secret"])
-            await broadcaster.unsubscribe(outbox, ["t"])
-            id = outbox.id
+        ) as connection:
+            at = (await FrameReader(connection).first_frame()).id
+            await broadcaster.subscribe(connection, ["u", "secret"])
+            await broadcaster.unsubscribe(connection, ["t"])
+            id = connection.id
         assert [(e.action, e.detail) for e in events] == [
             (AuditAction.CONNECTED, ""),
             (AuditAction.SUBSCRIPTION_REFUSED, "secret"),
@@ -40,8 +40,8 @@ async def test_life_of_a_connection() -> None:
         } <= {id}
         assert all(e.at == wall_clock() for e in events)
         events.clear()
-        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-            outbox.close(Reason.CREDENTIALS_EXPIRED)
+        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as connection:
+            connection.close(Reason.CREDENTIALS_EXPIRED)
         assert [(e.action, e.detail) for e in events] == [
             (AuditAction.CONNECTED, "resumed"),
             (AuditAction.DISCONNECTED, "credentials_expired"),
@@ -72,8 +72,11 @@ async def test_failing_hook_is_logged() -> None:
     def hook(event: AuditEvent) -> None:
         raise ZeroDivisionError
 
-    async with Broadcaster(audit=hook) as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-        reader = FrameReader(outbox)
+    async with (
+        Broadcaster(audit=hook) as broadcaster,
+        broadcaster.connect(topics=["t"]) as connection,
+    ):
+        reader = FrameReader(connection)
         await reader.first_frame()
         await broadcaster.publish("t", 1)
         assert await reader.take(1) == [1]
@@ -93,10 +96,12 @@ async def test_no_token_is_ever_in_an_event(caplog: pytest.LogCaptureFixture) ->
             tokens = []
             at: str | None = None
             for user in ("ann", "ann", "bob"):
-                async with broadcaster.connect(user=user, topics=["t"], last_event_id=at) as outbox:
-                    hello = await FrameReader(outbox).first_frame()
-                    tokens.append(str(hello.data["reconnectToken"]))
-                    at = hello.id
+                async with broadcaster.connect(
+                    user=user, topics=["t"], last_event_id=at
+                ) as connection:
+                    first_frame = await FrameReader(connection).first_frame()
+                    tokens.append(str(first_frame.data["reconnectToken"]))
+                    at = first_frame.id
     text = repr(seen) + caplog.text
     assert text.count("connected") >= 6
     assert not any(token in text for token in tokens)

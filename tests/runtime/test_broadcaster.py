@@ -21,22 +21,22 @@ class TestConnections:
     async def test_outbox_is_the_owners_alone(self) -> None:
         """A connection is found by its id and its user, and by nobody else."""
         async with Broadcaster() as broadcaster:
-            async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
-                id = outbox.id
-                assert broadcaster.connection(id, user="ann") is outbox
+            async with broadcaster.connect(user="ann", topics=["t"]) as connection:
+                id = connection.id
+                assert broadcaster.connection(id, user="ann") is connection
                 assert broadcaster.connection(id, user="bob") is None
                 assert broadcaster.connection(id) is None
                 assert broadcaster.connection("", user="ann") is None
-                assert broadcaster.connections_of("ann") == [outbox]
+                assert broadcaster.connections_of("ann") == [connection]
             assert broadcaster.connection(id, user="ann") is None
             assert broadcaster.connections_of("ann") == []
 
     async def test_disconnect(self) -> None:
         """A connection ends with the reason given; an unknown id is False."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
-            assert broadcaster.disconnect(outbox.id, Reason.FORBIDDEN)
+            assert broadcaster.disconnect(connection.id, Reason.FORBIDDEN)
             assert [seen.data for seen in await reader.rest()] == [
                 {"reason": "forbidden", "reconnect": False}
             ]
@@ -48,10 +48,10 @@ class TestConnections:
             async with broadcaster.connect(user="ann", topics=["t"]) as gone:
                 before = (await FrameReader(gone).first_frame()).id
             async with (
-                broadcaster.connect(user="ann", topics=["t"]) as outbox,
+                broadcaster.connect(user="ann", topics=["t"]) as connection,
                 broadcaster.connect(user="bob", topics=["t"]) as other,
             ):
-                reader = FrameReader(outbox)
+                reader = FrameReader(connection)
                 at = (await reader.first_frame()).id
                 bob = FrameReader(other)
                 await bob.first_frame()
@@ -61,10 +61,10 @@ class TestConnections:
             for last_id in (before, at):
                 async with broadcaster.connect(
                     user="ann", topics=["t"], last_event_id=last_id
-                ) as outbox:
-                    hello = await FrameReader(outbox).first_frame()
-                    assert hello.data["session"] == "gap"
-                    assert hello.data["gap"]["cause"] == "unknown"
+                ) as connection:
+                    first_frame = await FrameReader(connection).first_frame()
+                    assert first_frame.data["session"] == "gap"
+                    assert first_frame.data["gap"]["cause"] == "unknown"
 
     async def test_position_leaves_no_window(self) -> None:
         """What is published between rendering a page and its subscription is delivered."""
@@ -76,10 +76,10 @@ class TestConnections:
             await broadcaster.publish_to_user("ann", 2)
             async with broadcaster.connect(
                 user="ann", topics=["t", "u"], last_event_id=at
-            ) as outbox:
-                reader = FrameReader(outbox)
-                hello = await reader.first_frame()
-                assert (hello.data["session"], hello.data["replay"]) == ("resumed", 2)
+            ) as connection:
+                reader = FrameReader(connection)
+                first_frame = await reader.first_frame()
+                assert (first_frame.data["session"], first_frame.data["replay"]) == ("resumed", 2)
                 await broadcaster.publish("u", 3)
                 assert await reader.take(3) == [1, 2, 3]
 
@@ -94,14 +94,14 @@ class TestConnections:
 
             async with broadcaster.connect(
                 user="bob", topics=["t"], last_event_id=at, may_subscribe=never
-            ) as outbox:
-                reader = FrameReader(outbox)
+            ) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["session"] == "gap"
                 await reader.assert_no_frame()
             async with broadcaster.connect(
                 user="ann", topics=["t"], last_event_id=at, may_subscribe=never
-            ) as outbox:
-                reader = FrameReader(outbox)
+            ) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["rejected"] == ["t"]
                 await reader.assert_no_frame()
 
@@ -126,10 +126,10 @@ class TestTwoNodes:
             for turn in range(6):
                 async with nodes[turn % 2].connect(
                     user="ann", topics=["t"], last_event_id=at
-                ) as outbox:
-                    reader = FrameReader(outbox)
-                    hello = await reader.first_frame()
-                    assert hello.data["session"] == ("resumed" if turn else "fresh")
+                ) as connection:
+                    reader = FrameReader(connection)
+                    first_frame = await reader.first_frame()
+                    assert first_frame.data["session"] == ("resumed" if turn else "fresh")
                     await nodes[(turn + 1) % 2].publish("t", turn)
                     found = await reader.take(turn + 1 - expected)
                     assert found == list(range(expected, turn + 1))
@@ -140,8 +140,8 @@ class TestTwoNodes:
     async def test_closing_one_leaves_the_other_running(self) -> None:
         """A node that stops does not take the shared broker with it."""
         broker = MemoryBroker()
-        async with Broadcaster(broker=broker) as stays, stays.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster(broker=broker) as stays, stays.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             async with Broadcaster(broker=broker) as goes:
                 await goes.publish("t", 1)
@@ -156,8 +156,8 @@ class TestTwoNodes:
         lagging = DelayedBroker(make=lambda: broker)
         async with Broadcaster(broker=broker) as ahead, Broadcaster(broker=lagging) as behind:
             await run_ready()
-            async with ahead.connect(user="ann", topics=["t"]) as outbox:
-                reader = FrameReader(outbox)
+            async with ahead.connect(user="ann", topics=["t"]) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 await run_ready()
                 lagging.feed_gate.clear()
@@ -180,8 +180,8 @@ class TestTwoNodes:
     @staticmethod
     async def collect(node: Broadcaster, at: str, count: int) -> list[Any]:
         """Resume on a node, and read so many messages."""
-        async with node.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-            reader = FrameReader(outbox)
+        async with node.connect(user="ann", topics=["t"], last_event_id=at) as connection:
+            reader = FrameReader(connection)
             assert (await reader.first_frame()).data["session"] == "resumed"
             found = await reader.take(count)
             await reader.assert_no_frame()
@@ -196,8 +196,8 @@ class TestTwoNodes:
             left.connect(user="ann", topics=["t", "u"]) as ghost,
         ):
             at = (await FrameReader(ghost).first_frame()).id
-            async with right.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-                reader = FrameReader(outbox)
+            async with right.connect(user="ann", topics=["t"], last_event_id=at) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["session"] == "resumed"
                 ghost.mark_lost()
                 node_of(left).unregister(ghost)

@@ -39,12 +39,12 @@ class TestNext:
     async def test_first_frame_is_the_hello_with_an_id(self) -> None:
         """The first frame says what the session is, and its id resumes from just there."""
         async with Broadcaster(clock=lambda: 1000.0) as broadcaster:
-            async with broadcaster.connect(topics=["t", "t", "u"]) as outbox:
-                hello = await FrameReader(outbox).first_frame()
-                assert hello.body["timestamp"] == 1000.0
-                assert hello.data == {
-                    "connectionId": outbox.id,
-                    "reconnectToken": outbox.token,
+            async with broadcaster.connect(topics=["t", "t", "u"]) as connection:
+                first_frame = await FrameReader(connection).first_frame()
+                assert first_frame.body["timestamp"] == 1000.0
+                assert first_frame.data == {
+                    "connectionId": connection.id,
+                    "reconnectToken": connection.token,
                     "resumableUntil": 1000.0 + 3600.0,
                     "session": "fresh",
                     "topics": ["t", "u"],
@@ -52,17 +52,19 @@ class TestNext:
                     "heartbeatInterval": 30.0,
                 }
                 await broadcaster.publish("t", 1)
-            async with broadcaster.connect(topics=["t", "u"], last_event_id=hello.id) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(
+                topics=["t", "u"], last_event_id=first_frame.id
+            ) as connection:
+                reader = FrameReader(connection)
                 again = (await reader.first_frame()).data
                 assert (again["session"], again["replay"]) == ("resumed", 1)
-                assert again["reconnectToken"] not in (hello.data["reconnectToken"], None)
+                assert again["reconnectToken"] not in (first_frame.data["reconnectToken"], None)
                 assert await reader.take(1) == [1]
 
     async def test_ids_are_low_water_marks(self) -> None:
         """After each frame the id covers what was handed over, and nothing that still waits."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             for lane in (Priority.LOW, Priority.NORMAL, Priority.CRITICAL, Priority.LOW):
                 await broadcaster.publish("t", 0, priority=lane)
@@ -76,12 +78,12 @@ class TestNext:
 
     async def test_control_frames_pass_messages_and_carry_their_place(self) -> None:
         """A control frame goes first, and its id does not cover the messages behind it."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             await broadcaster.publish("t", 1)
             await run_ready()
-            outbox.put_control(frames.control("pong", 0.0))
+            connection.put_control(frames.control("pong", 0.0))
             pong = await reader.frame()
             assert pong is not None
             assert (pong.type, cursor(pong.id)[Priority.NORMAL]) == ("pong", 0)
@@ -91,25 +93,25 @@ class TestNext:
         """What waits leaves in pieces, and something urgent comes between two of them."""
         async with (
             Broadcaster(buffer_capacity=1000) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            reader = FrameReader(outbox)
+            reader = FrameReader(connection)
             await reader.first_frame()
             for _ in range(100):
                 await broadcaster.publish("t", "x" * 10_000, priority=Priority.LOW)
             await run_ready()
-            first = await outbox.next_frames() or []
+            first = await connection.next_frames() or []
             assert CHUNK_BYTES <= sum(len(frame.body) for frame in first) <= CHUNK_BYTES + 11_000
-            outbox.mark_sent()
+            connection.mark_sent()
             await broadcaster.publish("t", "urgent", priority=Priority.CRITICAL)
             await run_ready()
             assert await reader.take(1) == ["urgent"]
 
     async def test_one_wake_hands_over_all_that_waits(self) -> None:
         """Messages published in one go are handed over in one go."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            await FrameReader(outbox).first_frame()
-            waiting = asyncio.ensure_future(outbox.next_frames())
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            await FrameReader(connection).first_frame()
+            waiting = asyncio.ensure_future(connection.next_frames())
             await run_ready()
             for n in range(50):
                 await broadcaster.publish("t", n)
@@ -122,8 +124,8 @@ class TestNext:
             broadcaster.connect(topics=["t"]) as a,
             broadcaster.connect(topics=["**"]) as b,
         ):
-            for outbox in (a, b):
-                await FrameReader(outbox).first_frame()
+            for connection in (a, b):
+                await FrameReader(connection).first_frame()
             await broadcaster.publish("t", 1)
             (one,), (two,) = await a.next_frames() or [], await b.next_frames() or []
             assert one.body is two.body
@@ -131,43 +133,43 @@ class TestNext:
     async def test_replay_longer_than_the_buffer_evicts_nothing(self) -> None:
         """A long replay needs one page of memory, and comes best lane first and whole."""
         async with Broadcaster(buffer_capacity=5) as broadcaster:
-            async with broadcaster.connect(topics=["t"]) as outbox:
-                at = (await FrameReader(outbox).first_frame()).id
+            async with broadcaster.connect(topics=["t"]) as connection:
+                at = (await FrameReader(connection).first_frame()).id
             for n in range(400):
                 await broadcaster.publish("t", n, priority=Priority(n % 4))
             await run_ready()
-            async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["replay"] == 400
                 found = []
                 for _ in range(400):
                     found += await reader.take(1)
-                    assert len(outbox.delivery.buffer) <= 5
+                    assert len(connection.delivery.buffer) <= 5
                 assert found == sorted(range(400), key=lambda n: (-(n % 4), n))
             assert broadcaster.statistics().evicted == 0
 
     async def test_closing_frame_is_the_last_and_has_its_place(self) -> None:
         """After close comes one closing frame, whose id does not cover what was not sent."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             await broadcaster.publish("t", 1)
             await run_ready()
-            outbox.close(Reason.IDLE)
-            outbox.close(Reason.FORBIDDEN)
+            connection.close(Reason.IDLE)
+            connection.close(Reason.FORBIDDEN)
             seen = await reader.rest()
             assert [frame.data for frame in seen] == [{"reason": "idle", "reconnect": True}]
             assert cursor(seen[0].id)[Priority.NORMAL] == 0
-            assert await outbox.next_frames() is None
+            assert await connection.next_frames() is None
 
     @pytest.mark.parametrize("end", ["replaced", "taken_over"])
     async def test_closing_frame_of_one_that_left_the_fan_out(self, end: str) -> None:
         """What was published after a connection left the fan-out is not behind its last id."""
         async with (
             Broadcaster(max_connections_per_user=1) as broadcaster,
-            broadcaster.connect(user="ann", topics=["t"]) as outbox,
+            broadcaster.connect(user="ann", topics=["t"]) as connection,
         ):
-            reader = FrameReader(outbox)
+            reader = FrameReader(connection)
             at = (await reader.first_frame()).id
             last = at if end == "taken_over" else None
             async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
@@ -185,18 +187,18 @@ class TestNext:
             at = await broadcaster.position(["t"])
             if not replayed:
                 await run_ready()
-            async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 for turns in range(12):
                     if replayed:
-                        outbox.delivery.rewind(node_of(broadcaster).log.delivered_offset)
+                        connection.delivery.rewind(node_of(broadcaster).log.delivered_offset)
                     await broadcaster.publish("t", turns, priority=lane)
                     await run_ready()
-                    reading = asyncio.ensure_future(outbox.next_frames())
+                    reading = asyncio.ensure_future(connection.next_frames())
                     await run_ready(turns)
                     if reading.done():
-                        outbox.mark_sent()
+                        connection.mark_sent()
                         assert json.loads((reading.result() or [])[0].body)["data"] == turns
                         continue
                     reading.cancel()
@@ -205,29 +207,29 @@ class TestNext:
 
     async def test_lost_ends_next_at_once(self) -> None:
         """When the peer is gone, a waiting `next` ends, and so does every later one."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            await FrameReader(outbox).first_frame()
-            waiting = asyncio.ensure_future(outbox.next_frames())
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            await FrameReader(connection).first_frame()
+            waiting = asyncio.ensure_future(connection.next_frames())
             await run_ready()
-            outbox.mark_lost()
+            connection.mark_lost()
             assert await asyncio.wait_for(waiting, 1.0) is None
             await broadcaster.publish("t", 1)
-            assert await asyncio.wait_for(outbox.next_frames(), 1.0) is None
+            assert await asyncio.wait_for(connection.next_frames(), 1.0) is None
 
     async def test_lost_before_the_first_frame(self) -> None:
         """A client that left before anything was sent ends the connection like any other."""
         async with Broadcaster() as broadcaster:
-            async with broadcaster.connect(topics=["t"]) as outbox:
-                outbox.mark_lost()
-                assert await outbox.next_frames() is None
+            async with broadcaster.connect(topics=["t"]) as connection:
+                connection.mark_lost()
+                assert await connection.next_frames() is None
             assert broadcaster.statistics().connections == 0
 
     async def test_too_many_answers_close_the_connection(self) -> None:
         """A client that asks faster than it reads the answers is closed, memory stays bounded."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             for _ in range(10 * MAX_CONTROL_FRAMES):
-                outbox.put_control(frames.control("pong", 0.0))
-            seen = await FrameReader(outbox).rest()
+                connection.put_control(frames.control("pong", 0.0))
+            seen = await FrameReader(connection).rest()
             assert len(seen) <= MAX_CONTROL_FRAMES + 2
             assert seen[-1].data == {"reason": "too_many_messages", "reconnect": False}
 
@@ -235,20 +237,20 @@ class TestNext:
         """What is unsubscribed while a replay page is on its way is not handed over any more."""
         broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
-            async with broadcaster.connect(user="ann", topics=["t", "u"]) as outbox:
-                at = (await FrameReader(outbox).first_frame()).id
+            async with broadcaster.connect(user="ann", topics=["t", "u"]) as connection:
+                at = (await FrameReader(connection).first_frame()).id
             await broadcaster.publish("t", "secret", priority=Priority.CRITICAL)
             await broadcaster.publish("u", "open", priority=Priority.CRITICAL)
             await run_ready()
             async with broadcaster.connect(
                 user="ann", topics=["t", "u"], last_event_id=at
-            ) as outbox:
-                reader = FrameReader(outbox)
+            ) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 broker.answer_gate.clear()
                 reading = asyncio.ensure_future(reader.take(1))
                 await run_ready()
-                dropping = asyncio.ensure_future(broadcaster.unsubscribe(outbox, ["t"]))
+                dropping = asyncio.ensure_future(broadcaster.unsubscribe(connection, ["t"]))
                 await run_ready()
                 broker.release()
                 await dropping
@@ -262,28 +264,28 @@ class TestAcknowledge:
     async def test_ack_is_the_stored_resume_point(self) -> None:
         """A token alone resumes from the last ack, without a gap."""
         async with Broadcaster() as broadcaster:
-            async with broadcaster.connect(topics=["t"]) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(topics=["t"]) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 for n in range(5):
                     await broadcaster.publish("t", n)
                 await reader.take(2)
-                assert outbox.acknowledge(reader.last_id)
+                assert connection.acknowledge(reader.last_id)
                 await reader.take(3)
-            async with broadcaster.connect(topics=["t"], reconnect_token=outbox.token) as again:
+            async with broadcaster.connect(topics=["t"], reconnect_token=connection.token) as again:
                 reader = FrameReader(again)
-                hello = await reader.first_frame()
-                assert (hello.data["session"], hello.data["replay"]) == ("resumed", 3)
+                first_frame = await reader.first_frame()
+                assert (first_frame.data["session"], first_frame.data["replay"]) == ("resumed", 3)
                 assert await reader.take(3) == [2, 3, 4]
 
     async def test_bad_acks_change_nothing(self) -> None:
         """From the future, the past, another log, another connection, or nonsense: refused."""
         async with (
             Broadcaster() as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
             broadcaster.connect(topics=["t"]) as other,
         ):
-            reader, theirs = FrameReader(outbox), FrameReader(other)
+            reader, theirs = FrameReader(connection), FrameReader(other)
             first = (await reader.first_frame()).id
             await theirs.first_frame()
             for n in range(3):
@@ -292,9 +294,9 @@ class TestAcknowledge:
             await reader.take(2)
             await broadcaster.publish("t", "waits")
             await run_ready()
-            epoch, token = node_of(broadcaster).log.epoch, outbox.token
-            assert outbox.acknowledge(reader.last_id)
-            session = outbox.session
+            epoch, token = node_of(broadcaster).log.epoch, connection.token
+            assert connection.acknowledge(reader.last_id)
+            session = connection.session
             before = session.position
             for bad in (
                 f"{epoch}~4~{token}", f"{epoch}~{2**63 - 1}~{token}", f"{epoch}~{2**64}~{token}",
@@ -302,9 +304,9 @@ class TestAcknowledge:
                 first, theirs.last_id, "", "0", "é", "\0", "~~", "9" * 5000, "\ud800",
                 f"{epoch}~2~{token}\n", f"{epoch}~٢~{token}",
             ):  # fmt: skip
-                assert not outbox.acknowledge(bad), bad
+                assert not connection.acknowledge(bad), bad
                 assert session.position == before
-            assert outbox.acknowledge(reader.last_id), "an ack repeated is no harm"
+            assert connection.acknowledge(reader.last_id), "an ack repeated is no harm"
 
     async def test_ack_of_one_that_was_taken_over(self) -> None:
         """The ghost of a session that moved on cannot set its position back."""
@@ -314,15 +316,17 @@ class TestAcknowledge:
         ):
             old = FrameReader(ghost)
             at = (await old.first_frame()).id
-            async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(
+                user="ann", topics=["t"], last_event_id=at
+            ) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 await broadcaster.publish("t", 1)
                 await reader.take(1)
-                assert outbox.acknowledge(reader.last_id)
-                position = outbox.session.position
+                assert connection.acknowledge(reader.last_id)
+                position = connection.session.position
                 assert not ghost.acknowledge(at)
-                assert outbox.session.position == position
+                assert connection.session.position == position
 
 
 # -- scripts: whatever is cut or cancelled wherever, what is owed arrives exactly once -------------
@@ -351,7 +355,7 @@ class Client:
 
     def __init__(self, broadcaster: Broadcaster) -> None:
         self.broadcaster = broadcaster
-        self.outbox: Connection | None = None
+        self.connection: Connection | None = None
         self.last_id: str | None = None
         self._stack = contextlib.AsyncExitStack()
         self._before: list[Any] = []
@@ -368,7 +372,7 @@ class Client:
         """Connect, resuming; cancelled after so many turns of the loop."""
 
         async def enter() -> None:
-            self.outbox = await self._stack.enter_async_context(
+            self.connection = await self._stack.enter_async_context(
                 self.broadcaster.connect(user="ann", topics=["t"], last_event_id=self.last_id)
             )
 
@@ -380,12 +384,12 @@ class Client:
 
         Returns the number of frames, 0 when a second passed without any, `None` at the end.
         """
-        outbox = self.outbox
-        assert outbox is not None
+        connection = self.connection
+        assert connection is not None
         found: list[Any] = []
 
         async def once() -> None:
-            found.append(await asyncio.wait_for(outbox.next_frames(), 1.0))
+            found.append(await asyncio.wait_for(connection.next_frames(), 1.0))
 
         with contextlib.suppress(TimeoutError):
             await run_or_cancel(once(), cancel_after)
@@ -400,7 +404,7 @@ class Client:
             self._frames.append((body, frame.id))
         if found:
             self._last_batch = len(found[0])
-            outbox.mark_sent()
+            connection.mark_sent()
         return self._last_batch if found else 0
 
     async def cut(self, unread: int) -> None:
@@ -412,7 +416,7 @@ class Client:
             self.last_id = self._frames[-1][1]
         self._frames, self._last_batch = [], 0
         await self._stack.aclose()
-        self.outbox = None
+        self.connection = None
 
 
 async def run_or_cancel(work: Any, turns: int | None) -> bool:
@@ -449,7 +453,7 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
             await client.connect()
             await client.read()
             for step in [*steps, ("cut", 0, None)]:
-                if client.outbox is None and step[0] not in ("publish", "yield", "missed"):
+                if client.connection is None and step[0] not in ("publish", "yield", "missed"):
                     await client.connect()
                 match step:
                     case ("publish", lane, key, count):
@@ -466,15 +470,15 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
                         await client.cut(unread)
                         await client.connect(cancel_after)
                     case ("lost",):
-                        assert client.outbox is not None
-                        client.outbox.mark_lost()
+                        assert client.connection is not None
+                        client.connection.mark_lost()
                     case ("close",):
-                        assert client.outbox is not None
-                        client.outbox.close(Reason.REQUESTED)
+                        assert client.connection is not None
+                        client.connection.close(Reason.REQUESTED)
                     case ("missed", _):
                         for connection in node_of(broadcaster).connections:
                             connection.delivery.rewind(node_of(broadcaster).log.delivered_offset)
-            if client.outbox is None:
+            if client.connection is None:
                 await client.connect()
             while (count := await client.read()) != 0:
                 if count is None:
@@ -500,20 +504,20 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
 async def test_page_that_expired_in_the_buffer_does_not_end_the_reading() -> None:
     """When everything that was held has expired, the lane is read on at once."""
     broadcaster = Broadcaster(clock=wall_clock, heartbeat_interval=None, history_limit=120)
-    async with broadcaster, broadcaster.connect(topics=["t"], acknowledges=True) as outbox:
-        await outbox.next_frames()
+    async with broadcaster, broadcaster.connect(topics=["t"], acknowledges=True) as connection:
+        await connection.next_frames()
         # Overflows the buffer: the lane goes back to the history, and a page that begins with a
         # gap goes through the buffer, as much at a time as the window takes.
         for _ in range(150):
             await broadcaster.publish("t", "x" * 2000, ttl=5.0)
         await broadcaster.publish("t", "still good")
         await run_ready()
-        chunk = await outbox.next_frames()
+        chunk = await connection.next_frames()
         assert chunk is not None
         await asyncio.sleep(10.0)
-        assert outbox.delivery.buffer, "the rest of the page waits, and has expired"
-        assert outbox.acknowledge(chunk[-1].id)
-        frames = await asyncio.wait_for(outbox.next_frames(), 1.0)
+        assert connection.delivery.buffer, "the rest of the page waits, and has expired"
+        assert connection.acknowledge(chunk[-1].id)
+        frames = await asyncio.wait_for(connection.next_frames(), 1.0)
         assert frames is not None
         assert [json.loads(frame.body)["data"] for frame in frames] == ["still good"]
 
@@ -526,10 +530,10 @@ async def test_page_does_not_leave_after_the_end() -> None:
         for number in range(500):
             await broadcaster.publish("t", number)
         await run_ready()
-        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=id) as outbox:
-            await outbox.next_frames()
-            assert len(await outbox.next_frames() or []) > 1
-            reading = asyncio.ensure_future(outbox.next_frames())
+        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=id) as connection:
+            await connection.next_frames()
+            assert len(await connection.next_frames() or []) > 1
+            reading = asyncio.ensure_future(connection.next_frames())
             await asyncio.sleep(0)
             await broadcaster.disconnect_user("ann")
             frames = await reading
@@ -545,12 +549,12 @@ async def test_page_that_comes_after_the_end_does_not_leave() -> None:
         for number in range(50):
             await broadcaster.publish("t", number, priority=Priority.CRITICAL)
         await run_ready()
-        async with broadcaster.connect(topics=["t"], last_event_id=id) as outbox:
-            await outbox.next_frames()
+        async with broadcaster.connect(topics=["t"], last_event_id=id) as connection:
+            await connection.next_frames()
             broker.answer_gate.clear()
-            reading = asyncio.ensure_future(outbox.next_frames())
+            reading = asyncio.ensure_future(connection.next_frames())
             await run_ready()
-            outbox.close(Reason.FORBIDDEN)
+            connection.close(Reason.FORBIDDEN)
             broker.answer_gate.set()
             frames = await reading
             assert frames is not None
@@ -560,19 +564,19 @@ async def test_page_that_comes_after_the_end_does_not_leave() -> None:
 async def test_heartbeats_come_though_everything_expires() -> None:
     """What is not sent is no sign of life."""
     broadcaster = Broadcaster(heartbeat_interval=5.0, clock=wall_clock)
-    async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+    async with broadcaster, broadcaster.connect(topics=["t"]) as connection:
         seen: list[str] = []
 
         async def send(frame: Any) -> None:
             seen.append(json.loads(frame.body)["type"])
 
         async def own() -> None:
-            sender = InlineSender(send, PlainFrameEncoder(), outbox.token)
-            outbox.attach_sender(sender)
-            while (frames := await outbox.next_frames()) is not None:
+            sender = InlineSender(send, PlainFrameEncoder(), connection.token)
+            connection.attach_sender(sender)
+            while (frames := await connection.next_frames()) is not None:
                 for frame in frames:
                     await sender.send(cast("Any", frame))
-                outbox.mark_sent()
+                connection.mark_sent()
 
         task = asyncio.ensure_future(own())
         for _ in range(60):

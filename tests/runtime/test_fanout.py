@@ -26,14 +26,14 @@ from tests.support.virtual_loop import run_ready, run_virtual
 class Client:
     """Reads an outbox as the transports do; ``open`` lets it read on."""
 
-    def __init__(self, outbox: Connection, *, on_the_spot: bool = True) -> None:
-        self.outbox = outbox
+    def __init__(self, connection: Connection, *, on_the_spot: bool = True) -> None:
+        self.connection = connection
         self.frames: list[Frame] = []
         self.open = asyncio.Event()
         self.open.set()
         self.error: Exception | None = None
         self.wakings = 0
-        self.hello_bytes = 0
+        self.first_frame_bytes = 0
         self.task = asyncio.ensure_future(self._run(on_the_spot))
 
     async def send(self, frame: Any) -> None:
@@ -44,19 +44,19 @@ class Client:
             await self.open.wait()
 
     async def _run(self, on_the_spot: bool) -> None:
-        pipe = InlineSender(self.send, PlainFrameEncoder(), self.outbox.token)
+        pipe = InlineSender(self.send, PlainFrameEncoder(), self.connection.token)
         if on_the_spot:
-            self.outbox.attach_sender(pipe)
+            self.connection.attach_sender(pipe)
         try:
-            while (frames := await self.outbox.next_frames()) is not None:
+            while (frames := await self.connection.next_frames()) is not None:
                 self.wakings += 1
                 for frame in frames:
                     await pipe.send(cast("Any", frame))
-                self.outbox.mark_sent()
+                self.connection.mark_sent()
         except PeerLost:
-            self.outbox.mark_lost()
+            self.connection.mark_lost()
         finally:
-            self.outbox.detach_sender()
+            self.connection.detach_sender()
 
     def seen(self) -> list[tuple[Any, str]]:
         """The data of each message, and its id without what differs from client to client."""
@@ -70,10 +70,10 @@ class Client:
 @asynccontextmanager
 async def client(broadcaster: Broadcaster, *topics: str, **options: Any) -> AsyncIterator[Client]:
     """A connection whose task runs until the block ends."""
-    async with broadcaster.connect(topics=topics or ["t"]) as outbox:
-        made = Client(outbox, **options)
+    async with broadcaster.connect(topics=topics or ["t"]) as connection:
+        made = Client(connection, **options)
         await run_ready()
-        made.hello_bytes = outbox.bytes_sent
+        made.first_frame_bytes = connection.bytes_sent
         try:
             yield made
         finally:
@@ -125,10 +125,10 @@ def test_on_the_spot_is_what_the_own_task_would_do(
             assert spot.seen() == own.seen()
             accounts = [
                 (
-                    replace(each.outbox.delivery.buffer.statistics(), high_water=0),
-                    each.outbox.cursor,
-                    each.outbox.frames_sent,
-                    each.outbox.bytes_sent - each.hello_bytes,
+                    replace(each.connection.delivery.buffer.statistics(), high_water=0),
+                    each.connection.cursor,
+                    each.connection.frames_sent,
+                    each.connection.bytes_sent - each.first_frame_bytes,
                 )
                 for each in (spot, own)
             ]
@@ -163,11 +163,11 @@ class TestOnTheSpot:
                 await run_ready()
             assert len(fast.seen()) == 50
             assert len(slow.seen()) == 1
-            assert slow.outbox._blocked_since is not None
+            assert slow.connection._blocked_since is not None
             slow.open.set()
             await run_ready(200)
             assert [data for data, _ in slow.seen()] == list(range(50))
-            assert slow.outbox._blocked_since is None
+            assert slow.connection._blocked_since is None
 
     async def test_better_message_overtakes_what_could_not_be_sent(self) -> None:
         """Of a run that was cut short by a send that waits, the rest is still to be overtaken."""
@@ -210,12 +210,12 @@ class TestOnTheSpot:
             client(broadcaster) as broken,
             client(broadcaster) as other,
         ):
-            assert broken.outbox._sender is not None
-            broken.outbox._sender.encoder = Broken()
+            assert broken.connection._sender is not None
+            broken.connection._sender.encoder = Broken()
             for number in range(3):
                 await broadcaster.publish("t", number)
                 await run_ready()
-            assert broken.outbox.close_reason is Reason.FAILED
+            assert broken.connection.close_reason is Reason.FAILED
             assert [data for data, _ in other.seen()] == [0, 1, 2]
         assert "no frame for this" in caplog.text
 
@@ -224,7 +224,7 @@ class TestOnTheSpot:
         async with Broadcaster() as broadcaster, client(broadcaster) as one:
             await broadcaster.publish("t", 1)
             await offered(broadcaster, 1)
-            broadcaster.disconnect(one.outbox.id)
+            broadcaster.disconnect(one.connection.id)
             await run_ready()
             kinds = [json.loads(frame.body)["type"] for frame in one.frames]
             assert kinds == ["connection_established", "closing"]
@@ -236,7 +236,7 @@ class TestOnTheSpot:
             await broadcaster.publish("t", 1)
             await broadcaster.publish("u", 2)
             await offered(broadcaster, 2)
-            await broadcaster.unsubscribe(one.outbox, ["t"])
+            await broadcaster.unsubscribe(one.connection, ["t"])
             await run_ready()
             assert [data for data, _ in one.seen()] == [2]
 
@@ -284,20 +284,20 @@ async def test_window_is_kept_on_the_spot(limit: int) -> None:
     """A client that acknowledges gets no more than its window, whoever sends."""
     async with (
         Broadcaster(window_bytes=limit) as broadcaster,
-        broadcaster.connect(topics=["t"], acknowledges=True) as outbox,
+        broadcaster.connect(topics=["t"], acknowledges=True) as connection,
     ):
-        one = Client(outbox)
+        one = Client(connection)
         await run_ready()
         for number in range(200):
             await broadcaster.publish("t", [number, "x" * 200])
             await run_ready()
-        assert outbox._window is not None
-        held = outbox._window.unacknowledged
-        assert held <= outbox._window.size + 400
+        assert connection._window is not None
+        held = connection._window.unacknowledged
+        assert held <= connection._window.size + 400
         for _ in range(400):
-            outbox.acknowledge(one.frames[-1].id)
+            connection.acknowledge(one.frames[-1].id)
             await run_ready(5)
         assert [data[0] for data, _ in one.seen()] == list(range(200))
-        assert outbox._window.unacknowledged == 0
+        assert connection._window.unacknowledged == 0
         one.task.cancel()
         await asyncio.wait([one.task])

@@ -36,10 +36,10 @@ async def broadcaster() -> AsyncIterator[Broadcaster]:
         yield made
 
 
-async def begin(broadcaster: Broadcaster, **hello: Any) -> tuple[dict[str, Any], str]:
+async def begin(broadcaster: Broadcaster, **first_frame: Any) -> tuple[dict[str, Any], str]:
     """Connect and leave; the data and the id of the first frame."""
-    async with broadcaster.connect(**{"topics": ["t"], **hello}) as outbox:
-        seen = await FrameReader(outbox).first_frame()
+    async with broadcaster.connect(**{"topics": ["t"], **first_frame}) as connection:
+        seen = await FrameReader(connection).first_frame()
     return dict(seen.data), seen.id
 
 
@@ -65,8 +65,8 @@ class TestPosition:
         await run_ready()
         async with broadcaster.connect(
             topics=["t"], last_event_id=absent, reconnect_token=absent
-        ) as outbox:
-            reader = FrameReader(outbox)
+        ) as connection:
+            reader = FrameReader(connection)
             data = (await reader.first_frame()).data
             assert data["session"] == "fresh"
             assert "gap" not in data
@@ -76,9 +76,9 @@ class TestPosition:
     @pytest.mark.parametrize("text", NONSENSE)
     async def test_nonsense_is_a_declared_reset(self, broadcaster: Broadcaster, text: str) -> None:
         """An event id or token that is none gives a working session that says: unknown."""
-        for hello in ({"last_event_id": text}, {"reconnect_token": text}):
-            async with broadcaster.connect(topics=["t"], **hello) as outbox:  # type: ignore[arg-type]
-                reader = FrameReader(outbox)
+        for first_frame in ({"last_event_id": text}, {"reconnect_token": text}):
+            async with broadcaster.connect(topics=["t"], **first_frame) as connection:  # type: ignore[arg-type]
+                reader = FrameReader(connection)
                 assert is_reset((await reader.first_frame()).data)
                 await broadcaster.publish("t", 1)
                 assert await reader.take(1) == [1]
@@ -135,8 +135,8 @@ class TestPosition:
             for n in range(25):
                 await broadcaster.publish("t", n, priority=Priority.HIGH)
             await run_ready()
-            async with broadcaster.connect(topics=["t"], last_event_id=at) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+                reader = FrameReader(connection)
                 data = (await reader.first_frame()).data
                 assert data["session"] == "gap"
                 assert data["gap"] == {"cause": "trimmed", "count": 15}
@@ -159,15 +159,15 @@ class TestPosition:
 
     async def test_token_alone(self, broadcaster: Broadcaster) -> None:
         """A token without a position goes on from what was handed over, and says it is unsure."""
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             token = (await reader.first_frame()).data["reconnectToken"]
             for n in range(4):
                 await broadcaster.publish("t", n)
             await run_ready()
-            outbox.delivery.take(0.0)  # what a transport would hand over next
-        async with broadcaster.connect(topics=["t"], reconnect_token=token) as outbox:
-            reader = FrameReader(outbox)
+            connection.delivery.take(0.0)  # what a transport would hand over next
+        async with broadcaster.connect(topics=["t"], reconnect_token=token) as connection:
+            reader = FrameReader(connection)
             assert is_reset((await reader.first_frame()).data)
             assert await reader.take(3) == [1, 2, 3]
 
@@ -192,8 +192,8 @@ class TestPosition:
         received: list[Any] = []
         at = start
         while len(received) < 16:
-            async with broadcaster.connect(topics=topics, last_event_id=at) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(topics=topics, last_event_id=at) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["replay"] == 16 - len(received)
                 received += await reader.take(1)
                 at = reader.last_id
@@ -266,8 +266,10 @@ class TestToken:
         async with broadcaster.connect(user="ann", topics=["t"]) as ghost:
             old = FrameReader(ghost)
             at = (await old.first_frame()).id
-            async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(
+                user="ann", topics=["t"], last_event_id=at
+            ) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["session"] == "resumed"
                 assert [s.data for s in await old.rest()] == [
                     {"reason": "taken_over", "reconnect": True}
@@ -287,8 +289,8 @@ class TestToken:
                 connects += 1
                 async with broadcaster.connect(
                     user="ann", topics=["t"], last_event_id=ids[name]
-                ) as outbox:
-                    reader = FrameReader(outbox, timeout=3600)
+                ) as connection:
+                    reader = FrameReader(connection, timeout=3600)
                     while (frame := await reader.frame()) is not None:
                         ids[name] = frame.id
                 await asyncio.sleep(1.0)
@@ -367,13 +369,13 @@ class TestRights:
         async def may(topic: str) -> bool:
             return topic in rights
 
-        hello: dict[str, Any] = {"user": "ann", "topics": ["t", "u"], "may_subscribe": may}
-        _, at = await begin(broadcaster, **hello)
+        first_frame: dict[str, Any] = {"user": "ann", "topics": ["t", "u"], "may_subscribe": may}
+        _, at = await begin(broadcaster, **first_frame)
         await broadcaster.publish("t", "secret")
         await broadcaster.publish("u", "open")
         rights.discard("t")
-        async with broadcaster.connect(last_event_id=at, **hello) as outbox:
-            reader = FrameReader(outbox)
+        async with broadcaster.connect(last_event_id=at, **first_frame) as connection:
+            reader = FrameReader(connection)
             data = (await reader.first_frame()).data
             assert (data["topics"], data["rejected"], data["replay"]) == (["u"], ["t"], 1)
             assert await reader.take(1) == ["open"]
@@ -399,8 +401,8 @@ class TestRights:
         await broadcaster.publish("u", "yesterday")
         await broadcaster.publish("t", "mine")
         await run_ready()
-        async with broadcaster.connect(topics=["t", "u"], last_event_id=at) as outbox:
-            reader = FrameReader(outbox)
+        async with broadcaster.connect(topics=["t", "u"], last_event_id=at) as connection:
+            reader = FrameReader(connection)
             assert (await reader.first_frame()).data["replay"] == 1
             await broadcaster.publish("u", "today")
             assert await reader.take(2) == ["mine", "today"]
@@ -409,19 +411,19 @@ class TestRights:
         self, broadcaster: Broadcaster
     ) -> None:
         """What was subscribed and unsubscribed meanwhile counts, not the first request."""
-        async with broadcaster.connect(topics=["t", "u"]) as outbox:
-            at = (await FrameReader(outbox).first_frame()).id
-            await broadcaster.subscribe(outbox, ["v"])
-            await broadcaster.unsubscribe(outbox, ["t"])
+        async with broadcaster.connect(topics=["t", "u"]) as connection:
+            at = (await FrameReader(connection).first_frame()).id
+            await broadcaster.subscribe(connection, ["v"])
+            await broadcaster.unsubscribe(connection, ["t"])
         for topics in (["t", "u"], []):
             data, at = await begin(broadcaster, topics=topics, last_event_id=at)
             assert sorted(data["topics"]) == ["u", "v"]
 
     async def test_unsubscribed_from_all_stays_so(self, broadcaster: Broadcaster) -> None:
         """Whoever unsubscribed from everything is subscribed to nothing after a resume."""
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            at = (await FrameReader(outbox).first_frame()).id
-            await broadcaster.unsubscribe(outbox, ["t"])
+        async with broadcaster.connect(topics=["t"]) as connection:
+            at = (await FrameReader(connection).first_frame()).id
+            await broadcaster.unsubscribe(connection, ["t"])
         data, _ = await begin(broadcaster, last_event_id=at)
         assert data["topics"] == []
 
@@ -439,8 +441,8 @@ class TestRights:
         async def client() -> list[Any]:
             async with broadcaster.connect(
                 user="ann", topics=["t", "u"], may_subscribe=may
-            ) as outbox:
-                reader = FrameReader(outbox)
+            ) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 return await reader.take(1)
 
@@ -479,8 +481,8 @@ class TestLimits:
         ):
             assert (await FrameReader(first).rest())[-1].data["reason"] == "replaced"
             await broadcaster.publish("t", 1)
-            for outbox in (other, second, third):
-                reader = FrameReader(outbox)
+            for connection in (other, second, third):
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 assert await reader.take(1) == [1]
 
@@ -552,14 +554,14 @@ class TestLimits:
 
         async def script() -> None:
             async with Broadcaster() as broadcaster:
-                async with broadcaster.connect(topics=["t"]) as outbox:
+                async with broadcaster.connect(topics=["t"]) as connection:
                     await broadcaster.publish("t", 1)
                     await run_ready()
-                    hello = await FrameReader(outbox).first_frame()
-                parsed = EventId.parse(hello.id)
+                    first_frame = await FrameReader(connection).first_frame()
+                parsed = EventId.parse(first_frame.id)
                 assert parsed is not None
                 assert parsed.cursor == Cursor.at(0)
-                data, _ = await begin(broadcaster, last_event_id=hello.id)
+                data, _ = await begin(broadcaster, last_event_id=first_frame.id)
                 assert data["replay"] == 1
 
         run_virtual(script())

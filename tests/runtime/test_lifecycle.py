@@ -62,16 +62,18 @@ class TestLife:
     async def test_started_again_continues_the_log(self) -> None:
         """After close and start, a client of before resumes without loss."""
         broadcaster = Broadcaster()
-        async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             await broadcaster.publish("t", 1)
             assert await reader.take(1) == [1]
             await broadcaster.publish("t", 2)
         async with broadcaster:
             await broadcaster.publish("t", 3)
-            async with broadcaster.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(
+                topics=["t"], last_event_id=reader.last_id
+            ) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["session"] == "resumed"
                 assert await reader.take(2) == [2, 3]
 
@@ -80,8 +82,8 @@ class TestLife:
         broadcaster = Broadcaster(heartbeat_interval=10.0)
 
         async def once() -> None:
-            async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-                reader = FrameReader(outbox, timeout=20.0)
+            async with broadcaster, broadcaster.connect(topics=["t"]) as connection:
+                reader = FrameReader(connection, timeout=20.0)
                 await reader.first_frame()
                 await broadcaster.publish("t", 1)
                 assert await reader.take(1) == [1]
@@ -100,8 +102,8 @@ class TestLife:
         ends: list[list[str]] = []
 
         async def client(broadcaster: Broadcaster) -> None:
-            async with broadcaster.connect(topics=["t"]) as outbox:
-                ends.append([seen.type for seen in await FrameReader(outbox).rest()])
+            async with broadcaster.connect(topics=["t"]) as connection:
+                ends.append([seen.type for seen in await FrameReader(connection).rest()])
 
         async with Broadcaster() as broadcaster:
             clients = [asyncio.create_task(client(broadcaster)) for _ in range(3)]
@@ -221,8 +223,8 @@ class TestLife:
             ends = []
 
             async def client() -> None:
-                async with broadcaster.connect(topics=["t"]) as outbox:
-                    ends.append((await FrameReader(outbox).rest())[-1].data)
+                async with broadcaster.connect(topics=["t"]) as connection:
+                    ends.append((await FrameReader(connection).rest())[-1].data)
 
             clients = [asyncio.create_task(client()) for _ in range(3)]
             await run_ready()
@@ -249,8 +251,8 @@ class TestLife:
 
             async def client() -> None:
                 with contextlib.suppress(BroadcasterFailed, Refused):
-                    async with broadcaster.connect(topics=["t"], may_subscribe=may) as outbox:
-                        await FrameReader(outbox, timeout=3600).rest()
+                    async with broadcaster.connect(topics=["t"], may_subscribe=may) as connection:
+                        await FrameReader(connection, timeout=3600).rest()
 
             task = asyncio.create_task(client())
             await asked.wait()
@@ -264,8 +266,8 @@ class TestLife:
         """When the log is another one, streams end, and who comes back is told: restart."""
         broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
-            async with broadcaster.connect(topics=["t"]) as outbox:
-                reader = FrameReader(outbox)
+            async with broadcaster.connect(topics=["t"]) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 await broadcaster.publish("t", 1)
                 await reader.take(1)
@@ -275,18 +277,18 @@ class TestLife:
                 closing = (await reader.rest())[-1]
                 assert closing.type == "closing"
             for last_id in (at, closing.id):
-                async with broadcaster.connect(topics=["t"], last_event_id=last_id) as outbox:
-                    hello = await FrameReader(outbox).first_frame()
-                assert hello.data["session"] == "gap"
-                assert hello.data["gap"]["cause"] == "restart"
+                async with broadcaster.connect(topics=["t"], last_event_id=last_id) as connection:
+                    first_frame = await FrameReader(connection).first_frame()
+                assert first_frame.data["session"] == "gap"
+                assert first_frame.data["gap"]["cause"] == "restart"
 
     async def test_position_of_a_lost_log_is_not_taken_for_one_of_the_new(self) -> None:
         """A session of a lost log, resumed by its token alone, hides nothing that comes after."""
         broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
-            async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
-                reader = FrameReader(outbox)
-                hello = await reader.first_frame()
+            async with broadcaster.connect(user="ann", topics=["t"]) as connection:
+                reader = FrameReader(connection)
+                first_frame = await reader.first_frame()
                 for n in range(20):
                     await broadcaster.publish("t", n)
                 await reader.take(20)
@@ -294,9 +296,9 @@ class TestLife:
                 await broadcaster.publish("t", "new")
                 await reader.rest()
             async with broadcaster.connect(
-                user="ann", topics=["t"], reconnect_token=hello.data["reconnectToken"]
-            ) as outbox:
-                reader = FrameReader(outbox)
+                user="ann", topics=["t"], reconnect_token=first_frame.data["reconnectToken"]
+            ) as connection:
+                reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["session"] == "gap"
                 await broadcaster.publish("t", "after")
                 seen = [await reader.take(1)]
@@ -311,8 +313,8 @@ class TestThreads:
     @REAL
     async def test_publish_from_thread(self) -> None:
         """A worker thread publishes, and gets the offset, or the publisher's own mistake."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             offset = await anyio.to_thread.run_sync(
                 lambda: broadcaster.publish_from_thread("t", 1, priority=Priority.HIGH, timeout=5)
@@ -372,8 +374,8 @@ class TestDrain:
         async with Broadcaster() as broadcaster:
 
             async def client() -> dict[str, Any]:
-                async with broadcaster.connect(topics=["t"]) as outbox:
-                    return dict((await FrameReader(outbox).rest())[-1].data)
+                async with broadcaster.connect(topics=["t"]) as connection:
+                    return dict((await FrameReader(connection).rest())[-1].data)
 
             clients = [asyncio.create_task(client()) for _ in range(5)]
             await run_ready()
@@ -407,8 +409,8 @@ class TestDrain:
 
             async def client() -> None:
                 with contextlib.suppress(Refused):
-                    async with broadcaster.connect(topics=["t"], may_subscribe=may) as outbox:
-                        await FrameReader(outbox, timeout=3600).rest()
+                    async with broadcaster.connect(topics=["t"], may_subscribe=may) as connection:
+                        await FrameReader(connection, timeout=3600).rest()
 
             task = asyncio.create_task(client())
             await asked.wait()
@@ -421,16 +423,16 @@ class TestDrain:
         """What was not yet sent when the drain began is behind the closing frame's id."""
         broker = MemoryBroker()
         async with Broadcaster(broker=broker) as goes, Broadcaster(broker=broker) as stays:
-            async with goes.connect(topics=["t"]) as outbox:
-                reader = FrameReader(outbox)
+            async with goes.connect(topics=["t"]) as connection:
+                reader = FrameReader(connection)
                 await reader.first_frame()
                 for n in range(5):
                     await goes.publish("t", n, priority=Priority(n % 4))
                 await run_ready()
                 goes.begin_drain()
                 got = [seen.data for seen in await reader.rest() if seen.type == "message"]
-            async with stays.connect(topics=["t"], last_event_id=reader.last_id) as outbox:
-                again = FrameReader(outbox)
+            async with stays.connect(topics=["t"], last_event_id=reader.last_id) as connection:
+                again = FrameReader(connection)
                 assert (await again.first_frame()).data["session"] == "resumed"
                 assert sorted(got + await again.take(5 - len(got))) == list(range(5))
 

@@ -35,8 +35,8 @@ class TestFanOut:
     async def test_by_topic_and_pattern(self, expression: str, expected: list[str]) -> None:
         """A connection gets the topics that its expression covers, each message once."""
         topics = [expression, *expected[:1]]
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=topics) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=topics) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             for topic in ("a", "a.b", "a.c", "a.b.c", "x.b"):
                 await broadcaster.publish(topic, topic)
@@ -54,8 +54,8 @@ class TestFanOut:
                 broadcaster.connect(topics=["t"]) as c,
                 broadcaster.connect(user="ann", topics=["other"]) as d,
             ):
-                for name, outbox in (("ann", a), ("bob", b), (None, c), ("ann2", d)):
-                    readers[name] = FrameReader(outbox)
+                for name, connection in (("ann", a), ("bob", b), (None, c), ("ann2", d)):
+                    readers[name] = FrameReader(connection)
                     ids[name] = (await readers[name].first_frame()).id
                 await broadcaster.publish("t", "for ann", to_user="ann")
                 await broadcaster.publish("t", "for all")
@@ -66,8 +66,8 @@ class TestFanOut:
             for name, expected in (("ann", ["for ann", "for all"]), ("bob", ["for all"])):
                 async with broadcaster.connect(
                     user=name, topics=["t"], last_event_id=ids[name]
-                ) as outbox:
-                    reader = FrameReader(outbox)
+                ) as connection:
+                    reader = FrameReader(connection)
                     assert (await reader.first_frame()).data["replay"] == len(expected)
                     assert await reader.take(len(expected)) == expected
 
@@ -80,7 +80,7 @@ class TestFanOut:
             broadcaster.connect(user="bob", topics=["**"]) as c,
             broadcaster.connect(topics=["**"]) as d,
         ):
-            readers = [FrameReader(outbox) for outbox in (a, b, c, d)]
+            readers = [FrameReader(connection) for connection in (a, b, c, d)]
             for reader in readers:
                 await reader.first_frame()
             await broadcaster.publish_to_user("ann", 1)
@@ -90,8 +90,8 @@ class TestFanOut:
 
     async def test_better_lanes_overtake(self) -> None:
         """What waits leaves best lane first, and inside a lane in publish order."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             for n in range(12):
                 await broadcaster.publish("t", n, priority=Priority(n % 4))
@@ -100,8 +100,11 @@ class TestFanOut:
 
     async def test_conflated_while_it_waits(self) -> None:
         """Of a key that changes while the client is slow, only the newest value is sent."""
-        async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t", "u"]) as outbox:
-            reader = FrameReader(outbox)
+        async with (
+            Broadcaster() as broadcaster,
+            broadcaster.connect(topics=["t", "u"]) as connection,
+        ):
+            reader = FrameReader(connection)
             await reader.first_frame()
             await broadcaster.publish("t", "old", key="k", priority=Priority.HIGH)
             await broadcaster.publish("t", "between")
@@ -116,9 +119,9 @@ class TestFanOut:
         """A message whose ttl passes while the client is slow is not sent, and is counted."""
         async with (
             Broadcaster(clock=wall_clock) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            reader = FrameReader(outbox)
+            reader = FrameReader(connection)
             await reader.first_frame()
             await broadcaster.publish("t", 1, ttl=5.0)
             await broadcaster.publish("t", 2, ttl=7.0)
@@ -147,9 +150,9 @@ class TestFanOut:
         """A slow client that history has left behind gets a gap with the count, then the rest."""
         async with (
             Broadcaster(buffer_capacity=4, history_limit=10) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            reader = FrameReader(outbox)
+            reader = FrameReader(connection)
             await reader.first_frame()
             for n in range(40):
                 await broadcaster.publish("t", n)
@@ -198,15 +201,15 @@ class TestFanOut:
         """With a flush interval, what is published in between comes in one piece."""
         async with (
             Broadcaster(flush_interval=1.0) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            await FrameReader(outbox).first_frame()
+            await FrameReader(connection).first_frame()
             await broadcaster.publish("t", 0)
-            assert len(await outbox.next_frames() or []) == 1
-            outbox.mark_sent()
+            assert len(await connection.next_frames() or []) == 1
+            connection.mark_sent()
             for n in range(5):
                 await asyncio.sleep(0.1)
                 await broadcaster.publish("t", n)
             begun = asyncio.get_running_loop().time()
-            assert len(await outbox.next_frames() or []) == 5
+            assert len(await connection.next_frames() or []) == 5
             assert asyncio.get_running_loop().time() - begun <= 1.0

@@ -36,8 +36,8 @@ async def test_runs_only_while_somebody_listens() -> None:
         broadcaster.periodic("t", source.__call__, interval=30.0)
         await asyncio.sleep(1000.0)
         assert source.calls == []
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox, timeout=100.0)
+        async with broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection, timeout=100.0)
             await reader.first_frame()
             begun = asyncio.get_running_loop().time()
             found: list[Any] = []
@@ -58,11 +58,11 @@ async def test_runs_only_while_somebody_listens() -> None:
 async def test_subscribing_later_wakes_it() -> None:
     """A live connection that subscribes to the topic is a listener."""
     source = Source()
-    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["other"]) as outbox:
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["other"]) as connection:
         broadcaster.periodic("t", source.__call__, interval=30.0)
         await run_ready()
         assert source.calls == []
-        await broadcaster.subscribe(outbox, ["t"])
+        await broadcaster.subscribe(connection, ["t"])
         await run_ready()
         assert len(source.calls) == 1
 
@@ -84,8 +84,8 @@ async def test_failing_source_is_called_again(caplog: pytest.LogCaptureFixture) 
     source.error = ZeroDivisionError()
     async with Broadcaster(heartbeat_interval=None) as broadcaster:
         broadcaster.periodic("t", source.__call__, interval=10.0)
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox, timeout=30.0)
+        async with broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection, timeout=30.0)
             await reader.first_frame()
             with caplog.at_level(logging.CRITICAL, logger="holdfast"):
                 await asyncio.sleep(25.0)
@@ -136,8 +136,8 @@ async def test_made_before_start_and_options_are_used() -> None:
         "t", Source().__call__, interval=10.0, priority=Priority.HIGH, key="k", ttl=5.0
     )
     for _ in range(2):
-        async with broadcaster, broadcaster.connect(topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with broadcaster, broadcaster.connect(topics=["t"]) as connection:
+            reader = FrameReader(connection)
             await reader.first_frame()
             frame = await reader.frame()
             assert frame is not None
@@ -155,9 +155,9 @@ async def test_plain_function_is_called_in_a_thread() -> None:
         called.wait(5.0)
         return 7
 
-    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as outbox:
+    async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
         broadcaster.periodic("t", source, interval=60.0)
-        reader = FrameReader(outbox)
+        reader = FrameReader(connection)
         await reader.first_frame()
         called.set()
         assert await reader.take(1) == [7]

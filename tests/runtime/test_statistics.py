@@ -30,8 +30,8 @@ async def test_counts_of_a_busy_day() -> None:
             assert seen.lost >= 1
             assert seen.position == 24
 
-        async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
-            reader = FrameReader(outbox)
+        async with broadcaster.connect(user="ann", topics=["t"]) as connection:
+            reader = FrameReader(connection)
             at = (await reader.first_frame()).id
             for n in range(3):
                 await broadcaster.publish("t", n, key="k")
@@ -66,8 +66,8 @@ async def test_handed_over_counts_what_was_handed_over() -> None:
         async with broadcaster.connect(topics=["t"]) as a, broadcaster.connect(topics=["t"]) as b:
             await broadcaster.publish("t", "x")
             await run_ready()
-            for outbox in (a, b, a):
-                for frame in await outbox.next_frames() or []:
+            for connection in (a, b, a):
+                for frame in await connection.next_frames() or []:
                     frames, size = frames + 1, size + len(frame.body)
             (one, two) = broadcaster.connection_statistics()
             assert one.frames_sent + two.frames_sent == frames == 3
@@ -79,9 +79,9 @@ async def test_account_of_a_buffer_adds_up() -> None:
     """For every connection, offered = taken + conflated + expired + evicted + refused + held."""
     async with (
         Broadcaster(buffer_capacity=5, clock=wall_clock) as broadcaster,
-        broadcaster.connect(topics=["t"]) as outbox,
+        broadcaster.connect(topics=["t"]) as connection,
     ):
-        reader = FrameReader(outbox)
+        reader = FrameReader(connection)
         await reader.first_frame()
         for n in range(60):
             await broadcaster.publish(
@@ -103,16 +103,16 @@ async def test_connection_by_connection() -> None:
     """Each connection is reported with who, how, how long, and how much waits."""
     async with (
         Broadcaster() as broadcaster,
-        broadcaster.connect(user="ann", topics=["t", "u"], transport="sse") as outbox,
+        broadcaster.connect(user="ann", topics=["t", "u"], transport="sse") as connection,
     ):
-        await FrameReader(outbox).first_frame()
+        await FrameReader(connection).first_frame()
         await asyncio.sleep(10.0)
-        outbox.mark_seen()
+        connection.mark_seen()
         await asyncio.sleep(5.0)
         await broadcaster.publish("t", 1)
         await run_ready()
         (seen,) = broadcaster.connection_statistics()
-        assert seen.connection_id == outbox.id
+        assert seen.connection_id == connection.id
         assert (seen.user, seen.transport, seen.state) == ("ann", "sse", "open")
         assert [seen.age, seen.idle] == pytest.approx([15.0, 5.0])
         assert (seen.topics, seen.live, seen.buffer.held) == (3, True, 1)
@@ -122,7 +122,7 @@ async def test_before_start_and_as_json() -> None:
     """Statistics can be asked for at any time, are frozen, and are JSON; no token is in them."""
     broadcaster = Broadcaster()
     assert (broadcaster.statistics().state, broadcaster.statistics().uptime) == ("new", 0.0)
-    async with broadcaster, broadcaster.connect(user="ann", topics=["t"]) as outbox:
+    async with broadcaster, broadcaster.connect(user="ann", topics=["t"]) as connection:
         await asyncio.sleep(7.0)
         seen = broadcaster.statistics()
         assert seen.state == "running"
@@ -130,5 +130,5 @@ async def test_before_start_and_as_json() -> None:
         with pytest.raises(FrozenInstanceError):
             seen.opened = 5  # type: ignore[misc]
         text = json.dumps(seen.as_dict())
-        assert outbox.token not in text + repr(broadcaster.connection_statistics())
+        assert connection.token not in text + repr(broadcaster.connection_statistics())
     assert broadcaster.statistics().state == "closed"

@@ -25,14 +25,14 @@ def now() -> float:
 class Listener:
     """Reads a connection in the background, and notes when each frame came."""
 
-    def __init__(self, broadcaster: Broadcaster, **hello: Any) -> None:
+    def __init__(self, broadcaster: Broadcaster, **first_frame: Any) -> None:
         self.seen: list[tuple[float, ReceivedFrame]] = []
-        self.outbox: Any = None
-        self.task = asyncio.create_task(self._run(broadcaster, {"topics": ["t"], **hello}))
+        self.connection: Any = None
+        self.task = asyncio.create_task(self._run(broadcaster, {"topics": ["t"], **first_frame}))
 
-    async def _run(self, broadcaster: Broadcaster, hello: dict[str, Any]) -> None:
-        async with broadcaster.connect(**hello) as self.outbox:
-            reader = FrameReader(self.outbox, timeout=100_000.0)
+    async def _run(self, broadcaster: Broadcaster, first_frame: dict[str, Any]) -> None:
+        async with broadcaster.connect(**first_frame) as self.connection:
+            reader = FrameReader(self.connection, timeout=100_000.0)
             while (frame := await reader.frame()) is not None:
                 self.seen.append((now(), frame))
 
@@ -99,13 +99,13 @@ class TestHeartbeats:
         """While a send is under way none is queued: they would pile up."""
         async with (
             Broadcaster(heartbeat_interval=1.0, send_timeout=None) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            await outbox.next_frames()  # handed over, and not yet sent
+            await connection.next_frames()  # handed over, and not yet sent
             await asyncio.sleep(500.0)
-            outbox.mark_sent()
+            connection.mark_sent()
             await asyncio.sleep(0.1)
-            reader = FrameReader(outbox)
+            reader = FrameReader(connection)
             await reader.assert_no_frame()
 
     async def test_many_connections_spread(self) -> None:
@@ -129,17 +129,17 @@ class TestDeadlines:
             aborted: list[float] = []
 
             async def client() -> None:
-                async with broadcaster.connect(topics=["t"]) as outbox:
+                async with broadcaster.connect(topics=["t"]) as connection:
                     stuck = asyncio.Event()
 
                     def abort() -> None:
                         aborted.append(now())
                         stuck.set()
 
-                    outbox.on_abort(abort)
-                    await outbox.next_frames()
+                    connection.on_abort(abort)
+                    await connection.next_frames()
                     await stuck.wait()
-                    assert outbox.close_reason is Reason.SLOW
+                    assert connection.close_reason is Reason.SLOW
 
             await asyncio.wait_for(client(), 100.0)
             assert len(aborted) == 1
@@ -150,13 +150,13 @@ class TestDeadlines:
         """A client that is slow, but takes each piece in time, is left alone."""
         async with (
             Broadcaster(send_timeout=20.0, heartbeat_interval=None) as broadcaster,
-            broadcaster.connect(topics=["t"]) as outbox,
+            broadcaster.connect(topics=["t"]) as connection,
         ):
-            outbox.on_abort(pytest.fail)
+            connection.on_abort(pytest.fail)
             for n in range(10):
-                assert await outbox.next_frames()
+                assert await connection.next_frames()
                 await asyncio.sleep(15.0)
-                outbox.mark_sent()
+                connection.mark_sent()
                 await broadcaster.publish("t", n)
 
     async def test_client_that_gives_no_sign_of_life(self) -> None:
@@ -164,7 +164,7 @@ class TestDeadlines:
         async with Broadcaster(idle_timeout=1800.0) as broadcaster:
             listener = Listener(broadcaster)
             await asyncio.sleep(1000.0)
-            listener.outbox.mark_seen()
+            listener.connection.mark_seen()
             await asyncio.wait_for(listener.task, 10_000.0)
             assert now() == pytest.approx(2800.0, abs=1.0)
             assert listener.seen[-1][1].data == {"reason": "idle", "reconnect": True}
@@ -203,9 +203,9 @@ class TestDeadlines:
         options: dict[str, Any] = {"idle_timeout": 100.0 if cause == "idle" else None}
         async with Broadcaster(clock=wall_clock, **options) as broadcaster:
             until = wall_clock() + 100.0 if cause == "expired" else None
-            async with broadcaster.connect(topics=["t"], expires_at=until) as outbox:
+            async with broadcaster.connect(topics=["t"], expires_at=until) as connection:
                 await asyncio.sleep(100.1)
-                assert outbox.close_reason is not None
+                assert connection.close_reason is not None
                 loop = asyncio.get_running_loop()
                 assert isinstance(loop, VirtualLoop)
                 before = loop.jumps
@@ -223,10 +223,10 @@ class TestDeadlines:
             ended = asyncio.Event()
 
             async def client() -> None:
-                async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
+                async with broadcaster.connect(user="ann", topics=["t"]) as connection:
                     stuck = asyncio.Event()
-                    outbox.on_abort(stuck.set)
-                    ids.extend(frame.id for frame in await outbox.next_frames() or [])
+                    connection.on_abort(stuck.set)
+                    ids.extend(frame.id for frame in await connection.next_frames() or [])
                     await stuck.wait()
                 ended.set()
 
@@ -249,10 +249,10 @@ class TestDeadlines:
             ended: list[float] = []
 
             async def client() -> None:
-                async with broadcaster.connect(user="ann", topics=["t"]) as outbox:
+                async with broadcaster.connect(user="ann", topics=["t"]) as connection:
                     stuck = asyncio.Event()
-                    outbox.on_abort(stuck.set)
-                    ids.extend(frame.id for frame in await outbox.next_frames() or [])
+                    connection.on_abort(stuck.set)
+                    ids.extend(frame.id for frame in await connection.next_frames() or [])
                     await stuck.wait()
                 ended.append(now())
 

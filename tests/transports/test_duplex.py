@@ -31,8 +31,8 @@ class Directions:
         finally:
             self.log.append("listened")
 
-    async def run(self, outbox: Connection) -> None:
-        async with DuplexScope(outbox, self.listen()):
+    async def run(self, connection: Connection) -> None:
+        async with DuplexScope(connection, self.listen()):
             try:
                 await self.said.wait()
             finally:
@@ -48,11 +48,11 @@ def abort(connection: Connection) -> None:
 
 async def begin(broadcaster: Broadcaster) -> tuple[Directions, Connection, asyncio.Task[None]]:
     """A conversation in which both directions wait."""
-    async with broadcaster.connect() as outbox:
+    async with broadcaster.connect() as connection:
         directions = Directions()
-        task = asyncio.create_task(directions.run(outbox))
+        task = asyncio.create_task(directions.run(connection))
         await run_ready()
-        return directions, outbox, task
+        return directions, connection, task
 
 
 async def test_end_of_listening_ends_sending(broadcaster: Broadcaster) -> None:
@@ -74,12 +74,12 @@ async def test_end_of_sending_ends_listening(broadcaster: Broadcaster) -> None:
 
 async def test_abort_ends_both(broadcaster: Broadcaster) -> None:
     """The callback of `on_abort` ends them at once; again, or afterwards, it does nothing."""
-    directions, outbox, task = await begin(broadcaster)
-    abort(outbox)
-    abort(outbox)
+    directions, connection, task = await begin(broadcaster)
+    abort(connection)
+    abort(connection)
     await asyncio.wait_for(task, PATIENCE)
     assert directions.log == ["sent", "listened", "went on"]
-    abort(outbox)
+    abort(connection)
     await run_ready()
     assert task.cancelling() == 0
 
@@ -97,11 +97,11 @@ async def test_both_end_in_one_turn(broadcaster: Broadcaster) -> None:
 @pytest.mark.parametrize("ends", ["nothing", "listening", "abort"])
 async def test_cancellation_from_elsewhere_goes_on(broadcaster: Broadcaster, ends: str) -> None:
     """Who cancels the task gets it cancelled, though a direction ends at the same time."""
-    directions, outbox, task = await begin(broadcaster)
+    directions, connection, task = await begin(broadcaster)
     if ends == "listening":
         directions.heard.set()
     if ends == "abort":
-        abort(outbox)
+        abort(connection)
     task.cancel()
     await asyncio.wait([task], timeout=PATIENCE)
     assert task.cancelled()
@@ -127,9 +127,9 @@ async def test_error_of_sending_is_raised(broadcaster: Broadcaster) -> None:
         finally:
             log.append("listened")
 
-    async with broadcaster.connect() as outbox:
+    async with broadcaster.connect() as connection:
         with pytest.raises(ValueError, match="sending"):
-            async with DuplexScope(outbox, listen()):
+            async with DuplexScope(connection, listen()):
                 await run_ready()
                 raise ValueError("sending")
     assert log == ["listened"]

@@ -20,12 +20,12 @@ from tests.support.virtual_loop import anyio_backend as anyio_backend
 from tests.support.virtual_loop import run_ready
 
 
-def app(broadcaster: Broadcaster, **hello: Any) -> Any:
+def app(broadcaster: Broadcaster, **first_frame: Any) -> Any:
     """An endpoint of the application's own, as small as it gets."""
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
-        async with broadcaster.connect(**{"topics": ["t"], **hello}) as outbox:
-            await sse.serve(outbox, scope, receive, send, extra_headers=[(b"x-extra", b"1")])
+        async with broadcaster.connect(**{"topics": ["t"], **first_frame}) as connection:
+            await sse.serve(connection, scope, receive, send, extra_headers=[(b"x-extra", b"1")])
 
     return endpoint
 
@@ -228,9 +228,9 @@ async def test_close_while_starting(broadcaster: Broadcaster) -> None:
     """A connection that is ended before its first frame still says what it was, and why."""
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
-        async with broadcaster.connect(topics=["t"]) as outbox:
-            outbox.close(Reason.IDLE)
-            await sse.serve(outbox, scope, receive, send)
+        async with broadcaster.connect(topics=["t"]) as connection:
+            connection.close(Reason.IDLE)
+            await sse.serve(connection, scope, receive, send)
 
     async with HttpExchange(endpoint, "/") as call:
         await call.read_head()

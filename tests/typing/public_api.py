@@ -88,16 +88,16 @@ async def broadcasting() -> None:
         assert_type(await broadcaster.position(["t"], user="ann"), str)
         async with broadcaster.connect(
             user="ann", topics=("t",), last_event_id="x", may_subscribe=may_subscribe
-        ) as outbox:
-            assert_type(outbox, Connection)
-            assert_type(outbox, Connection)
-            assert_type(outbox.close_reason, Reason | None)
-            assert_type(await outbox.next_frames(), list[Frame] | None)
-            assert_type(outbox.acknowledge("x"), bool)
-            accepted, rejected = await broadcaster.subscribe(outbox, ["t"])
+        ) as connection:
+            assert_type(connection, Connection)
+            assert_type(connection, Connection)
+            assert_type(connection.close_reason, Reason | None)
+            assert_type(await connection.next_frames(), list[Frame] | None)
+            assert_type(connection.acknowledge("x"), bool)
+            accepted, rejected = await broadcaster.subscribe(connection, ["t"])
             assert_type(accepted, list[str])
             assert_type(rejected, list[str])
-            assert_type(await broadcaster.unsubscribe(outbox, {"t"}), list[str])
+            assert_type(await broadcaster.unsubscribe(connection, {"t"}), list[str])
         assert_type(broadcaster.statistics(), Statistics)
         assert_type(broadcaster.statistics().transports, dict[str, int])
         assert_type(await broadcaster.drain(), bool)
