@@ -1,4 +1,4 @@
-"""Connection: what leaves, in which order, with which id; cancellation; acks; conservation."""
+"""Connection: the frames, their order and ids, cancellation, and acknowledgements."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 
 def cursor(event_id: str) -> Cursor:
-    """The cursor of an event id."""
+    """Return the cursor of an event id."""
     parsed = EventId.parse(event_id)
     assert parsed is not None
     return parsed.cursor
 
 
 class TestNext:
-    """What `next` hands over."""
+    """The frames that `next_frames` returns."""
 
-    async def test_first_frame_is_the_hello_with_an_id(self) -> None:
-        """The first frame says what the session is, and its id resumes from just there."""
+    async def test_first_frame_describes_the_session(self) -> None:
+        """The first frame describes the session, and its id resumes from there."""
         async with Broadcaster(clock=lambda: 1000.0) as broadcaster:
             async with broadcaster.connect(topics=["t", "t", "u"]) as connection:
                 first_frame = await FrameReader(connection).first_frame()
@@ -56,28 +56,28 @@ class TestNext:
                 topics=["t", "u"], last_event_id=first_frame.id
             ) as connection:
                 reader = FrameReader(connection)
-                again = (await reader.first_frame()).data
-                assert (again["session"], again["replay"]) == ("resumed", 1)
-                assert again["reconnectToken"] not in (first_frame.data["reconnectToken"], None)
+                resumed = (await reader.first_frame()).data
+                assert (resumed["session"], resumed["replay"]) == ("resumed", 1)
+                assert resumed["reconnectToken"] not in (first_frame.data["reconnectToken"], None)
                 assert await reader.take(1) == [1]
 
     async def test_ids_are_low_water_marks(self) -> None:
-        """After each frame the id covers what was handed over, and nothing that still waits."""
+        """The id of a frame covers the sent messages, and no pending message."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             reader = FrameReader(connection)
             await reader.first_frame()
             for lane in (Priority.LOW, Priority.NORMAL, Priority.CRITICAL, Priority.LOW):
                 await broadcaster.publish("t", 0, priority=lane)
             await run_ready()
-            seen = []
+            cursors = []
             for _ in range(4):
                 await reader.take(1)
-                seen.append(str(cursor(reader.last_id)))
+                cursors.append(str(cursor(reader.last_id)))
             # critical.high.normal.low; offsets: low 1, normal 2, critical 3, low 4
-            assert seen == ["4.4.1.0", "4.4.4.0", "4.4.4.3", "4"]
+            assert cursors == ["4.4.1.0", "4.4.4.0", "4.4.4.3", "4"]
 
-    async def test_control_frames_pass_messages_and_carry_their_place(self) -> None:
-        """A control frame goes first, and its id does not cover the messages behind it."""
+    async def test_control_frame_overtakes_messages(self) -> None:
+        """A control frame is sent first, and its id does not cover the messages behind it."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             reader = FrameReader(connection)
             await reader.first_frame()
@@ -89,8 +89,8 @@ class TestNext:
             assert (pong.type, cursor(pong.id)[Priority.NORMAL]) == ("pong", 0)
             assert await reader.take(1) == [1]
 
-    async def test_chunks_are_bounded_so_that_better_can_overtake(self) -> None:
-        """What waits leaves in pieces, and something urgent comes between two of them."""
+    async def test_urgent_message_is_sent_between_two_chunks(self) -> None:
+        """Pending messages are sent in chunks, and an urgent message comes between two of them."""
         async with (
             Broadcaster(buffer_capacity=1000) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
@@ -107,8 +107,8 @@ class TestNext:
             await run_ready()
             assert await reader.take(1) == ["urgent"]
 
-    async def test_one_wake_hands_over_all_that_waits(self) -> None:
-        """Messages published in one go are handed over in one go."""
+    async def test_one_call_returns_all_pending_messages(self) -> None:
+        """Messages that are published in one turn of the loop are returned by one call."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             await FrameReader(connection).first_frame()
             waiting = asyncio.ensure_future(connection.next_frames())
@@ -117,39 +117,42 @@ class TestNext:
                 await broadcaster.publish("t", n)
             assert len(await waiting or []) == 50
 
-    async def test_body_is_encoded_once_for_all(self) -> None:
-        """All connections get the very same bytes object."""
+    async def test_body_is_encoded_once(self) -> None:
+        """All connections get the same bytes object."""
         async with (
             Broadcaster() as broadcaster,
-            broadcaster.connect(topics=["t"]) as a,
-            broadcaster.connect(topics=["**"]) as b,
+            broadcaster.connect(topics=["t"]) as first,
+            broadcaster.connect(topics=["**"]) as second,
         ):
-            for connection in (a, b):
+            for connection in (first, second):
                 await FrameReader(connection).first_frame()
             await broadcaster.publish("t", 1)
-            (one,), (two,) = await a.next_frames() or [], await b.next_frames() or []
-            assert one.body is two.body
+            (first_message,), (second_message,) = (
+                await first.next_frames() or [],
+                await second.next_frames() or [],
+            )
+            assert first_message.body is second_message.body
 
     async def test_replay_longer_than_the_buffer_evicts_nothing(self) -> None:
-        """A long replay needs one page of memory, and comes best lane first and whole."""
+        """A replay of 400 messages through a buffer of 5 is complete, most urgent lane first."""
         async with Broadcaster(buffer_capacity=5) as broadcaster:
             async with broadcaster.connect(topics=["t"]) as connection:
-                at = (await FrameReader(connection).first_frame()).id
+                event_id = (await FrameReader(connection).first_frame()).id
             for n in range(400):
                 await broadcaster.publish("t", n, priority=Priority(n % 4))
             await run_ready()
-            async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+            async with broadcaster.connect(topics=["t"], last_event_id=event_id) as connection:
                 reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["replay"] == 400
-                found = []
+                received = []
                 for _ in range(400):
-                    found += await reader.take(1)
+                    received += await reader.take(1)
                     assert len(connection.delivery.buffer) <= 5
-                assert found == sorted(range(400), key=lambda n: (-(n % 4), n))
+                assert received == sorted(range(400), key=lambda n: (-(n % 4), n))
             assert broadcaster.statistics().evicted == 0
 
-    async def test_closing_frame_is_the_last_and_has_its_place(self) -> None:
-        """After close comes one closing frame, whose id does not cover what was not sent."""
+    async def test_closing_frame_is_the_last(self) -> None:
+        """After `close` there is one closing frame, whose id does not cover unsent messages."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             reader = FrameReader(connection)
             await reader.first_frame()
@@ -157,37 +160,37 @@ class TestNext:
             await run_ready()
             connection.close(Reason.IDLE)
             connection.close(Reason.FORBIDDEN)
-            seen = await reader.rest()
-            assert [frame.data for frame in seen] == [{"reason": "idle", "reconnect": True}]
-            assert cursor(seen[0].id)[Priority.NORMAL] == 0
+            received = await reader.rest()
+            assert [frame.data for frame in received] == [{"reason": "idle", "reconnect": True}]
+            assert cursor(received[0].id)[Priority.NORMAL] == 0
             assert await connection.next_frames() is None
 
     @pytest.mark.parametrize("end", ["replaced", "taken_over"])
-    async def test_closing_frame_of_one_that_left_the_fan_out(self, end: str) -> None:
-        """What was published after a connection left the fan-out is not behind its last id."""
+    async def test_closing_id_does_not_cover_messages_after_the_end(self, reason: str) -> None:
+        """The closing id does not cover messages that are published after the close."""
         async with (
             Broadcaster(max_connections_per_user=1) as broadcaster,
             broadcaster.connect(user="ann", topics=["t"]) as connection,
         ):
             reader = FrameReader(connection)
-            at = (await reader.first_frame()).id
-            last = at if end == "taken_over" else None
-            async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
-                await broadcaster.publish("t", "not sent to the old one")
+            event_id = (await reader.first_frame()).id
+            last_event_id = event_id if reason == "taken_over" else None
+            async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last_event_id):
+                await broadcaster.publish("t", "published after the end")
                 await run_ready()
                 (closing,) = await reader.rest()
-                assert closing.data["reason"] == end
-                assert cursor(closing.id) == cursor(at)
+                assert closing.data["reason"] == reason
+                assert cursor(closing.id) == cursor(event_id)
 
     @pytest.mark.parametrize("lane", [Priority.LOW, Priority.CRITICAL])
     @pytest.mark.parametrize("replayed", [False, True])
-    async def test_cancelled_next_takes_nothing_out(self, lane: Priority, replayed: bool) -> None:
-        """Cancelled at whichever turn of the loop, live or in a replay, `next` loses nothing."""
+    async def test_cancelled_next_loses_no_message(self, lane: Priority, replayed: bool) -> None:
+        """`next_frames` loses no message if it is cancelled, live or in a replay."""
         async with Broadcaster(broker=DelayedBroker()) as broadcaster:
-            at = await broadcaster.position(["t"])
+            event_id = await broadcaster.position(["t"])
             if not replayed:
                 await run_ready()
-            async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+            async with broadcaster.connect(topics=["t"], last_event_id=event_id) as connection:
                 reader = FrameReader(connection)
                 await reader.first_frame()
                 for turns in range(12):
@@ -205,8 +208,8 @@ class TestNext:
                     await asyncio.wait([reading])
                     assert await reader.take(1) == [turns], f"cancelled after {turns} turns"
 
-    async def test_lost_ends_next_at_once(self) -> None:
-        """When the peer is gone, a waiting `next` ends, and so does every later one."""
+    async def test_lost_client_ends_next_at_once(self) -> None:
+        """If the client is lost, a waiting `next_frames` returns None, and so does a later call."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             await FrameReader(connection).first_frame()
             waiting = asyncio.ensure_future(connection.next_frames())
@@ -216,8 +219,8 @@ class TestNext:
             await broadcaster.publish("t", 1)
             assert await asyncio.wait_for(connection.next_frames(), 1.0) is None
 
-    async def test_lost_before_the_first_frame(self) -> None:
-        """A client that left before anything was sent ends the connection like any other."""
+    async def test_client_lost_before_the_first_frame(self) -> None:
+        """A client that is lost before the first frame ends its connection."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(topics=["t"]) as connection:
                 connection.mark_lost()
@@ -225,25 +228,25 @@ class TestNext:
             assert broadcaster.statistics().connections == 0
 
     async def test_too_many_answers_close_the_connection(self) -> None:
-        """A client that asks faster than it reads the answers is closed, memory stays bounded."""
+        """A client that does not read its answers is closed with too_many_messages."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             for _ in range(10 * MAX_CONTROL_FRAMES):
                 connection.put_control(frames.control("pong", 0.0))
-            seen = await FrameReader(connection).rest()
-            assert len(seen) <= MAX_CONTROL_FRAMES + 2
-            assert seen[-1].data == {"reason": "too_many_messages", "reconnect": False}
+            received = await FrameReader(connection).rest()
+            assert len(received) <= MAX_CONTROL_FRAMES + 2
+            assert received[-1].data == {"reason": "too_many_messages", "reconnect": False}
 
-    async def test_withdrawn_while_a_page_is_read(self) -> None:
-        """What is unsubscribed while a replay page is on its way is not handed over any more."""
+    async def test_unsubscribed_while_a_page_is_read(self) -> None:
+        """A topic that is unsubscribed while a page is read is not delivered."""
         broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t", "u"]) as connection:
-                at = (await FrameReader(connection).first_frame()).id
+                event_id = (await FrameReader(connection).first_frame()).id
             await broadcaster.publish("t", "secret", priority=Priority.CRITICAL)
             await broadcaster.publish("u", "open", priority=Priority.CRITICAL)
             await run_ready()
             async with broadcaster.connect(
-                user="ann", topics=["t", "u"], last_event_id=at
+                user="ann", topics=["t", "u"], last_event_id=event_id
             ) as connection:
                 reader = FrameReader(connection)
                 await reader.first_frame()
@@ -259,10 +262,10 @@ class TestNext:
 
 
 class TestAcknowledge:
-    """Acks of the client."""
+    """Acknowledgements of the client."""
 
-    async def test_ack_is_the_stored_resume_point(self) -> None:
-        """A token alone resumes from the last ack, without a gap."""
+    async def test_acknowledged_position_is_the_resume_point(self) -> None:
+        """A reconnect token alone resumes from the last acknowledgement, without a gap."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(topics=["t"]) as connection:
                 reader = FrameReader(connection)
@@ -272,25 +275,27 @@ class TestAcknowledge:
                 await reader.take(2)
                 assert connection.acknowledge(reader.last_id)
                 await reader.take(3)
-            async with broadcaster.connect(topics=["t"], reconnect_token=connection.token) as again:
-                reader = FrameReader(again)
+            async with broadcaster.connect(
+                topics=["t"], reconnect_token=connection.token
+            ) as resumed:
+                reader = FrameReader(resumed)
                 first_frame = await reader.first_frame()
                 assert (first_frame.data["session"], first_frame.data["replay"]) == ("resumed", 3)
                 assert await reader.take(3) == [2, 3, 4]
 
-    async def test_bad_acks_change_nothing(self) -> None:
-        """From the future, the past, another log, another connection, or nonsense: refused."""
+    async def test_invalid_acknowledgement_changes_nothing(self) -> None:
+        """An id that the client cannot have received is refused."""
         async with (
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
             broadcaster.connect(topics=["t"]) as other,
         ):
-            reader, theirs = FrameReader(connection), FrameReader(other)
-            first = (await reader.first_frame()).id
-            await theirs.first_frame()
+            reader, other_reader = FrameReader(connection), FrameReader(other)
+            first_id = (await reader.first_frame()).id
+            await other_reader.first_frame()
             for n in range(3):
                 await broadcaster.publish("t", n)
-            await theirs.take(3)
+            await other_reader.take(3)
             await reader.take(2)
             await broadcaster.publish("t", "waits")
             await run_ready()
@@ -298,26 +303,26 @@ class TestAcknowledge:
             assert connection.acknowledge(reader.last_id)
             session = connection.session
             before = session.position
-            for bad in (
+            for event_id in (
                 f"{epoch}~4~{token}", f"{epoch}~{2**63 - 1}~{token}", f"{epoch}~{2**64}~{token}",
                 f"{epoch}~-1~{token}", f"{epoch}~2.2.4.2~{token}", f"{'x' * 12}~2~{token}",
-                first, theirs.last_id, "", "0", "é", "\0", "~~", "9" * 5000, "\ud800",
+                first_id, other_reader.last_id, "", "0", "é", "\0", "~~", "9" * 5000, "\ud800",
                 f"{epoch}~2~{token}\n", f"{epoch}~٢~{token}",
             ):  # fmt: skip
-                assert not connection.acknowledge(bad), bad
+                assert not connection.acknowledge(event_id), event_id
                 assert session.position == before
-            assert connection.acknowledge(reader.last_id), "an ack repeated is no harm"
+            assert connection.acknowledge(reader.last_id), "a repeated acknowledgement is accepted"
 
-    async def test_ack_of_one_that_was_taken_over(self) -> None:
-        """The ghost of a session that moved on cannot set its position back."""
+    async def test_taken_over_connection_cannot_acknowledge(self) -> None:
+        """A connection that was taken over cannot set the position of its session back."""
         async with (
             Broadcaster() as broadcaster,
-            broadcaster.connect(user="ann", topics=["t"]) as ghost,
+            broadcaster.connect(user="ann", topics=["t"]) as taken_over,
         ):
-            old = FrameReader(ghost)
-            at = (await old.first_frame()).id
+            old_reader = FrameReader(taken_over)
+            event_id = (await old_reader.first_frame()).id
             async with broadcaster.connect(
-                user="ann", topics=["t"], last_event_id=at
+                user="ann", topics=["t"], last_event_id=event_id
             ) as connection:
                 reader = FrameReader(connection)
                 await reader.first_frame()
@@ -325,11 +330,11 @@ class TestAcknowledge:
                 await reader.take(1)
                 assert connection.acknowledge(reader.last_id)
                 position = connection.session.position
-                assert not ghost.acknowledge(at)
+                assert not taken_over.acknowledge(event_id)
                 assert connection.session.position == position
 
 
-# -- scripts: whatever is cut or cancelled wherever, what is owed arrives exactly once -------------
+# -- scripts of cuts and cancellations -----------------------------------------------------------
 
 STEPS = st.lists(
     st.one_of(
@@ -344,14 +349,14 @@ STEPS = st.lists(
         st.tuples(st.just("cut"), st.integers(0, 3), st.none() | st.integers(0, 12)),
         st.tuples(st.just("lost")),
         st.tuples(st.just("close")),
-        st.tuples(st.just("missed"), st.just(0)),
+        st.tuples(st.just("rewind"), st.just(0)),
     ),
     max_size=30,
 )
 
 
 class Client:
-    """A client that loses its connection again and again, and what it has received."""
+    """A client that is cut repeatedly, and the messages that it has received."""
 
     def __init__(self, broadcaster: Broadcaster) -> None:
         self.broadcaster = broadcaster
@@ -364,12 +369,12 @@ class Client:
 
     @property
     def received(self) -> list[Any]:
-        """The data of all messages received."""
-        here = [body["data"] for body, _ in self._frames if body["type"] == "message"]
-        return self._before + here
+        """Return the data of all received messages."""
+        current = [body["data"] for body, _ in self._frames if body["type"] == "message"]
+        return self._before + current
 
     async def connect(self, cancel_after: int | None = None) -> None:
-        """Connect, resuming; cancelled after so many turns of the loop."""
+        """Connect, or resume. The call is cancelled after `cancel_after` turns of the loop."""
 
         async def enter() -> None:
             self.connection = await self._stack.enter_async_context(
@@ -380,37 +385,37 @@ class Client:
         await run_or_cancel(enter(), cancel_after)
 
     async def read(self, cancel_after: int | None = None) -> int | None:
-        """One `next`, cancelled after so many turns of the loop.
+        """Call `next_frames` once. The call is cancelled after `cancel_after` turns of the loop.
 
-        Returns the number of frames, 0 when a second passed without any, `None` at the end.
+        Returns the number of frames, 0 if none came within a second, None at the end.
         """
         connection = self.connection
         assert connection is not None
-        found: list[Any] = []
+        batches: list[Any] = []
 
-        async def once() -> None:
-            found.append(await asyncio.wait_for(connection.next_frames(), 1.0))
+        async def read_batch() -> None:
+            batches.append(await asyncio.wait_for(connection.next_frames(), 1.0))
 
         with contextlib.suppress(TimeoutError):
-            await run_or_cancel(once(), cancel_after)
-        if found == [None]:
+            await run_or_cancel(read_batch(), cancel_after)
+        if batches == [None]:
             return None
-        for frame in found[0] if found else []:
+        for frame in batches[0] if batches else []:
             body = json.loads(frame.body)
             if not self._frames:
                 expected = "fresh" if self.last_id is None else "resumed"
                 assert body["data"]["session"] == expected, body
             assert body["type"] in ("connection_established", "message", "closing"), body
             self._frames.append((body, frame.id))
-        if found:
-            self._last_batch = len(found[0])
+        if batches:
+            self._last_batch = len(batches[0])
             connection.mark_sent()
-        return self._last_batch if found else 0
+        return self._last_batch if batches else 0
 
-    async def cut(self, unread: int) -> None:
-        """Leave, with so many frames of the last batch on the way and never received."""
-        unread = min(unread, self._last_batch) if self.last_id else 0
-        del self._frames[len(self._frames) - unread :]
+    async def cut(self, unread_frames: int) -> None:
+        """Disconnect. The last `unread_frames` of the last batch never reach the client."""
+        unread_frames = min(unread_frames, self._last_batch) if self.last_id else 0
+        del self._frames[len(self._frames) - unread_frames :]
         self._before = self.received
         if self._frames:
             self.last_id = self._frames[-1][1]
@@ -420,7 +425,7 @@ class Client:
 
 
 async def run_or_cancel(work: Any, turns: int | None) -> bool:
-    """Run to its end, or cancel it after so many turns of the loop; whether it got to its end."""
+    """Await `work`, cancelled after `turns` turns of the loop. Returns whether it completed."""
     task = asyncio.ensure_future(work)
     if turns is not None:
         await run_ready(turns)
@@ -435,16 +440,16 @@ async def run_or_cancel(work: Any, turns: int | None) -> bool:
 @pytest.mark.parametrize("late", [False, True])
 @settings(max_examples=150)
 @given(steps=STEPS, capacity=st.integers(1, 6))
-def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
-    late: bool, steps: list[tuple[Any, ...]], capacity: int
+def test_cuts_and_cancellations_lose_no_message(
+    delayed: bool, steps: list[tuple[Any, ...]], capacity: int
 ) -> None:
-    """Each message arrives exactly once, or is superseded; each lane in order; nothing hangs."""
+    """Each message arrives exactly once, or is superseded; each lane is in order."""
 
     def make() -> MemoryBroker:
         return MemoryBroker(clock=wall_clock)
 
     async def script() -> None:
-        broker = DelayedBroker(make=make) if late else make()
+        broker = DelayedBroker(make=make) if delayed else make()
         published: list[tuple[int, Priority, str | None]] = []
         async with Broadcaster(
             broker=broker, buffer_capacity=capacity, clock=wall_clock
@@ -453,7 +458,7 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
             await client.connect()
             await client.read()
             for step in [*steps, ("cut", 0, None)]:
-                if client.connection is None and step[0] not in ("publish", "yield", "missed"):
+                if client.connection is None and step[0] not in ("publish", "yield", "rewind"):
                     await client.connect()
                 match step:
                     case ("publish", lane, key, count):
@@ -475,7 +480,7 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
                     case ("close",):
                         assert client.connection is not None
                         client.connection.close(Reason.REQUESTED)
-                    case ("missed", _):
+                    case ("rewind", _):
                         for connection in node_of(broadcaster).connections:
                             connection.delivery.rewind(node_of(broadcaster).log.delivered_offset)
             if client.connection is None:
@@ -495,19 +500,19 @@ def test_whatever_is_cut_or_cancelled_what_is_owed_arrives(
         lane_of = {number: lane for number, lane, _ in published}
         plain = [n for n in received if published[n][2] is None]
         for lane in Priority:
-            of_lane = [n for n in plain if lane_of[n] is lane]
-            assert of_lane == sorted(of_lane)
+            in_lane = [n for n in plain if lane_of[n] is lane]
+            assert in_lane == sorted(in_lane)
 
     run_virtual(script())
 
 
-async def test_page_that_expired_in_the_buffer_does_not_end_the_reading() -> None:
-    """When everything that was held has expired, the lane is read on at once."""
+async def test_lane_is_read_on_after_a_page_expired() -> None:
+    """If all messages of a page expire in the buffer, the next page is read at once."""
     broadcaster = Broadcaster(clock=wall_clock, heartbeat_interval=None, history_limit=120)
     async with broadcaster, broadcaster.connect(topics=["t"], acknowledges=True) as connection:
         await connection.next_frames()
-        # Overflows the buffer: the lane goes back to the history, and a page that begins with a
-        # gap goes through the buffer, as much at a time as the window takes.
+        # The messages overflow the buffer, so the lane is read from the history. The page begins
+        # with a gap, so it goes through the buffer, limited by the window.
         for _ in range(150):
             await broadcaster.publish("t", "x" * 2000, ttl=5.0)
         await broadcaster.publish("t", "still good")
@@ -515,22 +520,24 @@ async def test_page_that_expired_in_the_buffer_does_not_end_the_reading() -> Non
         chunk = await connection.next_frames()
         assert chunk is not None
         await asyncio.sleep(10.0)
-        assert connection.delivery.buffer, "the rest of the page waits, and has expired"
+        assert connection.delivery.buffer, "the rest of the page is held, and has expired"
         assert connection.acknowledge(chunk[-1].id)
         frames = await asyncio.wait_for(connection.next_frames(), 1.0)
         assert frames is not None
         assert [json.loads(frame.body)["data"] for frame in frames] == ["still good"]
 
 
-async def test_page_does_not_leave_after_the_end() -> None:
-    """A replay that is under way when the connection is told to end stops there."""
+async def test_page_is_not_sent_after_the_close() -> None:
+    """A replay stops when its connection is closed."""
     broadcaster = Broadcaster(heartbeat_interval=None, history_limit=1000)
     async with broadcaster:
-        id = await broadcaster.position(["t"], user="ann")
+        event_id = await broadcaster.position(["t"], user="ann")
         for number in range(500):
             await broadcaster.publish("t", number)
         await run_ready()
-        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=id) as connection:
+        async with broadcaster.connect(
+            user="ann", topics=["t"], last_event_id=event_id
+        ) as connection:
             await connection.next_frames()
             assert len(await connection.next_frames() or []) > 1
             reading = asyncio.ensure_future(connection.next_frames())
@@ -541,15 +548,15 @@ async def test_page_does_not_leave_after_the_end() -> None:
             assert [json.loads(frame.body)["type"] for frame in frames] == ["closing"]
 
 
-async def test_page_that_comes_after_the_end_does_not_leave() -> None:
-    """The same when the broker's answer, the page of the first lane, was under way."""
+async def test_page_that_is_read_after_the_close_is_not_sent() -> None:
+    """A page that the broker returns after the close is not sent."""
     broker = DelayedBroker()
     async with Broadcaster(broker=broker, heartbeat_interval=None) as broadcaster:
-        id = await broadcaster.position(["t"])
+        event_id = await broadcaster.position(["t"])
         for number in range(50):
             await broadcaster.publish("t", number, priority=Priority.CRITICAL)
         await run_ready()
-        async with broadcaster.connect(topics=["t"], last_event_id=id) as connection:
+        async with broadcaster.connect(topics=["t"], last_event_id=event_id) as connection:
             await connection.next_frames()
             broker.answer_gate.clear()
             reading = asyncio.ensure_future(connection.next_frames())
@@ -561,16 +568,16 @@ async def test_page_that_comes_after_the_end_does_not_leave() -> None:
             assert [json.loads(frame.body)["type"] for frame in frames] == ["closing"]
 
 
-async def test_heartbeats_come_though_everything_expires() -> None:
-    """What is not sent is no sign of life."""
+async def test_expired_messages_do_not_delay_heartbeats() -> None:
+    """Heartbeats are sent although every published message expires before it is sent."""
     broadcaster = Broadcaster(heartbeat_interval=5.0, clock=wall_clock)
     async with broadcaster, broadcaster.connect(topics=["t"]) as connection:
-        seen: list[str] = []
+        types: list[str] = []
 
         async def send(frame: Any) -> None:
-            seen.append(json.loads(frame.body)["type"])
+            types.append(json.loads(frame.body)["type"])
 
-        async def own() -> None:
+        async def run() -> None:
             sender = InlineSender(send, PlainFrameEncoder(), connection.token)
             connection.attach_sender(sender)
             while (frames := await connection.next_frames()) is not None:
@@ -578,10 +585,10 @@ async def test_heartbeats_come_though_everything_expires() -> None:
                     await sender.send(cast("Any", frame))
                 connection.mark_sent()
 
-        task = asyncio.ensure_future(own())
+        task = asyncio.ensure_future(run())
         for _ in range(60):
             await broadcaster.publish("t", 1, ttl=1e-9)
             await asyncio.sleep(1.0)
-        assert seen.count("heartbeat") >= 8
+        assert types.count("heartbeat") >= 8
         task.cancel()
         await asyncio.wait([task])

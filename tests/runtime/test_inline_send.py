@@ -1,4 +1,4 @@
-"""Pipe: what `send` finds when it is called on the spot, and who goes on when it waits."""
+"""InlineSender: the context in which `send` runs, and the task that finishes a send that waits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from holdfast.runtime.inline_send import InlineSender, PeerLost
 from tests.support.virtual_loop import run_ready
 
-Sending = Callable[[Any], Awaitable[None]]
+Send = Callable[[Any], Awaitable[None]]
 
 
-class Words:
-    """A `FrameEncoder` whose frames are words, each one event."""
+class WordEncoder:
+    """A `FrameEncoder` whose frames are words; each word is one event."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
@@ -35,49 +35,49 @@ class Words:
 
 
 class Owner:
-    """A connection's own task: it makes the pipe, waits to be woken, and finishes what is begun."""
+    """A connection's own task: it makes the sender, waits for `wake`, and finishes a begun send."""
 
-    def __init__(self, send: Sending) -> None:
-        self.woken = asyncio.Event()
-        self.made = asyncio.Event()
+    def __init__(self, send: Send) -> None:
+        self.wake = asyncio.Event()
+        self.is_ready = asyncio.Event()
         self.error: BaseException | None = None
         self.wakings = 0
-        self.pipe: InlineSender
+        self.sender: InlineSender
         self.task = asyncio.ensure_future(self._run(send))
 
-    async def _run(self, send: Sending) -> None:
+    async def _run(self, send: Send) -> None:
         NAME.set("owner")
-        self.pipe = InlineSender(send, Words(), "!")
-        self.made.set()
+        self.sender = InlineSender(send, WordEncoder(), "!")
+        self.is_ready.set()
         try:
             while True:
-                await self.woken.wait()
-                self.woken.clear()
+                await self.wake.wait()
+                self.wake.clear()
                 self.wakings += 1
-                await self.pipe.finish()
+                await self.sender.finish()
         except Exception as error:
             self.error = error
         finally:
-            self.pipe.close()
+            self.sender.close()
 
     async def send_nowait(self, *words: str) -> int | None:
-        """From a callback of the loop, as the fan-out does; then wake the owner if it has to."""
-        await self.made.wait()
+        """Send from a callback of the loop, as the fan-out does; wake the owner if a send waits."""
+        await self.is_ready.wait()
         unsent: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(
-            lambda: unsent.set_result(self.pipe.send_nowait(words))
+            lambda: unsent.set_result(self.sender.send_nowait(words))
         )
         count = await unsent
-        if self.pipe.is_busy:
-            self.woken.set()
+        if self.sender.is_busy:
+            self.wake.set()
         return count
 
 
-NAME = contextvars.ContextVar("NAME", default="nobody")
+NAME = contextvars.ContextVar("NAME", default="default")
 
 
-async def test_send_that_does_not_wait_wakes_nobody() -> None:
-    """Events go out in order, each with its tail, while the owner sleeps."""
+async def test_send_that_does_not_wait_wakes_no_task() -> None:
+    """Events are sent in order, each with its suffix, while the owner sleeps."""
     sent: list[str] = []
 
     async def send(event: str) -> None:
@@ -93,7 +93,7 @@ async def test_send_that_does_not_wait_wakes_nobody() -> None:
 
 
 async def test_send_that_waits_is_finished_by_the_owner() -> None:
-    """What `send` began it finishes in the owner's task; what was not begun is given back."""
+    """The owner finishes the send that has begun, and the rest of the batch is returned."""
     sent: list[str] = []
     drained = asyncio.Event()
 
@@ -104,54 +104,54 @@ async def test_send_that_waits_is_finished_by_the_owner() -> None:
 
     owner = Owner(send)
     assert await owner.send_nowait("a", "b", "c") == 2
-    assert owner.pipe.is_busy
+    assert owner.sender.is_busy
     await run_ready()
     assert sent == ["begin a!"]
     drained.set()
     await run_ready()
     assert sent == ["begin a!", "end a! by True"]
-    assert not owner.pipe.is_busy
+    assert not owner.sender.is_busy
     owner.task.cancel()
 
 
-async def test_send_finds_its_own_task_and_context() -> None:
-    """The current task is the owner, on the spot and after a wait, and so are its variables."""
-    seen: list[tuple[bool, str]] = []
+async def test_send_runs_in_the_owners_task_and_context() -> None:
+    """`send` runs in the task and the context of the owner, before and after a wait."""
+    contexts: list[tuple[bool, str]] = []
 
     async def send(event: str) -> None:
         for _ in range(2):
-            seen.append((asyncio.current_task() is owner.task, NAME.get()))
+            contexts.append((asyncio.current_task() is owner.task, NAME.get()))
             await asyncio.sleep(0)
 
     owner = Owner(send)
     await owner.send_nowait("a")
     await run_ready()
-    assert seen == [(True, "owner")] * 2
+    assert contexts == [(True, "owner")] * 2
     assert asyncio.current_task() is not owner.task
     owner.task.cancel()
 
 
-async def test_what_send_sets_and_resets_belongs_together() -> None:
-    """A variable that is set before a wait can be reset after it, as tracing does."""
-    done: list[str] = []
+async def test_context_variable_can_be_reset_after_a_wait() -> None:
+    """A context variable that `send` sets can be reset after a wait, as tracing does."""
+    values: list[str] = []
 
     async def send(event: str) -> None:
         token = NAME.set("span")
         await asyncio.sleep(1.0)
         NAME.reset(token)
-        done.append(NAME.get())
+        values.append(NAME.get())
 
     owner = Owner(send)
     await owner.send_nowait("a")
     await asyncio.sleep(2.0)
-    assert done == ["owner"]
+    assert values == ["owner"]
     assert owner.error is None
     owner.task.cancel()
 
 
 @pytest.mark.parametrize("library", ["asyncio", "anyio"])
 async def test_timeout_inside_send_ends_that_send(library: str) -> None:
-    """A deadline that a server sets in `send` passes in the owner's task, and raises there."""
+    """A timeout that a server sets in `send` ends the send, and raises in the owner."""
 
     async def send(event: str) -> None:
         if library == "asyncio":
@@ -170,7 +170,7 @@ async def test_timeout_inside_send_ends_that_send(library: str) -> None:
 
 @pytest.mark.parametrize("when", ["at once", "later"])
 async def test_send_that_raises_raises_in_the_owner(when: str) -> None:
-    """Whatever `send` raises, the fan-out goes on, and the owner learns of it."""
+    """An error of `send` is raised in the owner, and the fan-out continues."""
 
     async def send(event: str) -> None:
         if when == "later":
@@ -184,11 +184,11 @@ async def test_send_that_raises_raises_in_the_owner(when: str) -> None:
         assert isinstance(owner.error, expected)
 
 
-async def test_awaitable_that_is_no_coroutine() -> None:
-    """Some servers return an awaitable of their own."""
+async def test_send_may_return_any_awaitable() -> None:
+    """`send` may return an awaitable that is not a coroutine, as some servers do."""
     sent: list[str] = []
 
-    class Sent:
+    class SendAwaitable:
         def __init__(self, event: str) -> None:
             self.event = event
 
@@ -196,7 +196,7 @@ async def test_awaitable_that_is_no_coroutine() -> None:
             yield from asyncio.sleep(1.0 if self.event == "b!" else 0).__await__()
             sent.append(self.event)
 
-    owner = Owner(Sent)
+    owner = Owner(SendAwaitable)
     await owner.send_nowait("a")
     await run_ready()
     await owner.send_nowait("b")
@@ -205,25 +205,25 @@ async def test_awaitable_that_is_no_coroutine() -> None:
     owner.task.cancel()
 
 
-async def test_owner_that_is_cancelled_cancels_what_was_begun() -> None:
-    """A send that waits sees the cancellation, whether or not the owner had come to it."""
-    seen: list[str] = []
+async def test_cancelled_owner_cancels_its_send() -> None:
+    """The cancellation of the owner ends a send that waits."""
+    errors: list[str] = []
 
     async def send(event: str) -> None:
         try:
             await asyncio.sleep(100.0)
         except BaseException as error:
-            seen.append(type(error).__name__)
+            errors.append(type(error).__name__)
             raise
 
-    for rounds, expected in ((0, "GeneratorExit"), (20, "CancelledError")):
+    for turns, expected in ((0, "GeneratorExit"), (20, "CancelledError")):
         owner = Owner(send)
-        await owner.made.wait()
-        asyncio.get_running_loop().call_soon(owner.pipe.send_nowait, ["a"])
+        await owner.is_ready.wait()
+        asyncio.get_running_loop().call_soon(owner.sender.send_nowait, ["a"])
         await run_ready(2)
-        if rounds:
-            owner.woken.set()
-            await run_ready(rounds)
+        if turns:
+            owner.wake.set()
+            await run_ready(turns)
         owner.task.cancel()
         await asyncio.wait([owner.task])
-        assert seen.pop() == expected
+        assert errors.pop() == expected
