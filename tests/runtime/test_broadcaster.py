@@ -1,4 +1,4 @@
-"""Broadcaster: what an application asks of it, and two that share a broker."""
+"""Broadcaster: the methods for applications, and two nodes that share a broker."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.virtual_loop import run_ready
 
 
 class TestConnections:
-    """Looking at and ending connections from the application."""
+    """The connections that an application reads and ends."""
 
-    async def test_outbox_is_the_owners_alone(self) -> None:
-        """A connection is found by its id and its user, and by nobody else."""
+    async def test_connection_is_found_by_its_user_only(self) -> None:
+        """A connection is found by its id together with its user."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(user="ann", topics=["t"]) as connection:
                 id = connection.id
@@ -32,33 +32,33 @@ class TestConnections:
             assert broadcaster.connections_of("ann") == []
 
     async def test_disconnect(self) -> None:
-        """A connection ends with the reason given; an unknown id is False."""
+        """`disconnect` closes with the given reason, and returns False for an unknown id."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             reader = FrameReader(connection)
             await reader.first_frame()
             assert broadcaster.disconnect(connection.id, Reason.FORBIDDEN)
-            assert [seen.data for seen in await reader.rest()] == [
+            assert [frame.data for frame in await reader.rest()] == [
                 {"reason": "forbidden", "reconnect": False}
             ]
             assert not broadcaster.disconnect("nonsense")
 
-    async def test_logout_ends_connections_and_tokens(self) -> None:
-        """After a logout the user's streams are over, and no token of theirs opens anything."""
+    async def test_disconnect_user_ends_connections_and_tokens(self) -> None:
+        """`disconnect_user` ends the connections and the sessions of one user."""
         async with Broadcaster() as broadcaster:
-            async with broadcaster.connect(user="ann", topics=["t"]) as gone:
-                before = (await FrameReader(gone).first_frame()).id
+            async with broadcaster.connect(user="ann", topics=["t"]) as ended:
+                ended_id = (await FrameReader(ended).first_frame()).id
             async with (
                 broadcaster.connect(user="ann", topics=["t"]) as connection,
                 broadcaster.connect(user="bob", topics=["t"]) as other,
             ):
                 reader = FrameReader(connection)
-                at = (await reader.first_frame()).id
-                bob = FrameReader(other)
-                await bob.first_frame()
+                event_id = (await reader.first_frame()).id
+                other_reader = FrameReader(other)
+                await other_reader.first_frame()
                 await broadcaster.disconnect_user("ann")
                 await reader.rest()
-                await bob.assert_no_frame()
-            for last_id in (before, at):
+                await other_reader.assert_no_frame()
+            for last_id in (ended_id, event_id):
                 async with broadcaster.connect(
                     user="ann", topics=["t"], last_event_id=last_id
                 ) as connection:
@@ -66,16 +66,16 @@ class TestConnections:
                     assert first_frame.data["session"] == "gap"
                     assert first_frame.data["gap"]["cause"] == "unknown"
 
-    async def test_position_leaves_no_window(self) -> None:
-        """What is published between rendering a page and its subscription is delivered."""
+    async def test_position_of_a_page_loses_no_message(self) -> None:
+        """A message between the rendering of a page and its subscription is delivered."""
         async with Broadcaster() as broadcaster:
             await broadcaster.publish("t", "rendered")
-            at = await broadcaster.position(["t", "u"], user="ann")
+            event_id = await broadcaster.position(["t", "u"], user="ann")
             await broadcaster.publish("t", 1)
-            await broadcaster.publish("v", "not asked for")
+            await broadcaster.publish("v", "not subscribed")
             await broadcaster.publish_to_user("ann", 2)
             async with broadcaster.connect(
-                user="ann", topics=["t", "u"], last_event_id=at
+                user="ann", topics=["t", "u"], last_event_id=event_id
             ) as connection:
                 reader = FrameReader(connection)
                 first_frame = await reader.first_frame()
@@ -83,30 +83,30 @@ class TestConnections:
                 await broadcaster.publish("u", 3)
                 assert await reader.take(3) == [1, 2, 3]
 
-    async def test_position_is_no_key_to_anything(self) -> None:
-        """A rendered position opens nothing for another user, and is checked by rights of now."""
+    async def test_position_gives_no_permission(self) -> None:
+        """A position opens no session of another user, and its topics are authorized again."""
         async with Broadcaster() as broadcaster:
-            at = await broadcaster.position(["t"], user="ann")
+            event_id = await broadcaster.position(["t"], user="ann")
             await broadcaster.publish("t", "secret")
 
-            async def never(topic: str) -> bool:
+            async def may_subscribe(topic: str) -> bool:
                 return False
 
             async with broadcaster.connect(
-                user="bob", topics=["t"], last_event_id=at, may_subscribe=never
+                user="bob", topics=["t"], last_event_id=event_id, may_subscribe=may_subscribe
             ) as connection:
                 reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["session"] == "gap"
                 await reader.assert_no_frame()
             async with broadcaster.connect(
-                user="ann", topics=["t"], last_event_id=at, may_subscribe=never
+                user="ann", topics=["t"], last_event_id=event_id, may_subscribe=may_subscribe
             ) as connection:
                 reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["rejected"] == ["t"]
                 await reader.assert_no_frame()
 
     async def test_position_refuses_bad_topics(self) -> None:
-        """A position of what is no topic, or of too many, is refused."""
+        """`position` refuses an invalid topic, and too many topics."""
         async with Broadcaster(max_topics=2) as broadcaster:
             for topics in (["a b"], ["a", "b", "c"], ["$user"]):
                 with pytest.raises(Refused):
@@ -114,44 +114,47 @@ class TestConnections:
 
 
 class TestTwoNodes:
-    """Two broadcasters that share a broker."""
+    """Two nodes that share a broker."""
 
     @pytest.mark.parametrize("make", [MemoryBroker, DelayedBroker])
-    async def test_both_deliver_and_resume_each_others_clients(self, make: Any) -> None:
-        """A message published on either reaches both, and a client resumes on the other."""
+    async def test_client_resumes_on_either_node(self, make: Any) -> None:
+        """A message reaches both nodes, and a client resumes on either."""
         broker = make()
-        async with Broadcaster(broker=broker) as left, Broadcaster(broker=broker) as right:
-            nodes = [left, right]
-            at, expected = None, 0
+        async with Broadcaster(broker=broker) as first, Broadcaster(broker=broker) as second:
+            nodes = [first, second]
+            event_id, expected = None, 0
             for turn in range(6):
                 async with nodes[turn % 2].connect(
-                    user="ann", topics=["t"], last_event_id=at
+                    user="ann", topics=["t"], last_event_id=event_id
                 ) as connection:
                     reader = FrameReader(connection)
                     first_frame = await reader.first_frame()
                     assert first_frame.data["session"] == ("resumed" if turn else "fresh")
                     await nodes[(turn + 1) % 2].publish("t", turn)
-                    found = await reader.take(turn + 1 - expected)
-                    assert found == list(range(expected, turn + 1))
-                    expected, at = turn + 1, reader.last_id
+                    received = await reader.take(turn + 1 - expected)
+                    assert received == list(range(expected, turn + 1))
+                    expected, event_id = turn + 1, reader.last_id
                 if turn % 2:
-                    await right.publish("u", "not ours")
+                    await second.publish("u", "not subscribed")
 
-    async def test_closing_one_leaves_the_other_running(self) -> None:
-        """A node that stops does not take the shared broker with it."""
+    async def test_node_that_stops_leaves_the_broker_open(self) -> None:
+        """A node that stops leaves the shared broker open."""
         broker = MemoryBroker()
-        async with Broadcaster(broker=broker) as stays, stays.connect(topics=["t"]) as connection:
+        async with (
+            Broadcaster(broker=broker) as running,
+            running.connect(topics=["t"]) as connection,
+        ):
             reader = FrameReader(connection)
             await reader.first_frame()
-            async with Broadcaster(broker=broker) as goes:
-                await goes.publish("t", 1)
+            async with Broadcaster(broker=broker) as stopping:
+                await stopping.publish("t", 1)
             await run_ready()
-            await stays.publish("t", 2)
+            await running.publish("t", 2)
             assert await reader.take(2) == [1, 2]
-            assert stays.state is BroadcasterState.RUNNING
+            assert running.state is BroadcasterState.RUNNING
 
     async def test_client_that_is_ahead_of_a_lagging_node(self) -> None:
-        """Resumed on a node whose feed lags, a client gets each message once, none before."""
+        """A client that resumes on a node whose feed lags gets each message once."""
         broker = MemoryBroker()
         lagging = DelayedBroker(make=lambda: broker)
         async with Broadcaster(broker=broker) as ahead, Broadcaster(broker=lagging) as behind:
@@ -164,59 +167,59 @@ class TestTwoNodes:
                 for n in range(10):
                     await ahead.publish("t", n, priority=Priority(n % 4))
                 await run_ready()
-                seen = await reader.take(10)
+                received = await reader.take(10)
                 await ahead.publish("t", 10)
-                at = reader.last_id
-            connecting = asyncio.create_task(
-                self.collect(behind, at, 2)  # the node learns of all that only now
-            )
+                event_id = reader.last_id
+            connecting = asyncio.create_task(self.collect(behind, event_id, 2))
             await run_ready()
             lagging.release()
             await run_ready()
             await ahead.publish("t", 11)
             assert await asyncio.wait_for(connecting, 5.0) == [10, 11]
-            assert sorted(seen) == list(range(10))
+            assert sorted(received) == list(range(10))
 
     @staticmethod
-    async def collect(node: Broadcaster, at: str, count: int) -> list[Any]:
-        """Resume on a node, and read so many messages."""
-        async with node.connect(user="ann", topics=["t"], last_event_id=at) as connection:
+    async def collect(node: Broadcaster, event_id: str, count: int) -> list[Any]:
+        """Resume on a node, and return the data of the next `count` messages."""
+        async with node.connect(user="ann", topics=["t"], last_event_id=event_id) as connection:
             reader = FrameReader(connection)
             assert (await reader.first_frame()).data["session"] == "resumed"
-            found = await reader.take(count)
+            received = await reader.take(count)
             await reader.assert_no_frame()
-            return found
+            return received
 
-    async def test_session_taken_to_another_node_leaves_no_trace(self) -> None:
-        """When a client has moved on, its ghost on the first node ends without harm."""
+    async def test_session_taken_over_by_another_node(self) -> None:
+        """A connection whose session was taken over by another node ends without an effect."""
         broker = MemoryBroker()
         async with (
-            Broadcaster(broker=broker) as left,
-            Broadcaster(broker=broker) as right,
-            left.connect(user="ann", topics=["t", "u"]) as ghost,
+            Broadcaster(broker=broker) as first,
+            Broadcaster(broker=broker) as second,
+            first.connect(user="ann", topics=["t", "u"]) as taken_over,
         ):
-            at = (await FrameReader(ghost).first_frame()).id
-            async with right.connect(user="ann", topics=["t"], last_event_id=at) as connection:
+            event_id = (await FrameReader(taken_over).first_frame()).id
+            async with second.connect(
+                user="ann", topics=["t"], last_event_id=event_id
+            ) as connection:
                 reader = FrameReader(connection)
                 assert (await reader.first_frame()).data["session"] == "resumed"
-                ghost.mark_lost()
-                node_of(left).unregister(ghost)
-                await left.publish("u", "nobody's now")
-                await left.publish("t", 1)
+                taken_over.mark_lost()
+                node_of(first).unregister(taken_over)
+                await first.publish("u", "no subscriber")
+                await first.publish("t", 1)
                 assert await reader.take(1) == [1]
                 await run_ready()
-                assert left.state is BroadcasterState.RUNNING
-                assert not node_of(left).registry.has_listeners("u")
+                assert first.state is BroadcasterState.RUNNING
+                assert not node_of(first).registry.has_listeners("u")
 
 
 class TestOptions:
-    """What the constructor refuses."""
+    """Errors of the constructor."""
 
     def test_memory_options_beside_a_broker(self) -> None:
-        """Options of the memory broker are refused beside a broker, by name."""
+        """Options of the memory broker are refused beside `broker`, by name."""
         with pytest.raises(ConfigurationError, match="history_limit, token_grace"):
             Broadcaster(broker=MemoryBroker(), history_limit=5, token_grace=1.0)
 
-    def test_making_one_needs_no_loop(self) -> None:
-        """A Broadcaster can be made at import time, outside any event loop."""
+    def test_constructor_needs_no_event_loop(self) -> None:
+        """A Broadcaster can be made outside any event loop."""
         assert Broadcaster().state is BroadcasterState.NEW

@@ -1,4 +1,4 @@
-"""Node: the fan-out, and who is known to it."""
+"""Node: the messages that its connections get."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from tests.support.delayed_broker import DelayedBroker
 from tests.support.frame_reader import FrameReader
 from tests.support.virtual_loop import run_ready, wall_clock
 
-REAL = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For tests with threads: a virtual clock would not wait for them."""
-
 
 class TestFanOut:
-    """Who gets what."""
+    """The recipients of a message, and the order in which they get it."""
 
     @pytest.mark.parametrize(
         ("expression", "expected"),
@@ -33,7 +30,7 @@ class TestFanOut:
         ],
     )
     async def test_by_topic_and_pattern(self, expression: str, expected: list[str]) -> None:
-        """A connection gets the topics that its expression covers, each message once."""
+        """A connection gets the messages of the topics that it covers, each once."""
         topics = [expression, *expected[:1]]
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=topics) as connection:
             reader = FrameReader(connection)
@@ -44,17 +41,22 @@ class TestFanOut:
             await reader.assert_no_frame()
 
     async def test_to_user(self) -> None:
-        """A message to a user reaches that user's subscribers, and neither others nor a replay."""
+        """A message to a user reaches only that user's subscribers, live and in a replay."""
         async with Broadcaster() as broadcaster:
             readers: dict[str | None, FrameReader] = {}
             ids = {}
             async with (
-                broadcaster.connect(user="ann", topics=["t"]) as a,
-                broadcaster.connect(user="bob", topics=["t"]) as b,
-                broadcaster.connect(topics=["t"]) as c,
-                broadcaster.connect(user="ann", topics=["other"]) as d,
+                broadcaster.connect(user="ann", topics=["t"]) as ann,
+                broadcaster.connect(user="bob", topics=["t"]) as bob,
+                broadcaster.connect(topics=["t"]) as unidentified,
+                broadcaster.connect(user="ann", topics=["other"]) as not_subscribed,
             ):
-                for name, connection in (("ann", a), ("bob", b), (None, c), ("ann2", d)):
+                for name, connection in (
+                    ("ann", ann),
+                    ("bob", bob),
+                    (None, unidentified),
+                    ("ann2", not_subscribed),
+                ):
                     readers[name] = FrameReader(connection)
                     ids[name] = (await readers[name].first_frame()).id
                 await broadcaster.publish("t", "for ann", to_user="ann")
@@ -71,16 +73,18 @@ class TestFanOut:
                     assert (await reader.first_frame()).data["replay"] == len(expected)
                     assert await reader.take(len(expected)) == expected
 
-    async def test_publish_to_user_reaches_all_of_the_users_connections(self) -> None:
-        """The personal topic needs no subscription, and is nobody else's."""
+    async def test_personal_topic_reaches_all_connections_of_its_user(self) -> None:
+        """The personal topic needs no subscription, and reaches no other user."""
         async with (
             Broadcaster() as broadcaster,
-            broadcaster.connect(user="ann") as a,
-            broadcaster.connect(user="ann", topics=["t"]) as b,
-            broadcaster.connect(user="bob", topics=["**"]) as c,
-            broadcaster.connect(topics=["**"]) as d,
+            broadcaster.connect(user="ann") as first,
+            broadcaster.connect(user="ann", topics=["t"]) as second,
+            broadcaster.connect(user="bob", topics=["**"]) as other,
+            broadcaster.connect(topics=["**"]) as unidentified,
         ):
-            readers = [FrameReader(connection) for connection in (a, b, c, d)]
+            readers = [
+                FrameReader(connection) for connection in (first, second, other, unidentified)
+            ]
             for reader in readers:
                 await reader.first_frame()
             await broadcaster.publish_to_user("ann", 1)
@@ -88,8 +92,8 @@ class TestFanOut:
             for reader in readers[2:]:
                 await reader.assert_no_frame()
 
-    async def test_better_lanes_overtake(self) -> None:
-        """What waits leaves best lane first, and inside a lane in publish order."""
+    async def test_urgent_lanes_overtake(self) -> None:
+        """Pending messages are sent by lane, most urgent first, and in order within a lane."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             reader = FrameReader(connection)
             await reader.first_frame()
@@ -98,8 +102,8 @@ class TestFanOut:
             await run_ready()
             assert await reader.take(12) == sorted(range(12), key=lambda n: (-(n % 4), n))
 
-    async def test_conflated_while_it_waits(self) -> None:
-        """Of a key that changes while the client is slow, only the newest value is sent."""
+    async def test_pending_messages_are_conflated(self) -> None:
+        """Of several pending messages of one key, only the newest is sent."""
         async with (
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t", "u"]) as connection,
@@ -115,8 +119,8 @@ class TestFanOut:
             await reader.assert_no_frame()
             assert broadcaster.statistics().conflated == 1
 
-    async def test_expired_while_it_waits(self) -> None:
-        """A message whose ttl passes while the client is slow is not sent, and is counted."""
+    async def test_pending_message_expires(self) -> None:
+        """A pending message whose ttl ends is not sent, and is counted."""
         async with (
             Broadcaster(clock=wall_clock) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
@@ -129,14 +133,14 @@ class TestFanOut:
             assert await reader.take(1) == [2]
             assert broadcaster.statistics().expired == 1
 
-    async def test_slow_client_costs_the_others_nothing(self) -> None:
-        """One that does not read holds a bounded buffer, and catches up from history."""
+    async def test_slow_client_delays_no_other(self) -> None:
+        """A slow client has a bounded buffer, and catches up from the history."""
         async with (
             Broadcaster(buffer_capacity=10) as broadcaster,
             broadcaster.connect(topics=["t"]) as slow,
-            broadcaster.connect(topics=["t"]) as quick,
+            broadcaster.connect(topics=["t"]) as fast,
         ):
-            slow_reader, reader = FrameReader(slow), FrameReader(quick)
+            slow_reader, reader = FrameReader(slow), FrameReader(fast)
             await slow_reader.first_frame()
             await reader.first_frame()
             for n in range(300):
@@ -146,8 +150,8 @@ class TestFanOut:
             assert await slow_reader.take(300) == list(range(300))
             assert broadcaster.statistics().gaps == 0
 
-    async def test_beyond_history_is_declared_in_its_place(self) -> None:
-        """A slow client that history has left behind gets a gap with the count, then the rest."""
+    async def test_trimmed_messages_are_a_gap_in_their_place(self) -> None:
+        """A slow client gets a gap with the count of the trimmed messages, in their place."""
         async with (
             Broadcaster(buffer_capacity=4, history_limit=10) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
@@ -157,30 +161,30 @@ class TestFanOut:
             for n in range(40):
                 await broadcaster.publish("t", n)
             await run_ready()
-            seen: list[Any] = []
+            received: list[Any] = []
             lost = 0
-            while sum(1 for s in seen if not isinstance(s, dict)) + lost < 40:
+            while sum(1 for data in received if not isinstance(data, dict)) + lost < 40:
                 frame = await reader.frame()
                 assert frame is not None
-                seen.append(frame.data)
+                received.append(frame.data)
                 if frame.type == "gap":
                     assert frame.data["topics"] == ["t"]
                     assert frame.data["cause"] == "trimmed"
                     lost += frame.data["count"]
-            numbers = [s for s in seen if not isinstance(s, dict)]
+            numbers = [data for data in received if not isinstance(data, dict)]
             assert numbers == sorted(numbers)
             assert numbers[-10:] == list(range(30, 40))
             assert lost > 0
 
-    async def test_burst_beyond_the_feed_loses_nothing(self) -> None:
-        """When a node falls behind what the feed keeps, its clients read on from history."""
+    async def test_burst_beyond_the_feed_loses_no_message(self) -> None:
+        """If a node falls behind the feed, its clients are served from the history."""
         broker = DelayedBroker(make=lambda: MemoryBroker(retention=Retention(limit=10_000)))
         async with (
             Broadcaster(broker=broker) as broadcaster,
-            broadcaster.connect(topics=["t"]) as a,
-            broadcaster.connect(topics=["t", "u"]) as b,
+            broadcaster.connect(topics=["t"]) as first,
+            broadcaster.connect(topics=["t", "u"]) as second,
         ):
-            readers = [FrameReader(a), FrameReader(b)]
+            readers = [FrameReader(first), FrameReader(second)]
             for reader in readers:
                 await reader.first_frame()
             await broadcaster.publish("t", -2)
@@ -190,15 +194,15 @@ class TestFanOut:
                 await broadcaster.publish("t", n, priority=Priority(n % 2 + 1))
             broker.release()
             for reader in readers:
-                found = await reader.take(5001)
-                assert sorted(found) == [-2, *range(5000)]
+                received = await reader.take(5001)
+                assert sorted(received) == [-2, *range(5000)]
                 for lane in (0, 1):
-                    inside = [n for n in found if n % 2 == lane]
-                    assert inside == sorted(inside)
+                    in_lane = [n for n in received if n % 2 == lane]
+                    assert in_lane == sorted(in_lane)
             assert broadcaster.statistics().gaps == 0
 
     async def test_flush_interval_batches(self) -> None:
-        """With a flush interval, what is published in between comes in one piece."""
+        """Messages within one flush interval are returned in one batch."""
         async with (
             Broadcaster(flush_interval=1.0) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
