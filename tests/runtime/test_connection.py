@@ -165,7 +165,7 @@ class TestNext:
             assert cursor(received[0].id)[Priority.NORMAL] == 0
             assert await connection.next_frames() is None
 
-    @pytest.mark.parametrize("end", ["replaced", "taken_over"])
+    @pytest.mark.parametrize("reason", ["replaced", "taken_over"])
     async def test_closing_id_does_not_cover_messages_after_the_end(self, reason: str) -> None:
         """The closing id does not cover messages that are published after the close."""
         async with (
@@ -437,7 +437,8 @@ async def run_or_cancel(work: Any, turns: int | None) -> bool:
     return True
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.slow
+@pytest.mark.parametrize("delayed", [False, True])
 @settings(max_examples=150)
 @given(steps=STEPS, capacity=st.integers(1, 6))
 def test_cuts_and_cancellations_lose_no_message(

@@ -32,7 +32,7 @@ Step = Callable[[Connection, Reason], object]
 
 
 def connection(id: str = "c", session: Session | None = None, *, sent: int = 0) -> Connection:
-    """Return a live connection that was sent everything up to the offset `sent`."""
+    """Return an open connection to which all messages up to the offset `sent` were sent."""
     clock = Clock(lambda: 0.0, lambda: 0.0)
     log = DeliveredLog(MemoryBroker(), Head(EPOCH, Offset(sent)))
     return Connection(
@@ -56,7 +56,7 @@ def close(connected: Connection, reason: Reason) -> None:
 
 
 def lose(connected: Connection, _: Reason) -> None:
-    """Lose the peer."""
+    """Mark the client as lost."""
     connected.mark_lost()
 
 
@@ -84,7 +84,7 @@ class ConnectionMachine(RegistryMachine):
             assert list(client.connection.delivery.buffer) == client.pending
 
 
-TestConnections = ConnectionMachine.TestCase
+TestConnections = pytest.mark.slow(ConnectionMachine.TestCase)
 TestConnections.settings = settings(stateful_step_count=100, max_examples=50)
 
 
@@ -100,7 +100,7 @@ def test_first_reason_stays(script: Sequence[tuple[Step, Reason]]) -> None:
     for step, reason in script:
         before = connected.state
         if step is ready and before is not ConnectionState.OPENING:
-            continue  # a transport takes the first frame once
+            continue  # a transport reads the first frame once
         step(connected, reason)
         if step is close and before in {ConnectionState.OPENING, ConnectionState.OPEN}:
             first = reason
@@ -108,8 +108,8 @@ def test_first_reason_stays(script: Sequence[tuple[Step, Reason]]) -> None:
 
 
 @pytest.mark.parametrize("step", [lose, finish])
-def test_lost_peer_is_not_a_reason(step: Step) -> None:
-    """A connection that the client left has no close reason, and a later one changes nothing."""
+def test_lost_client_is_not_a_reason(step: Step) -> None:
+    """A connection whose client is lost has no close reason, and gets none later."""
     connected = connection()
     ready(connected)
     step(connected, Reason.IDLE)
@@ -146,17 +146,17 @@ def test_connections_of_one_session_have_subscriptions_of_their_own() -> None:
     assert second.subscriptions == session.subscriptions == {"a": 7}
 
 
-def test_unsubscribing_drops_what_no_other_subscription_covers() -> None:
-    """A pending message of a topic that was left goes, unless a pattern still covers the topic."""
+def test_unsubscribe_drops_messages_that_are_not_covered() -> None:
+    """A pending message of an unsubscribed topic is dropped, unless a pattern covers the topic."""
     registry = ConnectionRegistry[Connection]()
-    here = connection(session=Session(ANN, dict.fromkeys(["a.x", "b", "a.*"], Offset(0))))
-    registry.add(here)
+    connected = connection(session=Session(ANN, dict.fromkeys(["a.x", "b", "a.*"], Offset(0))))
+    registry.add(connected)
     offered = [message(1, "a.x"), message(2, "b")]
     for each in offered:
-        here.delivery.offer(LiveBatch([each]))
-    registry.unsubscribe(here, ["a.x", "b", "never held"])
-    here.delivery.flush()
-    assert list(here.delivery.buffer) == offered[:1]
+        connected.delivery.offer(LiveBatch([each]))
+    registry.unsubscribe(connected, ["a.x", "b", "never held"])
+    connected.delivery.flush()
+    assert list(connected.delivery.buffer) == offered[:1]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_unsubscribing_drops_what_no_other_subscription_covers() -> None:
     ids=["all", "nothing", "beyond", "another log", "another connection"],
 )
 def test_acknowledged_position_becomes_the_resume_point(event_id: EventId, is_taken: bool) -> None:
-    """An id of this connection, up to what was sent, is kept when the connection ends."""
+    """An acknowledged id of this connection, up to the sent position, is stored at its end."""
     connected = connection(sent=5)
     assert connected.acknowledge(str(event_id)) is is_taken
     position = Position(EPOCH, event_id.cursor if is_taken else Cursor.at(5))

@@ -169,7 +169,7 @@ class TestPosition:
             for n in range(4):
                 await broadcaster.publish("t", n)
             await run_ready()
-            connection.delivery.take(0.0)  # as a transport does next
+            connection.delivery.take(0.0)  # a transport does this next
         async with broadcaster.connect(topics=["t"], reconnect_token=token) as connection:
             reader = FrameReader(connection)
             assert is_reset((await reader.first_frame()).data)
@@ -201,6 +201,7 @@ class TestPosition:
                 event_id = reader.last_id
         assert received == expected
 
+    @pytest.mark.slow
     @settings(max_examples=300)
     @given(st.text(max_size=160) | st.from_regex(r"[A-Za-z0-9_-]{12}~[0-9.]{1,60}~[\w-]{22}"))
     def test_any_text_is_answered(self, text: str) -> None:

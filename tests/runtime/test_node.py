@@ -103,7 +103,7 @@ class TestFanOut:
             assert await reader.take(12) == sorted(range(12), key=lambda n: (-(n % 4), n))
 
     async def test_pending_messages_are_conflated(self) -> None:
-        """Of several pending messages of one key, only the newest is sent."""
+        """A pending message is superseded by a newer message of its key."""
         async with (
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t", "u"]) as connection,

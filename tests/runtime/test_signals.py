@@ -1,4 +1,4 @@
-"""DrainAtSignal: chained in front of the server's own handler, and out again."""
+"""DrainAtSignal: a signal handler that calls the handler of the server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[list[str]]:
-    """Handlers of the "server", which note that they were called; what was before is put back."""
+    """Install handlers as a server does. Returns the list of the called ones."""
     called: list[str] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
@@ -36,103 +36,105 @@ def handlers() -> Iterator[list[str]]:
 
 
 def current() -> list[Any]:
-    """The handlers in force."""
+    """Return the installed handlers."""
     return [signal.getsignal(number) for number in SIGNALS]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-async def test_drains_and_calls_what_was_there(number: signal.Signals, handlers: list[str]) -> None:
-    """At the signal the drain begins, and the server's own handler is called."""
-    made = DrainAtSignal(lambda: handlers.append("drain"))
-    assert made.install()
+async def test_signal_drains_and_calls_the_servers_handler(
+    number: signal.Signals, handlers: list[str]
+) -> None:
+    """A signal begins the drain, and calls the handler of the server."""
+    drain = DrainAtSignal(lambda: handlers.append("drain"))
+    assert drain.install()
     signal.raise_signal(number)
     await run_ready()
     assert sorted(handlers) == ["drain", "server"]
 
 
-async def test_removed_puts_back_what_was_there(handlers: list[str]) -> None:
-    """After remove the handlers are those of before, and nothing drains."""
+async def test_remove_restores_the_earlier_handlers(handlers: list[str]) -> None:
+    """After `remove` the earlier handlers are installed, and a signal does not drain."""
     before = current()
-    made = DrainAtSignal(lambda: handlers.append("drain"))
-    made.install()
-    assert not made.install(), "once is enough"
-    made.remove()
-    made.remove()
+    drain = DrainAtSignal(lambda: handlers.append("drain"))
+    drain.install()
+    assert not drain.install(), "it is already installed"
+    drain.remove()
+    drain.remove()
     assert current() == before
     signal.raise_signal(signal.SIGTERM)
     await run_ready()
     assert handlers == ["server"]
-    assert made.install()
+    assert drain.install()
     signal.raise_signal(signal.SIGTERM)
     await run_ready()
     assert sorted(handlers) == ["drain", "server", "server"]
 
 
 @pytest.mark.parametrize("order", ["first", "last"])
-async def test_two_chained_and_removed_in_any_order(order: str, handlers: list[str]) -> None:
-    """Whoever is removed first, the other drains, and the server is always reached."""
-    one = DrainAtSignal(lambda: handlers.append("one"))
-    two = DrainAtSignal(lambda: handlers.append("two"))
-    one.install()
-    two.install()
-    goes, stays = (one, "two") if order == "first" else (two, "one")
-    goes.remove()
+async def test_two_handlers_are_removed_in_any_order(order: str, handlers: list[str]) -> None:
+    """If one of two is removed, the other drains, and the server's handler is called."""
+    first = DrainAtSignal(lambda: handlers.append("first"))
+    second = DrainAtSignal(lambda: handlers.append("second"))
+    first.install()
+    second.install()
+    removed, remaining = (first, "second") if order == "first" else (second, "first")
+    removed.remove()
     signal.raise_signal(signal.SIGTERM)
     await run_ready()
-    assert sorted(handlers) == sorted(["server", stays])
+    assert sorted(handlers) == sorted(["server", remaining])
     handlers.clear()
-    (two if order == "first" else one).remove()
+    (second if order == "first" else first).remove()
     signal.raise_signal(signal.SIGTERM)
     await run_ready()
     assert handlers == ["server"]
 
 
-async def test_installed_again_below_another(handlers: list[str]) -> None:
-    """Removed while another stood above it, it can be installed again, and drains once."""
-    one = DrainAtSignal(lambda: handlers.append("one"))
-    two = DrainAtSignal(lambda: handlers.append("two"))
-    one.install()
-    two.install()
-    one.remove()
-    one.install()
+async def test_installed_again_below_another_handler(handlers: list[str]) -> None:
+    """A handler that was removed below another can be installed again, and drains once."""
+    first = DrainAtSignal(lambda: handlers.append("first"))
+    second = DrainAtSignal(lambda: handlers.append("second"))
+    first.install()
+    second.install()
+    first.remove()
+    first.install()
     signal.raise_signal(signal.SIGTERM)
     await run_ready()
-    assert sorted(set(handlers)) == ["one", "server", "two"]
+    assert sorted(set(handlers)) == ["first", "second", "server"]
     assert handlers.count("server") == 1
 
 
-async def test_not_in_another_thread() -> None:
-    """Signals can be had in the main thread only; elsewhere it says no."""
-    before, answers = current(), list[bool]()
+async def test_install_in_another_thread_returns_false() -> None:
+    """`install` returns False outside the main thread, where Python has no signal handlers."""
+    before, installed = current(), list[bool]()
 
     def other() -> None:
         async def install() -> None:
-            answers.append(DrainAtSignal(lambda: None).install())
+            installed.append(DrainAtSignal(lambda: None).install())
 
         asyncio.run(install())
 
     thread = threading.Thread(target=other)
     thread.start()
     thread.join()
-    assert answers == [False]
+    assert installed == [False]
     assert current() == before
 
 
 async def test_ignored_signal_stays_ignored() -> None:
-    """A signal that the process ignored begins a drain, and ends nothing."""
+    """An ignored signal begins a drain, and stays ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    drained: list[int] = []
-    made = DrainAtSignal(lambda: drained.append(1))
-    made.install()
+    drains: list[int] = []
+    drain = DrainAtSignal(lambda: drains.append(1))
+    drain.install()
     signal.raise_signal(signal.SIGTERM)
     await run_ready()
-    assert drained == [1]
-    made.remove()
+    assert drains == [1]
+    drain.remove()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def test_process_with_the_default_action_ends() -> None:
-    """Where nobody else would end the process, the signal still does."""
+    """A signal with the default action still ends the process."""
     code = (
         "import asyncio, signal\n"
         "from holdfast.runtime.signals import DrainAtSignal\n"
@@ -142,12 +144,12 @@ def test_process_with_the_default_action_ends() -> None:
         "    await asyncio.sleep(5)\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], timeout=20, check=False)
-    assert done.returncode == -signal.SIGTERM
+    process = subprocess.run([sys.executable, "-c", code], timeout=20, check=False)
+    assert process.returncode == -signal.SIGTERM
 
 
-async def test_app_chains_in_at_startup_and_out_at_shutdown(handlers: list[str]) -> None:
-    """Served directly, the handler is there between startup and shutdown."""
+async def test_app_installs_its_handlers_during_its_lifespan(handlers: list[str]) -> None:
+    """LiveApp has its handlers installed between startup and shutdown."""
     before = current()
     broadcaster = Broadcaster()
     app = LiveApp(broadcaster, authenticate=anonymous)
@@ -167,7 +169,7 @@ async def test_app_chains_in_at_startup_and_out_at_shutdown(handlers: list[str])
     assert handlers == ["server"]
 
 
-async def test_broadcaster_chains_in_when_it_starts() -> None:
+async def test_broadcaster_installs_its_handlers_while_it_runs() -> None:
     """A Broadcaster installs its handlers when it starts, and removes them when it stops."""
     before = current()
     async with Broadcaster():
@@ -176,7 +178,7 @@ async def test_broadcaster_chains_in_when_it_starts() -> None:
 
 
 async def test_own_endpoint_ends_at_the_signal() -> None:
-    """A connection of an application's own endpoint is closed at the signal, without LiveApp."""
+    """A signal closes a connection of an application's own endpoint, without LiveApp."""
     handlers: list[str] = []
     before = signal.signal(signal.SIGTERM, lambda *_: handlers.append("server"))
     try:
@@ -184,16 +186,16 @@ async def test_own_endpoint_ends_at_the_signal() -> None:
             await connection.next_frames()
             connection.mark_sent()
             signal.raise_signal(signal.SIGTERM)
-            last = await asyncio.wait_for(connection.next_frames(), 5.0)
-            assert last is not None
-            assert json.loads(last[-1].body)["data"]["reason"] == "drain"
+            frames = await asyncio.wait_for(connection.next_frames(), 5.0)
+            assert frames is not None
+            assert json.loads(frames[-1].body)["data"]["reason"] == "drain"
     finally:
         signal.signal(signal.SIGTERM, before)
     assert handlers == ["server"]
 
 
-async def test_switched_off_it_touches_no_signal() -> None:
-    """With `drain_at_signal=False`, the Broadcaster leaves the signal handlers alone."""
+async def test_drain_at_signal_false_installs_no_handler() -> None:
+    """A Broadcaster with `drain_at_signal=False` leaves the signal handlers unchanged."""
     before = current()
     async with Broadcaster(drain_at_signal=False) as broadcaster:
         app = LiveApp(broadcaster, authenticate=anonymous)

@@ -1,4 +1,4 @@
-"""Subscribing: changing the topics of a live connection."""
+"""subscribe, unsubscribe and reauthorize: the topics of an open connection."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from tests.support.virtual_loop import run_ready
 
 
 async def test_subscribe_begins_now() -> None:
-    """From the answer on the topic is delivered; what was before is not, live or replayed."""
+    """A subscribed topic begins at the subscribe, live and in a replay."""
     async with Broadcaster() as broadcaster:
         async with broadcaster.connect(topics=["t"]) as connection:
             reader = FrameReader(connection)
-            at = (await reader.first_frame()).id
+            event_id = (await reader.first_frame()).id
             await broadcaster.publish("u", "before")
             await run_ready()
             assert await broadcaster.subscribe(connection, ["u", "t"]) == (["u", "t"], [])
             await broadcaster.publish("u", "after")
             assert await reader.take(1) == ["after"]
-        async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+        async with broadcaster.connect(topics=["t"], last_event_id=event_id) as connection:
             reader = FrameReader(connection)
             assert (await reader.first_frame()).data["replay"] == 1
             assert await reader.take(1) == ["after"]
 
 
-async def test_subscribe_is_recorded_before_it_is_answered() -> None:
-    """When the answer is here, a resume knows of the topic, whatever happens to the server."""
+async def test_subscribe_returns_after_the_session_is_saved() -> None:
+    """A resume after a subscribe restores the topic, even if the server has ended."""
     broker = DelayedBroker()
     async with Broadcaster(broker=broker) as broadcaster:
         async with broadcaster.connect(topics=["t"]) as connection:
-            at = (await FrameReader(connection).first_frame()).id
+            event_id = (await FrameReader(connection).first_frame()).id
             broker.hold()
-            answering = asyncio.ensure_future(broadcaster.subscribe(connection, ["u"]))
+            subscribing = asyncio.ensure_future(broadcaster.subscribe(connection, ["u"]))
             await run_ready()
-            assert not answering.done(), "answered before it was recorded"
+            assert not subscribing.done(), "subscribe returned before the session was saved"
             broker.release()
-            await answering
-        async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+            await subscribing
+        async with broadcaster.connect(topics=["t"], last_event_id=event_id) as connection:
             assert (await FrameReader(connection).first_frame()).data["topics"] == ["t", "u"]
 
 
 async def test_subscribed_again_keeps_its_since() -> None:
-    """Subscribing to what is held already takes nothing away."""
+    """A repeated subscribe keeps the since of the topic."""
     async with Broadcaster() as broadcaster:
         async with broadcaster.connect(topics=["t"]) as connection:
-            at = (await FrameReader(connection).first_frame()).id
+            event_id = (await FrameReader(connection).first_frame()).id
             await broadcaster.publish("t", 1)
             await run_ready()
             await broadcaster.subscribe(connection, ["t"])
-        async with broadcaster.connect(topics=["t"], last_event_id=at) as connection:
+        async with broadcaster.connect(topics=["t"], last_event_id=event_id) as connection:
             assert (await FrameReader(connection).first_frame()).data["replay"] == 1
 
 
-async def test_unsubscribe_drops_what_waits() -> None:
-    """After the answer nothing of the topic is sent, not even what was waiting."""
+async def test_unsubscribe_drops_pending_messages() -> None:
+    """No message of an unsubscribed topic is sent, not even a pending one."""
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t", "u"]) as connection:
         reader = FrameReader(connection)
         await reader.first_frame()
@@ -73,8 +73,8 @@ async def test_unsubscribe_drops_what_waits() -> None:
         assert await broadcaster.unsubscribe(connection, ["t"]) == []
 
 
-async def test_unsubscribe_keeps_what_another_covers() -> None:
-    """A message that a pattern covers as well stays."""
+async def test_unsubscribe_keeps_messages_that_a_pattern_covers() -> None:
+    """A pending message that a pattern also covers is sent."""
     async with (
         Broadcaster() as broadcaster,
         broadcaster.connect(topics=["a.b", "a.*"]) as connection,
@@ -88,8 +88,8 @@ async def test_unsubscribe_keeps_what_another_covers() -> None:
         assert await reader.take(2) == [1, 2]
 
 
-async def test_unsubscribed_and_subscribed_again_begins_anew() -> None:
-    """Between the two nothing was subscribed, so nothing of it comes."""
+async def test_topic_subscribed_again_begins_again() -> None:
+    """A message between an unsubscribe and a subscribe is not delivered."""
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
         reader = FrameReader(connection)
         await reader.first_frame()
@@ -101,15 +101,15 @@ async def test_unsubscribed_and_subscribed_again_begins_anew() -> None:
         assert await reader.take(1) == ["again"]
 
 
-async def test_rejected_are_named_and_not_subscribed() -> None:
-    """The hook decides for each; the rejected ones are told apart and get nothing."""
+async def test_rejected_topic_is_returned_and_not_subscribed() -> None:
+    """`subscribe` returns the rejected topics, and their messages are not delivered."""
 
-    async def may(topic: str) -> bool:
+    async def may_subscribe(topic: str) -> bool:
         return topic.startswith("mine")
 
     async with (
         Broadcaster() as broadcaster,
-        broadcaster.connect(user="ann", topics=["mine"], may_subscribe=may) as connection,
+        broadcaster.connect(user="ann", topics=["mine"], may_subscribe=may_subscribe) as connection,
     ):
         reader = FrameReader(connection)
         await reader.first_frame()
@@ -121,7 +121,7 @@ async def test_rejected_are_named_and_not_subscribed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "code"),
+    ("names", "word"),
     [
         (["a b"], "invalid_topic"),
         (["$user"], "invalid_topic"),
@@ -130,8 +130,8 @@ async def test_rejected_are_named_and_not_subscribed() -> None:
         (["\ud800"], "invalid_topic"),
     ],
 )
-async def test_bad_names_change_nothing(names: list[str], code: str) -> None:
-    """A name that is none, or one topic too many, is refused as a whole."""
+async def test_invalid_topics_change_nothing(names: list[str], word: str) -> None:
+    """An invalid topic, or too many topics, is refused as a whole."""
     async with (
         Broadcaster(max_topics=3) as broadcaster,
         broadcaster.connect(user="ann", topics=["t"]) as connection,
@@ -140,50 +140,50 @@ async def test_bad_names_change_nothing(names: list[str], code: str) -> None:
         await reader.first_frame()
         with pytest.raises(Refused) as caught:
             await broadcaster.subscribe(connection, names)
-        assert caught.value.reason.word == code
+        assert caught.value.reason.word == word
         await broadcaster.publish("t", 1)
         assert await reader.take(1) == [1]
 
 
-async def told(reader: FrameReader) -> Any:
-    """The topics that the next frame says were unsubscribed."""
+async def unsubscribed_topics(reader: FrameReader) -> Any:
+    """Return the topics of the next frame, which is `unsubscribed`."""
     frame = await reader.frame()
     assert frame is not None
     assert frame.type == "unsubscribed"
     return frame.data["topics"]
 
 
-async def test_reauthorize_drops_what_is_withdrawn() -> None:
-    """Rights that are taken away end with `reauthorize`, for what waits, too, and for resumes."""
-    rights = {"t", "u"}
+async def test_reauthorize_unsubscribes_forbidden_topics() -> None:
+    """`reauthorize` unsubscribes forbidden topics: pending messages, live and at a resume."""
+    allowed_topics = {"t", "u"}
 
-    async def may(topic: str) -> bool:
-        return topic in rights
+    async def may_subscribe(topic: str) -> bool:
+        return topic in allowed_topics
 
-    first_frame: dict[str, Any] = {"topics": ["t", "u"], "may_subscribe": may}
+    options: dict[str, Any] = {"topics": ["t", "u"], "may_subscribe": may_subscribe}
     async with Broadcaster() as broadcaster:
         async with (
-            broadcaster.connect(user="ann", **first_frame) as anns,
-            broadcaster.connect(user="bob", **first_frame) as bobs,
+            broadcaster.connect(user="ann", **options) as ann_connection,
+            broadcaster.connect(user="bob", **options) as bob_connection,
         ):
-            ann, bob = FrameReader(anns), FrameReader(bobs)
-            at = (await ann.first_frame()).id
+            ann, bob = FrameReader(ann_connection), FrameReader(bob_connection)
+            event_id = (await ann.first_frame()).id
             await bob.first_frame()
             await broadcaster.publish("t", 1)
             await broadcaster.publish("u", 2)
             await run_ready()
-            rights.discard("t")
+            allowed_topics.discard("t")
             await broadcaster.reauthorize("ann")
-            assert await told(ann) == ["t"]
+            assert await unsubscribed_topics(ann) == ["t"]
             assert await ann.take(1) == [2]
             await ann.assert_no_frame()
             assert await bob.take(2) == [1, 2]
             await broadcaster.reauthorize()
-            assert await told(bob) == ["t"]
+            assert await unsubscribed_topics(bob) == ["t"]
             await broadcaster.publish("t", 3)
             await broadcaster.publish("u", 4)
             assert await bob.take(1) == [4]
-        async with broadcaster.connect(user="ann", last_event_id=at, **first_frame) as connection:
+        async with broadcaster.connect(user="ann", last_event_id=event_id, **options) as connection:
             reader = FrameReader(connection)
             data = (await reader.first_frame()).data
             assert (data["topics"], data["rejected"]) == (["u"], ["t"])
@@ -191,14 +191,14 @@ async def test_reauthorize_drops_what_is_withdrawn() -> None:
 
 
 async def test_personal_topic_survives_reauthorize() -> None:
-    """A user's own topic is not a matter of the hook."""
+    """`reauthorize` does not ask the hook about a user's personal topic."""
 
-    async def never(topic: str) -> bool:
+    async def may_subscribe(topic: str) -> bool:
         return False
 
     async with (
         Broadcaster() as broadcaster,
-        broadcaster.connect(user="ann", may_subscribe=never) as connection,
+        broadcaster.connect(user="ann", may_subscribe=may_subscribe) as connection,
     ):
         reader = FrameReader(connection)
         await reader.first_frame()
@@ -207,27 +207,29 @@ async def test_personal_topic_survives_reauthorize() -> None:
         assert await reader.take(1) == [1]
 
 
-async def test_subscribe_of_a_ghost_does_not_touch_its_successor() -> None:
-    """A subscribe that waits while the session moves on is not answered as if it had worked."""
-    asked, answer = asyncio.Event(), asyncio.Event()
+async def test_subscribe_after_a_takeover_is_refused() -> None:
+    """A subscribe whose session is taken over while the hook waits is refused."""
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
 
-    async def may(topic: str) -> bool:
+    async def may_subscribe(topic: str) -> bool:
         if topic == "late":
-            asked.set()
-            await answer.wait()
+            is_asked.set()
+            await may_answer.wait()
         return True
 
     async with (
         Broadcaster() as broadcaster,
-        broadcaster.connect(user="ann", topics=["t"], may_subscribe=may) as ghost,
+        broadcaster.connect(user="ann", topics=["t"], may_subscribe=may_subscribe) as taken_over,
     ):
-        at = (await FrameReader(ghost).first_frame()).id
-        subscribing = asyncio.ensure_future(broadcaster.subscribe(ghost, ["late"]))
-        await asked.wait()
-        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as connection:
+        event_id = (await FrameReader(taken_over).first_frame()).id
+        subscribing = asyncio.ensure_future(broadcaster.subscribe(taken_over, ["late"]))
+        await is_asked.wait()
+        async with broadcaster.connect(
+            user="ann", topics=["t"], last_event_id=event_id
+        ) as connection:
             reader = FrameReader(connection)
             await reader.first_frame()
-            answer.set()
+            may_answer.set()
             with pytest.raises(Refused):
                 await subscribing
             await broadcaster.publish("late", "no")
@@ -236,24 +238,24 @@ async def test_subscribe_of_a_ghost_does_not_touch_its_successor() -> None:
             assert list(connection.session.subscriptions) == ["t", "$user"]
 
 
-async def test_hook_that_raises_ends_that_connection_and_no_more() -> None:
-    """Where nobody can say what a client may have, it comes back; the others are asked for."""
+async def test_hook_that_raises_ends_its_connection_only() -> None:
+    """An exception of the hook closes its connection as failed, and no other."""
 
-    async def broken(topic: str) -> bool:
-        if asked:
-            raise ValueError("the database is gone")
+    async def raising(topic: str) -> bool:
+        if is_withdrawn:
+            raise ValueError("the database is down")
         return True
 
-    async def no(topic: str) -> bool:
-        return not asked
+    async def refusing(topic: str) -> bool:
+        return not is_withdrawn
 
-    asked: list[bool] = []
+    is_withdrawn: list[bool] = []
     async with (
         Broadcaster() as broadcaster,
-        broadcaster.connect(topics=["t"], may_subscribe=broken) as first,
-        broadcaster.connect(topics=["t"], may_subscribe=no) as second,
+        broadcaster.connect(topics=["t"], may_subscribe=raising) as first,
+        broadcaster.connect(topics=["t"], may_subscribe=refusing) as second,
     ):
-        asked.append(True)
+        is_withdrawn.append(True)
         await broadcaster.reauthorize()
         assert first.close_reason is Reason.FAILED
         assert second.subscriptions == {}

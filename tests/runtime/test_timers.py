@@ -1,4 +1,4 @@
-"""Upkeep: heartbeats, deadlines, sweeps. Hours pass in no time: the clock is the loop's."""
+"""ConnectionTimers: heartbeats, deadlines and sweeps, on the clock of a virtual loop."""
 
 from __future__ import annotations
 
@@ -18,113 +18,113 @@ from tests.support.virtual_loop import VirtualLoop, run_ready, wall_clock
 
 
 def now() -> float:
-    """Seconds of the loop's clock."""
+    """Return seconds of the loop's clock."""
     return asyncio.get_running_loop().time()
 
 
-class Listener:
-    """Reads a connection in the background, and notes when each frame came."""
+class BackgroundClient:
+    """A client that reads its connection in a task, and records the time of each frame."""
 
-    def __init__(self, broadcaster: Broadcaster, **first_frame: Any) -> None:
-        self.seen: list[tuple[float, ReceivedFrame]] = []
+    def __init__(self, broadcaster: Broadcaster, **options: Any) -> None:
+        self.frames: list[tuple[float, ReceivedFrame]] = []
         self.connection: Any = None
-        self.task = asyncio.create_task(self._run(broadcaster, {"topics": ["t"], **first_frame}))
+        self.task = asyncio.create_task(self._run(broadcaster, {"topics": ["t"], **options}))
 
-    async def _run(self, broadcaster: Broadcaster, first_frame: dict[str, Any]) -> None:
-        async with broadcaster.connect(**first_frame) as self.connection:
+    async def _run(self, broadcaster: Broadcaster, options: dict[str, Any]) -> None:
+        async with broadcaster.connect(**options) as self.connection:
             reader = FrameReader(self.connection, timeout=100_000.0)
             while (frame := await reader.frame()) is not None:
-                self.seen.append((now(), frame))
+                self.frames.append((now(), frame))
 
     def times(self, kind: str) -> list[float]:
-        """When the frames of one type came."""
-        return [at for at, frame in self.seen if frame.type == kind]
+        """Return the times of the frames of one type."""
+        return [time for time, frame in self.frames if frame.type == kind]
 
     async def stop(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self.task.cancel()
         await asyncio.wait([self.task])
 
 
 class TestHeartbeats:
-    """Heartbeats."""
+    """The heartbeats of a connection."""
 
-    async def test_idle_connection_gets_them_jittered(self) -> None:
-        """A silent connection gets one in every interval, never at quite the same distance."""
+    async def test_heartbeats_of_an_idle_connection_are_jittered(self) -> None:
+        """An idle connection gets a heartbeat in each interval, at different distances."""
         async with Broadcaster(heartbeat_interval=30.0, idle_timeout=None) as broadcaster:
-            listener = Listener(broadcaster)
+            client = BackgroundClient(broadcaster)
             await asyncio.sleep(3600.0)
-            times = [0.0, *listener.times("heartbeat")]
-            pauses = [b - a for a, b in itertools.pairwise(times)]
+            times = [0.0, *client.times("heartbeat")]
+            pauses = [after - before for before, after in itertools.pairwise(times)]
             assert len(pauses) >= 3600 / 30
             assert all(30.0 * 0.75 - 0.02 <= pause <= 30.02 for pause in pauses)
             assert len({round(pause, 3) for pause in pauses}) > 10
-            await listener.stop()
+            await client.stop()
 
-    async def test_they_carry_the_cursor_past_others_traffic(self) -> None:
-        """The id of a heartbeat keeps a quiet subscriber from falling behind what is trimmed."""
+    async def test_heartbeat_has_the_current_cursor(self) -> None:
+        """The id of a heartbeat covers the messages of topics that are not subscribed."""
         async with Broadcaster(history_limit=2) as broadcaster:
-            listener = Listener(broadcaster, topics=["quiet"])
+            client = BackgroundClient(broadcaster, topics=["quiet"])
             await run_ready()
             for n in range(50):
                 await broadcaster.publish("other", n)
             await asyncio.sleep(31.0)
-            heartbeat = EventId.parse(listener.seen[-1][1].id)
-            assert listener.seen[-1][1].type == "heartbeat"
+            heartbeat = EventId.parse(client.frames[-1][1].id)
+            assert client.frames[-1][1].type == "heartbeat"
             assert heartbeat is not None
             assert str(heartbeat.cursor) == "50"
-            await listener.stop()
+            await client.stop()
 
-    async def test_busy_connection_gets_none(self) -> None:
-        """Where something is sent often enough, there is no heartbeat."""
+    async def test_busy_connection_gets_no_heartbeat(self) -> None:
+        """A connection that is sent messages within the interval gets no heartbeat."""
         async with Broadcaster(heartbeat_interval=10.0) as broadcaster:
-            listener = Listener(broadcaster)
+            client = BackgroundClient(broadcaster)
             await run_ready()
             for n in range(100):
                 await broadcaster.publish("t", n)
                 await asyncio.sleep(5.0)
-            assert listener.times("heartbeat") == []
-            assert len(listener.times("message")) == 100
-            await listener.stop()
+            assert client.times("heartbeat") == []
+            assert len(client.times("message")) == 100
+            await client.stop()
 
-    async def test_none_is_off(self) -> None:
-        """An interval of None sends none, in hours."""
+    async def test_heartbeat_interval_none_is_off(self) -> None:
+        """With `heartbeat_interval=None` no heartbeat is sent."""
         async with Broadcaster(heartbeat_interval=None, idle_timeout=None) as broadcaster:
-            listener = Listener(broadcaster)
+            client = BackgroundClient(broadcaster)
             await asyncio.sleep(20_000.0)
-            assert [frame.type for _, frame in listener.seen] == ["connection_established"]
-            await listener.stop()
+            assert [frame.type for _, frame in client.frames] == ["connection_established"]
+            await client.stop()
 
-    async def test_blocked_connection_gets_none(self) -> None:
-        """While a send is under way none is queued: they would pile up."""
+    async def test_blocked_connection_gets_no_heartbeat(self) -> None:
+        """No heartbeat is queued while a send waits."""
         async with (
             Broadcaster(heartbeat_interval=1.0, send_timeout=None) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
         ):
-            await connection.next_frames()  # handed over, and not yet sent
+            await connection.next_frames()  # returned, but not yet sent
             await asyncio.sleep(500.0)
             connection.mark_sent()
             await asyncio.sleep(0.1)
             reader = FrameReader(connection)
             await reader.assert_no_frame()
 
-    async def test_many_connections_spread(self) -> None:
-        """Connections that came at once get their heartbeats at different times."""
+    async def test_heartbeats_of_many_connections_are_spread(self) -> None:
+        """Connections that open together get their heartbeats at different times."""
         async with Broadcaster(heartbeat_interval=30.0) as broadcaster:
-            listeners = [Listener(broadcaster) for _ in range(40)]
+            clients = [BackgroundClient(broadcaster) for _ in range(40)]
             await asyncio.sleep(45.0)
-            firsts = {round(listener.times("heartbeat")[0], 2) for listener in listeners}
-            assert len(firsts) > 20
-            for listener in listeners:
-                await listener.stop()
+            first_times = {round(client.times("heartbeat")[0], 2) for client in clients}
+            assert len(first_times) > 20
+            for client in clients:
+                await client.stop()
 
 
 class TestDeadlines:
-    """What ends a connection."""
+    """The timeouts that end a connection."""
 
     @pytest.mark.parametrize("limit", [1.0, 20.0])
-    async def test_send_that_takes_too_long(self, limit: float) -> None:
-        """A transport that is stuck in a send is aborted within twice `send_timeout`."""
+    async def test_stuck_send_is_aborted(self, limit: float) -> None:
+        """A transport whose send is stuck is aborted within twice `send_timeout`."""
         async with Broadcaster(send_timeout=limit) as broadcaster:
             aborted: list[float] = []
 
@@ -147,7 +147,7 @@ class TestDeadlines:
             assert broadcaster.statistics().connections == 0
 
     async def test_send_timeout_counts_each_send(self) -> None:
-        """A client that is slow, but takes each piece in time, is left alone."""
+        """A client that takes each chunk within `send_timeout` stays connected."""
         async with (
             Broadcaster(send_timeout=20.0, heartbeat_interval=None) as broadcaster,
             broadcaster.connect(topics=["t"]) as connection,
@@ -159,66 +159,63 @@ class TestDeadlines:
                 connection.mark_sent()
                 await broadcaster.publish("t", n)
 
-    async def test_client_that_gives_no_sign_of_life(self) -> None:
-        """After `idle_timeout` the connection ends, and the client is told to come back."""
+    async def test_idle_client_is_closed(self) -> None:
+        """After `idle_timeout` the connection is closed with the reason idle."""
         async with Broadcaster(idle_timeout=1800.0) as broadcaster:
-            listener = Listener(broadcaster)
+            client = BackgroundClient(broadcaster)
             await asyncio.sleep(1000.0)
-            listener.connection.mark_seen()
-            await asyncio.wait_for(listener.task, 10_000.0)
+            client.connection.mark_seen()
+            await asyncio.wait_for(client.task, 10_000.0)
             assert now() == pytest.approx(2800.0, abs=1.0)
-            assert listener.seen[-1][1].data == {"reason": "idle", "reconnect": True}
+            assert client.frames[-1][1].data == {"reason": "idle", "reconnect": True}
 
-    async def test_idle_timeout_off(self) -> None:
-        """With None nobody is ended for being quiet."""
+    async def test_idle_timeout_none_is_off(self) -> None:
+        """With `idle_timeout=None` an idle connection stays open."""
         async with Broadcaster(idle_timeout=None) as broadcaster:
-            listener = Listener(broadcaster)
+            client = BackgroundClient(broadcaster)
             await asyncio.sleep(100_000.0)
-            assert not listener.task.done()
-            await listener.stop()
+            assert not client.task.done()
+            await client.stop()
 
-    async def test_credentials_that_expire_in_mid_stream(self) -> None:
-        """The stream ends when the credentials do, and the client is told not to come back."""
+    async def test_connection_ends_with_its_credentials(self) -> None:
+        """The connection is closed when its credentials expire, without a reconnect."""
         async with Broadcaster(clock=wall_clock) as broadcaster:
-            listener = Listener(broadcaster, expires_at=wall_clock() + 100.0)
+            client = BackgroundClient(broadcaster, expires_at=wall_clock() + 100.0)
             await asyncio.sleep(99.0)
             await broadcaster.publish("t", 1)
             await run_ready()
-            assert len(listener.times("message")) == 1
-            await asyncio.wait_for(listener.task, 10.0)
+            assert len(client.times("message")) == 1
+            await asyncio.wait_for(client.task, 10.0)
             assert now() == pytest.approx(100.0, abs=0.1)
-            assert listener.seen[-1][1].data == {
+            assert client.frames[-1][1].data == {
                 "reason": "credentials_expired", "reconnect": False,
             }  # fmt: skip
 
-    async def test_credentials_that_have_expired_already(self) -> None:
-        """With credentials of the past a connection ends at once."""
+    async def test_expired_credentials_end_a_connection_at_once(self) -> None:
+        """A connection with expired credentials ends at once."""
         async with Broadcaster(clock=wall_clock) as broadcaster:
-            listener = Listener(broadcaster, expires_at=wall_clock() - 1.0)
-            await asyncio.wait_for(listener.task, 1.0)
+            client = BackgroundClient(broadcaster, expires_at=wall_clock() - 1.0)
+            await asyncio.wait_for(client.task, 1.0)
 
-    @pytest.mark.parametrize("cause", ["idle", "expired"])
-    async def test_connection_that_does_not_end_costs_nothing(self, cause: str) -> None:
-        """One that was told to end and is stuck elsewhere is not looked at all the time."""
-        options: dict[str, Any] = {"idle_timeout": 100.0 if cause == "idle" else None}
+    @pytest.mark.parametrize("reason", ["idle", "expired"])
+    async def test_connection_that_does_not_end_is_rarely_checked(self, reason: str) -> None:
+        """If a transport does not return, its connection is checked at most 10 times a second."""
+        options: dict[str, Any] = {"idle_timeout": 100.0 if reason == "idle" else None}
         async with Broadcaster(clock=wall_clock, **options) as broadcaster:
-            until = wall_clock() + 100.0 if cause == "expired" else None
-            async with broadcaster.connect(topics=["t"], expires_at=until) as connection:
+            expires_at = wall_clock() + 100.0 if reason == "expired" else None
+            async with broadcaster.connect(topics=["t"], expires_at=expires_at) as connection:
                 await asyncio.sleep(100.1)
                 assert connection.close_reason is not None
                 loop = asyncio.get_running_loop()
                 assert isinstance(loop, VirtualLoop)
-                before = loop.jumps
+                jumps = loop.jumps
                 await asyncio.sleep(1.1)
-                assert loop.jumps - before <= 10
+                assert loop.jumps - jumps <= 10
                 assert len(node_of(broadcaster).timers._deadlines) <= 5
 
-    @pytest.mark.parametrize("ghost", [False, True])
-    async def test_blocked_connection_does_not_hold_up_the_drain(self, ghost: bool) -> None:
-        """Whoever is stuck in a send when the drain begins is aborted within two seconds.
-
-        That goes for connections, too, whose session somebody else has taken over.
-        """
+    @pytest.mark.parametrize("is_taken_over", [False, True])
+    async def test_blocked_connection_is_aborted_by_a_drain(self, is_taken_over: bool) -> None:
+        """A connection whose send waits is aborted within two seconds of a drain."""
         async with Broadcaster() as broadcaster:
             ended = asyncio.Event()
 
@@ -233,17 +230,17 @@ class TestDeadlines:
             ids: list[str] = []
             task = asyncio.create_task(client())
             await run_ready()
-            if ghost:
+            if is_taken_over:
                 async with broadcaster.connect(user="ann", topics=["t"], last_event_id=ids[0]):
                     pass
-            begun = now()
+            start = now()
             broadcaster.begin_drain()
             await asyncio.wait_for(ended.wait(), 10.0)
-            assert now() - begun < 2.0
+            assert now() - start < 2.0
             await task
 
-    async def test_stuck_ghost_is_let_go_soon(self) -> None:
-        """A connection that is stuck when it is taken over is aborted within a few seconds."""
+    async def test_stuck_connection_is_aborted_after_a_takeover(self) -> None:
+        """A connection that is stuck when it is taken over is aborted within five seconds."""
         async with Broadcaster(heartbeat_interval=None, send_timeout=None) as broadcaster:
             ids: list[str] = []
             ended: list[float] = []
@@ -264,10 +261,10 @@ class TestDeadlines:
 
 
 class TestSweeps:
-    """The broker's upkeep."""
+    """The periodic sweep of the broker."""
 
     async def test_history_is_trimmed_by_age_without_traffic(self) -> None:
-        """What is past its age goes with the sweep, though nothing is published any more."""
+        """The sweep trims the history by age, without any publish."""
         async with Broadcaster(
             clock=wall_clock, history_age=50.0, cleanup_interval=100.0
         ) as broadcaster:
@@ -279,20 +276,20 @@ class TestSweeps:
             assert len(history) == 0
 
     async def test_failing_sweep_fails_the_broadcaster(self) -> None:
-        """A sweep that dies is no silent loss: all is closed, and says so."""
+        """An error of the sweep closes all connections, and the Broadcaster has failed."""
 
         class Broken(DelayedBroker):
             async def sweep(self) -> None:
                 raise ConnectionError
 
         async with Broadcaster(broker=Broken(), cleanup_interval=10.0) as broadcaster:
-            listener = Listener(broadcaster)
-            await asyncio.wait_for(listener.task, 20.0)
+            client = BackgroundClient(broadcaster)
+            await asyncio.wait_for(client.task, 20.0)
             assert broadcaster.state is BroadcasterState.FAILED
 
 
 async def test_deadlines_do_not_multiply() -> None:
-    """A connection that is told to end and does not is one entry, however often it is looked at."""
+    """A connection that does not end has at most three deadlines."""
     broadcaster = Broadcaster(idle_timeout=1.0, heartbeat_interval=None)
     async with broadcaster, broadcaster.connect(topics=["t"]):
         await asyncio.sleep(60.0)

@@ -1,4 +1,4 @@
-"""The acknowledged window: what is held back, what lets it go on, and what ends it."""
+"""The window: the unacknowledged bytes of a client, their limit, and their timeout."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tests.support.frame_reader import FrameReader, PlainFrameEncoder
 from tests.support.virtual_loop import run_ready
 
 SIZE = MIN_BYTES // 4
-"""Bytes of each message: four fill the least window."""
+"""Bytes of each message: four fill the smallest window."""
 
 
 async def publish(broadcaster: Broadcaster, count: int, **options: Any) -> None:
-    """Publish so many messages, and let them be fanned out."""
+    """Publish `count` messages, and let the fan-out offer them."""
     for _ in range(count):
         await broadcaster.publish("t", "x" * SIZE, **options)
     await run_ready()
 
 
 class Client:
-    """Reads by a pipe, as the transports do."""
+    """A client that reads by inline sends, as the transports do."""
 
     def __init__(self, connection: Connection) -> None:
         self.frames: list[Frame] = []
@@ -46,8 +46,8 @@ class Client:
             connection.mark_sent()
 
 
-async def taken(connection: Connection) -> list[str]:
-    """The event ids of the messages that the outbox hands over now, without waiting."""
+async def next_ids(connection: Connection) -> list[str]:
+    """Return the event ids of the messages that `next_frames` returns without waiting."""
     ids: list[str] = []
     while True:
         try:
@@ -61,10 +61,10 @@ async def taken(connection: Connection) -> list[str]:
 
 
 class TestWindow:
-    """A client that acknowledges, and one that does not."""
+    """Clients that acknowledge, and clients that do not."""
 
-    async def test_holds_back_what_goes_beyond_it(self) -> None:
-        """Who announced to acknowledge gets a window's worth, and the rest as it acknowledges."""
+    async def test_messages_beyond_the_window_wait(self) -> None:
+        """An acknowledging client gets one window of messages, and more as it acknowledges."""
         async with (
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
@@ -72,30 +72,30 @@ class TestWindow:
             first_frame = await FrameReader(connection).first_frame()
             assert first_frame.data["window"] == MIN_BYTES
             await publish(broadcaster, 20, priority=Priority.LOW)
-            first = await taken(connection)
+            first = await next_ids(connection)
             assert len(first) == 4
             assert connection.acknowledge(first[0])
-            assert 1 <= len(await taken(connection)) <= 2
+            assert 1 <= len(await next_ids(connection)) <= 2
 
-    async def test_client_that_does_not_acknowledge_has_none(self) -> None:
-        """Nothing is held back from a client that never acknowledges."""
+    async def test_client_that_does_not_acknowledge_has_no_window(self) -> None:
+        """A client that never acknowledges gets all messages."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             first_frame = await FrameReader(connection).first_frame()
             assert "window" not in first_frame.data
             await publish(broadcaster, 20)
-            assert len(await taken(connection)) == 20
+            assert len(await next_ids(connection)) == 20
 
-    async def test_first_acknowledgement_opens_it(self) -> None:
-        """Who acknowledges without having said so is served with a window from then on."""
+    async def test_first_acknowledgement_opens_a_window(self) -> None:
+        """A client that acknowledges without an announcement has a window from then on."""
         async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]) as connection:
             first_frame = await FrameReader(connection).first_frame()
             assert connection.acknowledge(first_frame.id)
             await publish(broadcaster, 20)
-            assert len(await taken(connection)) < 10
+            assert len(await next_ids(connection)) < 10
 
     @pytest.mark.parametrize("limit", [None, 100])
-    async def test_option_bounds_it_or_switches_it_off(self, limit: int | None) -> None:
-        """`window_bytes` is the most that may be unacknowledged; `None` is no window."""
+    async def test_window_bytes_limits_the_window(self, limit: int | None) -> None:
+        """`window_bytes` is the largest number of unacknowledged bytes; None disables it."""
         async with (
             Broadcaster(window_bytes=limit) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
@@ -103,32 +103,32 @@ class TestWindow:
             first_frame = await FrameReader(connection).first_frame()
             assert first_frame.data.get("window") == limit
             await publish(broadcaster, 20)
-            assert len(await taken(connection)) == (20 if limit is None else 1)
+            assert len(await next_ids(connection)) == (20 if limit is None else 1)
 
-    async def test_critical_overtakes_what_is_held_back(self) -> None:
-        """What waits for an acknowledgement waits where priorities count."""
+    async def test_critical_message_overtakes_waiting_messages(self) -> None:
+        """A critical message overtakes messages that wait for an acknowledgement."""
         async with (
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
         ):
             await FrameReader(connection).first_frame()
             await publish(broadcaster, 200, priority=Priority.LOW)
-            ids = await taken(connection)
+            ids = await next_ids(connection)
             await publish(broadcaster, 1, priority=Priority.CRITICAL)
             connection.acknowledge(ids[-1])
             reader = FrameReader(connection)
-            seen = await reader.frame()
-            assert seen is not None
-            assert seen.body["priority"] == "critical"
+            frame = await reader.frame()
+            assert frame is not None
+            assert frame.body["priority"] == "critical"
 
-    @pytest.mark.parametrize("by_pipe", [True, False], ids=["on the spot", "by its own task"])
-    async def test_counts_the_frame_with_its_id(self, by_pipe: bool) -> None:
-        """Whoever hands a message over, its body and its event id are unacknowledged."""
+    @pytest.mark.parametrize("inline", [True, False], ids=["inline", "by its own task"])
+    async def test_counts_the_frame_with_its_id(self, inline: bool) -> None:
+        """The bytes of a sent message and of its event id count, by either way of sending."""
         async with (
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
         ):
-            client = Client(connection) if by_pipe else None
+            client = Client(connection) if inline else None
             sent = list[Frame]() if client is None else client.frames
             if client is None:
                 await FrameReader(connection).first_frame()
@@ -143,8 +143,8 @@ class TestWindow:
             size = sum(len(frame.body) + len(frame.id) for frame in sent)
             assert connection._window.unacknowledged == size
 
-    async def test_everything_arrives_in_the_end(self) -> None:
-        """A client that goes on acknowledging gets every message once, through any overflow."""
+    async def test_acknowledging_client_gets_every_message(self) -> None:
+        """A client that acknowledges gets every message once, through an overflow of its buffer."""
         async with (
             Broadcaster(buffer_capacity=10) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
@@ -153,32 +153,32 @@ class TestWindow:
             await reader.first_frame()
             for number in range(300):
                 await broadcaster.publish("t", [number, "x" * 500], priority=Priority(number % 4))
-            seen = []
+            numbers = []
             for _ in range(300):
                 [[number, _]] = await reader.take(1)
-                seen.append(number)
+                numbers.append(number)
                 assert connection.acknowledge(reader.last_id)
-            assert sorted(seen) == list(range(300))
+            assert sorted(numbers) == list(range(300))
             assert connection._window is not None
             assert connection._window.unacknowledged == 0
 
-    async def test_what_is_held_back_is_not_settled(self) -> None:
-        """A client that is cut while the window is full comes back and gets what was held back."""
+    async def test_waiting_messages_are_replayed(self) -> None:
+        """A client that is cut while its window is full gets the waiting messages at the resume."""
         async with Broadcaster() as broadcaster:
             async with broadcaster.connect(topics=["t"], acknowledges=True) as connection:
                 await FrameReader(connection).first_frame()
                 await publish(broadcaster, 20)
-                ids = await taken(connection)
+                ids = await next_ids(connection)
             async with broadcaster.connect(topics=["t"], last_event_id=ids[-1]) as connection:
                 first_frame = await FrameReader(connection).first_frame()
                 assert (first_frame.data["session"], first_frame.data["replay"]) == (
                     "resumed",
                     20 - len(ids),
                 )
-                assert len(await taken(connection)) == 20 - len(ids)
+                assert len(await next_ids(connection)) == 20 - len(ids)
 
-    async def test_control_frames_are_not_held_back(self) -> None:
-        """A heartbeat goes out though the window is full, and its echo opens the window."""
+    async def test_control_frames_ignore_the_window(self) -> None:
+        """A heartbeat is sent though the window is full; its acknowledgement opens the window."""
         async with (
             Broadcaster(heartbeat_interval=5.0) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
@@ -186,15 +186,15 @@ class TestWindow:
             reader = FrameReader(connection, timeout=20.0)
             await reader.first_frame()
             await publish(broadcaster, 20)
-            await taken(connection)
-            seen = await reader.frame()
-            assert seen is not None
-            assert seen.type == "heartbeat"
-            assert connection.acknowledge(seen.id)
-            assert len(await taken(connection)) > 1
+            await next_ids(connection)
+            frame = await reader.frame()
+            assert frame is not None
+            assert frame.type == "heartbeat"
+            assert connection.acknowledge(frame.id)
+            assert len(await next_ids(connection)) > 1
 
-    async def test_client_that_stops_acknowledging_is_asked_to_come_back(self) -> None:
-        """A window that stays full for `send_timeout` ends the connection; nothing is lost."""
+    async def test_full_window_times_out(self) -> None:
+        """A window that stays full for `send_timeout` ends the connection, and loses no message."""
         async with Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster:
             async with broadcaster.connect(topics=["t"], acknowledges=True) as connection:
                 reader = FrameReader(connection, timeout=60.0)
@@ -209,35 +209,35 @@ class TestWindow:
                 first_frame = await FrameReader(connection).first_frame()
                 assert first_frame.data["replay"] == 20 - (len(frames) - 1)
 
-    async def test_client_that_acknowledges_slowly_is_kept(self) -> None:
-        """Each acknowledgement counts, also of one message among many that left at once."""
+    async def test_slowly_acknowledging_client_stays_connected(self) -> None:
+        """Each acknowledgement extends the timeout, also of one message among many."""
         async with (
             Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
         ):
-            made = Client(connection)
+            client = Client(connection)
             await run_ready()
             for number in range(100):
                 await broadcaster.publish("t", [number, "x" * SIZE])
             await run_ready(50)
             for _ in range(99):
                 await asyncio.sleep(4.0)
-                at = len(made.acknowledged) + 1
-                made.acknowledged.append(connection.acknowledge(made.frames[at].id))
+                index = len(client.acknowledged) + 1
+                client.acknowledged.append(connection.acknowledge(client.frames[index].id))
                 await run_ready(50)
-            assert all(made.acknowledged)
+            assert all(client.acknowledged)
             assert connection.close_reason is None
-            assert len(made.frames) == 101
-            made.task.cancel()
-            await asyncio.wait([made.task])
+            assert len(client.frames) == 101
+            client.task.cancel()
+            await asyncio.wait([client.task])
 
-    async def test_full_window_makes_nobody_elses_publish_dearer(self) -> None:
-        """What a client that never acknowledges is offered goes into its buffer, and no further."""
+    async def test_full_window_leaves_no_pending_batch(self) -> None:
+        """Messages for a client whose window is full are put into its buffer at once."""
         async with (
             Broadcaster(heartbeat_interval=None) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
         ):
-            made = Client(connection)
+            client = Client(connection)
             await run_ready()
             await publish(broadcaster, 20)
             for _ in range(500):
@@ -245,23 +245,23 @@ class TestWindow:
                 await run_ready(5)
             assert connection.delivery.pending_batch is None
             assert len(connection.delivery.buffer) <= 100
-            made.task.cancel()
-            await asyncio.wait([made.task])
+            client.task.cancel()
+            await asyncio.wait([client.task])
 
-    async def test_quiet_client_with_room_is_left_alone(self) -> None:
-        """Not acknowledging the last few messages is no offence while there is room."""
+    async def test_window_with_room_does_not_time_out(self) -> None:
+        """A client with room in its window may leave messages unacknowledged."""
         async with (
             Broadcaster(send_timeout=10.0, heartbeat_interval=None) as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
         ):
             await FrameReader(connection).first_frame()
             await publish(broadcaster, 2)
-            await taken(connection)
+            await next_ids(connection)
             await asyncio.sleep(100.0)
             assert connection.close_reason is None
 
-    async def test_statistics_tell_it(self) -> None:
-        """What is unacknowledged is in the connection's statistics."""
+    async def test_unacknowledged_bytes_are_in_the_statistics(self) -> None:
+        """The statistics of a connection contain its unacknowledged bytes."""
         async with (
             Broadcaster() as broadcaster,
             broadcaster.connect(topics=["t"], acknowledges=True) as connection,
@@ -269,7 +269,7 @@ class TestWindow:
         ):
             await FrameReader(connection).first_frame()
             await publish(broadcaster, 2)
-            await taken(connection)
+            await next_ids(connection)
             with_window, without = broadcaster.connection_statistics()
             assert with_window.unacknowledged is not None
             assert 2 * SIZE < with_window.unacknowledged < 3 * SIZE
