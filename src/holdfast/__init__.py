@@ -1,11 +1,10 @@
 """holdfast: realtime push that doesn't let go.
 
-Prioritised messages to browsers and services over Server-Sent Events, with WebSocket and long
-polling as the fallback. A client that drops off comes back and has lost nothing, or gets an exact
-report of its loss.
+Messages with priorities to browsers and services, over Server-Sent Events, WebSocket and long
+polling. A client that reconnects has lost nothing, or gets an exact report of its loss.
 
 A server needs only this module. Each extra has a module of its own: `holdfast.client`,
-`holdfast.auth.jwt`, `holdfast.brokers.redis`. An endpoint of your own uses `holdfast.transports`.
+`holdfast.auth.jwt`, `holdfast.brokers.redis`. `holdfast.transports` is for endpoints of your own.
 """
 
 from .asgi import LiveApp

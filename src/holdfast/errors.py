@@ -1,26 +1,26 @@
-"""Every exception that holdfast raises, one tree, split by who has to act.
+"""All exceptions of holdfast, in one tree, arranged by who has to act.
 
     HoldfastError
-    ├── ConfigurationError      the operator: a setting that cannot work (also a ValueError)
-    ├── PublishError            the publisher: nothing was queued (also a ValueError)
-    │   ├── InvalidTopic        a name that is no topic
-    │   ├── InvalidPayload      data that is no JSON
-    │   └── MessageTooLarge     over the limit in bytes
-    ├── NotRunning              the application: used before start or after close
-    ├── WrongThread             the application: called from another thread or event loop
-    ├── BrokerUnavailable       the operator: the log cannot be reached; nothing was done
-    ├── OutcomeUnknown          the operator: it cannot be reached any more; it may have been done
-    ├── BroadcasterFailed       the application: a background task died; `__cause__` says why
-    ├── IllegalTransition       holdfast itself: an event its lifecycle table forbids
-    ├── Refused                 the client: its `reason` says how to answer
-    └── StreamFailed            the consumer of a stream (`holdfast.client`): `status`, `code`
-        ├── RequestRefused      the server refuses a request
-        ├── StreamEnded         the server ended the stream and forbids to reconnect
+    ├── ConfigurationError      operator: a setting that cannot work (also a ValueError)
+    ├── PublishError            publisher: the message cannot be published (also a ValueError)
+    │   ├── InvalidTopic        the name is not a topic
+    │   ├── InvalidPayload      the data has no JSON form
+    │   └── MessageTooLarge     the message exceeds the limit in bytes
+    ├── NotRunning              application: used before the start or after the end
+    ├── WrongThread             application: called from another thread or event loop
+    ├── BrokerUnavailable       operator: the broker cannot be reached; nothing was done
+    ├── OutcomeUnknown          operator: the link to the broker broke; the work may have been done
+    ├── BroadcasterFailed       application: a background task died; `__cause__` is its exception
+    ├── IllegalTransition       holdfast itself: an event that its lifecycle table forbids
+    ├── Refused                 client: `reason` has the status and the close code
+    └── StreamFailed            consumer of a stream (`holdfast.client`): `code`, `status`
+        ├── RequestRefused      the server refused a request
+        ├── StreamEnded         the server ended the stream, and the client must not reconnect
         └── InvalidStream       the response is not a stream of this protocol
 
 A publisher's mistake raises before anything is queued. A client's mistake never raises through
-the application: the edges turn `Refused` into an HTTP status, a close code or an error frame.
-No error carries a token or a payload.
+the application: the endpoints turn `Refused` into an HTTP status, a close code or an error frame.
+No error contains a token or a payload.
 """
 
 from __future__ import annotations
@@ -37,21 +37,23 @@ class ConfigurationError(HoldfastError, ValueError):
 
 
 class PublishError(HoldfastError, ValueError):
-    """A message was not published, because of what it is; nothing was queued."""
+    """The arguments of `publish` cannot be published; nothing was queued."""
 
 
 class InvalidTopic(PublishError):
-    """A string that is no topic or pattern; the message says which rule it breaks."""
+    """A string is not a topic or pattern; the error names the rule that it breaks."""
 
 
 class InvalidPayload(PublishError):
-    """Data that has no JSON form (RFC 8259): NaN, a lone surrogate, a cycle, an unknown type."""
+    """The data has no JSON form (RFC 8259): NaN, a lone surrogate, a cycle, an unknown type."""
 
 
 class MessageTooLarge(PublishError):
-    """An encoded message over the limit.
+    """The encoded message exceeds the limit.
 
-    `size` and `limit` are in bytes.
+    Attributes:
+        size: Bytes of the encoded message.
+        limit: Bytes that are allowed.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -64,7 +66,7 @@ class MessageTooLarge(PublishError):
 
 
 class NotRunning(HoldfastError):
-    """The Broadcaster was used before it started or after it closed."""
+    """A Broadcaster, a broker or a stream was used before its start or after its end."""
 
 
 class WrongThread(HoldfastError):
@@ -72,33 +74,31 @@ class WrongThread(HoldfastError):
 
 
 class BrokerUnavailable(HoldfastError):
-    """The broker's server does not answer, or refuses; nothing was published or changed.
-
-    Try again later.
-    """
+    """The broker's server does not answer, or refuses; nothing was published or changed."""
 
 
 class OutcomeUnknown(HoldfastError):
-    """The connection to the broker's server broke before the answer came.
+    """The link to the broker's server broke before the answer arrived.
 
-    What was to be published may have been. Publishing it again with the same `idempotency_key`
-    does not publish it twice.
+    The message may have been published. A second `publish` with the same `idempotency_key` does
+    not publish it twice.
     """
 
 
 class BroadcasterFailed(HoldfastError):
-    """A background task of the Broadcaster died, so nothing can be delivered any more."""
+    """A background task of the Broadcaster died, so it delivers no messages any more."""
 
 
 class IllegalTransition(HoldfastError):
-    """A lifecycle event that the state does not allow; the state is unchanged."""
+    """A connection's state does not allow an event; the state is unchanged."""
 
 
 class Refused(HoldfastError):
-    """A client's request that is not carried out.
+    """A client's request is not carried out.
 
-    `reason` has the word, the HTTP status and the WebSocket close code that answer it; `detail`
-    is one sentence for the developer of the client.
+    Attributes:
+        reason: The wire word, the HTTP status and the WebSocket close code of the answer.
+        detail: One sentence for the developer of the client.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -108,12 +108,12 @@ class Refused(HoldfastError):
 
 
 class StreamFailed(HoldfastError):
-    """A stream of `holdfast.client` failed, and another attempt would not change the outcome.
+    """A stream of `holdfast.client` failed, and another attempt would fail, too.
 
     Attributes:
-        code: The stable word of the server (docs/protocol.md, section 14), or one of the
-            client: `http_error`, `no_content`, `redirect`, and the codes of InvalidStream.
-        detail: The explanation, which is the text of the error, too.
+        code: The word of the server (docs/protocol.md, section 14), or one of the client:
+            `http_error`, `no_content`, `redirect`, and the codes of `InvalidStream`.
+        detail: The explanation, which is also the text of the error.
         status: The HTTP status, or None if the error is about a frame.
     """
 
@@ -125,7 +125,7 @@ class StreamFailed(HoldfastError):
 
 
 class RequestRefused(StreamFailed):
-    """The server refused a request for good: an invalid topic, a wrong address, no permission."""
+    """The server refused a request: an invalid topic, a wrong address, no permission."""
 
 
 class StreamEnded(StreamFailed):

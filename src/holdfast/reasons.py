@@ -1,7 +1,6 @@
-"""Reason: why a connection ends or a request is refused, and how each transport reports it.
+"""Reason: the causes for which a connection ends or a request is refused, in one table.
 
-One row per reason. docs/protocol.md and both clients are checked against this table
-(tests/test_reasons.py).
+tests/test_reasons.py checks docs/protocol.md and both clients against this table.
 """
 
 from __future__ import annotations
@@ -9,21 +8,23 @@ from __future__ import annotations
 from enum import Enum
 
 BAD_REQUEST = 4400
-"""The close code of every mistake of a client that has no code of its own."""
+"""The close code of all client mistakes without a code of their own."""
 
 SERVICE_RESTART = 1012
-"""RFC 6455, section 7.4.2, and IANA's registry: the server restarts, so the client reconnects."""
+"""The close code "Service Restart" of IANA's registry (RFC 6455, section 7.4.2)."""
 
 
 class Reason(Enum):
-    """A reason, its wire word, its WebSocket close code and its HTTP status.
+    """The cause for which a connection ends or a request is refused.
 
-    `word` is what frames, error bodies and close reasons contain. `close_code` is 1012 or in 4000
-    to 4399 where the client should reconnect, and in 4400 to 4499 where it should not. `status`
-    is `None` for a reason that never answers an HTTP request.
+    Attributes:
+        word: The word in frames, error bodies and WebSocket close reasons.
+        close_code: The WebSocket close code. 1012 and 4000 to 4399 mean that the client should
+            reconnect, 4400 to 4499 that it should not.
+        status: The HTTP status; `None` for a reason that never answers an HTTP request.
     """
 
-    # This side ends the connection, and the client reconnects.
+    # The server ends the connection, and the client reconnects.
     DRAIN = ("drain", SERVICE_RESTART, 503)
     IDLE = ("idle", 4000, None)
     SLOW = ("slow", 4001, None)
@@ -32,7 +33,7 @@ class Reason(Enum):
     FAILED = ("failed", 4005, 503)
     UNAVAILABLE = ("unavailable", 4005, 503)
     OVER_CAPACITY = ("over_capacity", 4006, 503)
-    # This side ends the connection for good.
+    # The server ends the connection, and the client does not reconnect.
     UNAUTHORIZED = ("unauthorized", 4401, 401)
     CREDENTIALS_EXPIRED = ("credentials_expired", 4401, 401)
     FORBIDDEN = ("forbidden", 4403, 403)
@@ -41,7 +42,7 @@ class Reason(Enum):
     NO_CONNECTION = ("no_connection", 4404, 404)
     REPLACED = ("replaced", 4409, None)
     TOO_MANY_MESSAGES = ("too_many_messages", 4429, 429)
-    # The client asked for something impossible; a WebSocket stays open.
+    # The client made a mistake; a WebSocket stays open.
     INVALID_TOPIC = ("invalid_topic", BAD_REQUEST, 400)
     TOO_MANY_TOPICS = ("too_many_topics", BAD_REQUEST, 400)
     INVALID_QUERY = ("invalid_query", BAD_REQUEST, 400)
@@ -63,5 +64,5 @@ class Reason(Enum):
 
     @property
     def reconnect(self) -> bool:
-        """True if the client should come back by itself."""
+        """True if the client should reconnect by itself."""
         return self.close_code < BAD_REQUEST

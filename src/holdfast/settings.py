@@ -1,6 +1,6 @@
-"""Settings.from_env(): the variables of existing deployments, in milliseconds.
+"""Settings: options from the environment variables of existing deployments.
 
-Everywhere else holdfast counts in seconds. Nonsense fails at start, and names the variable.
+These variables are in milliseconds. All other options of holdfast are in seconds.
 """
 
 from __future__ import annotations
@@ -56,14 +56,26 @@ class AppSettings(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the environment says, in seconds.
+    """Options for `Broadcaster` and `LiveApp`, usually from the environment.
 
         settings = Settings.from_env()
         broadcaster = Broadcaster(**settings.for_broadcaster())
         app = LiveApp(broadcaster, authenticate=…, **settings.for_app())
 
-    `update_interval` is for the application's periodic sources. Heartbeats serve both transports:
-    the shorter of the two intervals counts.
+    Args:
+        enabled: False tells clients not to come back (`REAL_TIME_ENABLED`).
+        update_interval: Seconds between two calls of a periodic source, for the application to
+            pass to `Broadcaster.periodic` (`REAL_TIME_UPDATE_INTERVAL`).
+        heartbeat_interval: Seconds that a connection may be silent
+            (`REAL_TIME_HEARTBEAT_INTERVAL`). The shorter of this and `websocket_ping_interval`
+            counts for all transports.
+        cleanup_interval: Seconds between two sweeps of the broker
+            (`REAL_TIME_CLEANUP_INTERVAL`).
+        flush_interval: Seconds between two deliveries, at least; `None` for each turn of the
+            event loop (`REAL_TIME_BUFFER_FLUSH_INTERVAL`, where 0 is `None`).
+        websocket_enabled: False means that `LiveApp` has no WebSocket (`WEBSOCKET_ENABLED`).
+        websocket_path: The path of the WebSocket endpoint (`WEBSOCKET_PATH`).
+        websocket_ping_interval: Seconds, see `heartbeat_interval` (`WEBSOCKET_PING_INTERVAL`).
     """
 
     enabled: bool = True
@@ -77,7 +89,15 @@ class Settings:
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read `os.environ`, or the mapping given; raises `ConfigurationError`."""
+        """Read the variables; a variable that is not set has the default of its field.
+
+        Args:
+            environment: The variables by name; `os.environ` by default.
+
+        Raises:
+            ConfigurationError: A value is not valid, or a variable that begins with `REAL_TIME_`
+                is not one of those above. The error names the variable.
+        """
         env = os.environ if environment is None else environment
         for name in env:
             if name.startswith("REAL_TIME_") and name not in _VARIABLES:
@@ -95,7 +115,7 @@ class Settings:
         )
 
     def for_broadcaster(self) -> BroadcasterSettings:
-        """Keyword arguments for `Broadcaster`."""
+        """Return keyword arguments for `Broadcaster`."""
         return {
             "heartbeat_interval": min(self.heartbeat_interval, self.websocket_ping_interval),
             "cleanup_interval": self.cleanup_interval,
@@ -103,7 +123,7 @@ class Settings:
         }
 
     def for_app(self) -> AppSettings:
-        """Keyword arguments for `LiveApp`."""
+        """Return keyword arguments for `LiveApp`."""
         path = self.websocket_path if self.websocket_enabled else None
         return {"enabled": self.enabled, "websocket_path": path}
 

@@ -1,9 +1,8 @@
-"""Listening sockets tuned for streams; what is set here, accepted sockets inherit.
+"""Listening sockets with options for streams, which accepted sockets inherit.
 
-By default about 4 MB per client vanish into kernel buffers before `send` first waits, so that an
-urgent message stands behind them; and a peer that vanished without a FIN is noticed after 15
-minutes. Hand such a socket to a server that takes one: `uvicorn.Server(config).serve(sockets=[…])`,
-`uvicorn --fd`, `hypercorn --bind fd://…`.
+By default, the kernel buffers about 4 MB per client before `send` first waits, and an urgent
+message has to wait behind them. And Linux notices only after 15 minutes that a client has vanished
+without a FIN.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import socket
 
 SEND_BUFFER = 32 * 1024
+"""Bytes of the kernel's send buffer for one client."""
 
 
 def listening_socket(
@@ -22,11 +22,22 @@ def listening_socket(
     user_timeout: float = 30.0,
     backlog: int = 2048,
 ) -> socket.socket:
-    """Bind and listen; raises `OSError`. Port 0 takes any that is free.
+    """Return a socket that listens, to pass to an ASGI server.
 
-    `send_buffer` (bytes) is `SO_SNDBUF`; `keepalive` (seconds) the silence after which the kernel
-    probes the peer; `user_timeout` (seconds) how long sent data may stay unacknowledged before
-    the connection is dropped (`TCP_USER_TIMEOUT`, RFC 5482; only where the system has it).
+    uvicorn takes it as `uvicorn.Server(config).serve(sockets=[…])` or `uvicorn --fd`, hypercorn as
+    `hypercorn --bind fd://…`.
+
+    Args:
+        host: The address to bind to. An address with a colon is IPv6.
+        port: The port to bind to; 0 takes any free port.
+        send_buffer: Bytes of the kernel's send buffer for one client (`SO_SNDBUF`).
+        keepalive: Seconds of silence after which the kernel probes the peer (`TCP_KEEPIDLE`).
+        user_timeout: Seconds that sent data may stay unacknowledged before the kernel drops the
+            connection (`TCP_USER_TIMEOUT`, RFC 5482; only on systems that have it).
+        backlog: Connections that wait to be accepted, at most.
+
+    Raises:
+        OSError: The address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

@@ -28,16 +28,16 @@ _AUTHORIZE_FAILED = "the authorize hook failed on %s; the client may try again"
 
 
 def named_topics(request: Request) -> list[str]:
-    """Return the topics of the query: `topics=a,b`, or `metrics=` of existing front ends."""
+    """Return the topics of the query: `topics=a,b`, or `metrics=a,b` of existing front ends."""
     listed = request.query.get("topics") or request.query.get("metrics") or ""
     return [name for name in listed.split(",") if name]
 
 
 def presented(request: Request) -> tuple[str | None, str | None]:
-    """Return the event id and the reconnect token of a request. Headers count before the query.
+    """Return the event id and the reconnect token of a request. Headers go before the query.
 
-    The token inside an id that came as a header is newer than a token in the URL, which the
-    browser repeats at every reconnect.
+    An event id in a header contains a newer token than the URL, because the browser repeats its
+    URL at every reconnect. So the token of the query is ignored in that case.
     """
     headers, query = request.headers, request.query
     header_id, token = headers.get("last-event-id"), headers.get("x-reconnect-token")
@@ -73,7 +73,19 @@ def check_origins(origins: Collection[str]) -> None:
 
 
 class Access:
-    """Calls the hooks. Their exceptions are logged, and the client learns nothing of them."""
+    """Calls the application's hooks, and checks origins.
+
+    An exception in a hook is logged. The client gets the reason `failed`, without any detail.
+
+    Args:
+        broadcaster: The Broadcaster whose connections are served.
+        authenticate: See `LiveApp`.
+        authorize: See `LiveApp`.
+        allowed_origins: See `LiveApp`.
+
+    Raises:
+        ConfigurationError: No browser would send one of the origins.
+    """
 
     def __init__(
         self,
@@ -92,7 +104,8 @@ class Access:
         """Return the user of a request.
 
         Raises:
-            Refused: `unauthorized` if the hook returns `None`, `failed` if it raises.
+            Refused: `unauthorized` if the hook returns `None` or the credentials have expired,
+                `failed` if the hook raises.
         """
         try:
             user = self._authenticate(request)
@@ -133,7 +146,7 @@ class Access:
         last_event_id: str | None,
         reconnect_token: str | None,
     ) -> AbstractAsyncContextManager[Connection]:
-        """Return the connection that a request asks for, with the rights of its user."""
+        """Return a connection with the topics of a request and the rights of its user."""
         return self._broadcaster.connect(
             user=user.id,
             topics=named_topics(request),
@@ -153,10 +166,10 @@ class Access:
             raise Refused(Reason.FORBIDDEN, "your rights do not allow this")
 
     def cors(self, request: Request) -> list[Header]:
-        """Return the response headers for a page of an allowed foreign origin.
+        """Return the response headers for a page of an allowed foreign origin (Fetch, 3.3).
 
         Raises:
-            Refused: the origin is not allowed.
+            Refused: The origin is not allowed.
         """
         origin = self.check_origin(request)
         if origin is None:
@@ -171,13 +184,13 @@ class Access:
         ]
 
     def check_origin(self, request: Request) -> str | None:
-        """Return the allowed foreign origin of a request, `None` for the server's own.
+        """Return the allowed foreign origin of a request, `None` for the server's own origin.
 
-        Browsers send cookies along with a foreign page's WebSocket and its simple requests. A
-        request without `Origin` does not come from the script of a page.
+        The check is needed because browsers add cookies to a foreign page's WebSocket and simple
+        requests. A request without `Origin` does not come from the script of a page.
 
         Raises:
-            Refused: the origin is foreign and not allowed.
+            Refused: The origin is foreign and not allowed.
         """
         origin = request.headers.get("origin")
         if origin is None:
@@ -198,7 +211,7 @@ class Access:
 
 
 class _Rights:
-    """The right to subscribe of one user, as the Broadcaster calls it: the `authorize` hook."""
+    """The `may_subscribe` function of one user: calls the `authorize` hook for a topic."""
 
     __slots__ = ("_access", "_user")
 
@@ -222,6 +235,6 @@ async def _awaited(answer: Awaitable[bool], action: Action) -> bool:
 def failed() -> Refused:
     """Return a refusal after which the client may try again.
 
-    An exception in a hook means "try again later", not "no".
+    An exception in a hook means "try again later" and not "no".
     """
     return Refused(Reason.FAILED, "the server cannot answer now")

@@ -49,23 +49,26 @@ _KEYWORDS = (
 class LiveApp:
     """An ASGI 3.0 application with all endpoints, to serve or to mount anywhere.
 
-    Served directly, it starts and stops `broadcaster` in its lifespan. Mounted, or on a server
-    without a lifespan (daphne), it starts `broadcaster` at the first request, unless the
-    application has started it: `async with broadcaster:` in the framework's lifespan.
+    A LiveApp that is served directly starts and stops `broadcaster` in its lifespan. A LiveApp that
+    is mounted, or served without a lifespan (daphne), starts `broadcaster` at the first request,
+    unless the application has started it: `async with broadcaster:` in the framework's lifespan.
 
     Args:
-        broadcaster: the Broadcaster whose connections are served.
-        authenticate: returns the `User` of a request, or `None` to refuse (see `holdfast.auth`).
-        authorize: returns whether a user may do an `Action`; by default every user may subscribe
-            to every topic, but not to patterns.
-        allowed_origins: foreign origins (`https://shop.example`, or `*`) whose pages may connect.
-        enabled: False tells clients not to come back.
-        websocket_path: the path of the WebSocket endpoint, `None` for no WebSocket.
-        inbound: the limits of messages that clients send over WebSocket.
+        broadcaster: The Broadcaster whose connections are served.
+        authenticate: A plain or coroutine function of a `Request` that returns its `User`, or
+            `None` to refuse it (see `holdfast.auth`).
+        authorize: A plain or coroutine function of a `User`, an `Action` and a topic (or `None`)
+            that returns True if the user may do that. By default, every user may subscribe to
+            every topic, but not to patterns.
+        allowed_origins: Foreign origins whose pages may connect, such as `https://shop.example`;
+            `*` allows all, without cookies.
+        enabled: False answers all streams with 204, so that clients do not come back.
+        websocket_path: The path of the WebSocket endpoint; `None` for no WebSocket.
+        inbound: The limits of messages that clients send over WebSocket.
 
     Raises:
-        ConfigurationError: an argument cannot work.
-        TypeError: an argument does not exist, or is of the wrong type.
+        ConfigurationError: An argument cannot work.
+        TypeError: An argument does not exist, or has the wrong type.
     """
 
     def __init__(
@@ -130,7 +133,18 @@ class LiveApp:
         return f"<LiveApp of {self._broadcaster!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI entry point."""
+        """Serve one ASGI connection: the lifespan, an HTTP request or a WebSocket.
+
+        Args:
+            scope: The ASGI scope.
+            receive: The ASGI receive callable.
+            send: The ASGI send callable.
+
+        Raises:
+            HoldfastError: The Broadcaster cannot be started. The client gets status 503.
+
+        Cancellation: The connection ends, and no task is left.
+        """
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
@@ -168,7 +182,7 @@ class LiveApp:
     def _route(
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> Awaitable[None]:
-        """Return the coroutine that answers the request. `cors` is filled for every answer."""
+        """Return the coroutine that answers the request, and append its CORS headers to `cors`."""
         path = _path(request.scope)
         if path in TYPES:
             _require_method(request, "GET", "HEAD")
@@ -218,7 +232,11 @@ class LiveApp:
         return handle
 
     def _connection_of(self, user: User, value: dict[str, object]) -> Connection:
-        """Return the caller's connection. Another user's and none at all look alike."""
+        """Return the caller's connection.
+
+        Another user's connection is refused in the same way as one that does not exist, so that
+        clients learn no ids.
+        """
         id = value.get("connectionId")
         found = self._broadcaster.connection(id, user=user.id) if isinstance(id, str) else None
         if found is None:
@@ -250,7 +268,7 @@ class LiveApp:
 def _path(scope: Scope) -> str:
     """Return the path below the mount point.
 
-    Some frameworks leave the prefix in `path`, as the ASGI specification has it since 3.0, some
+    Some frameworks leave `root_path` in `path`, as the ASGI specification has it since 3.0, some
     remove it, and Litestar adds a slash.
     """
     path, root = str(scope["path"]), str(scope.get("root_path", ""))

@@ -1,4 +1,4 @@
-"""The commands of a client about its own connection, by POST or by WebSocket message."""
+"""Commands: a client changes its own connection, by POST or by WebSocket message."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..runtime.broadcaster import Broadcaster
 from ..runtime.connection import Connection
 
 PROBE_TIMEOUT = 5.0
-"""Seconds until a probe that the server has not taken is given up."""
+"""Seconds that a probe waits until the server has taken its frame."""
 
 
 def named_topics(value: dict[str, object]) -> list[str]:
-    """Return the member `topics` (or `metrics`): a list of strings, or one string."""
+    """Return the member `topics` (or `metrics`) of a command: a list of strings, or one string."""
     listed = value.get("topics", value.get("metrics"))
     names = [listed] if isinstance(listed, str) else listed
     names = cast("list[object]", names) if isinstance(names, list) else []
@@ -28,7 +28,7 @@ def named_topics(value: dict[str, object]) -> list[str]:
 
 
 class Commands:
-    """Carries out commands; each returns the data of its answer, or raises `Refused`."""
+    """Carries out commands. Each method returns the data of the answer, or raises `Refused`."""
 
     def __init__(self, broadcaster: Broadcaster) -> None:
         self._broadcaster = broadcaster
@@ -36,25 +36,25 @@ class Commands:
     async def subscribe(
         self, connection: Connection, value: dict[str, object]
     ) -> dict[str, object]:
-        """Add topics."""
+        """Add topics to a connection."""
         allowed, rejected = await self._broadcaster.subscribe(connection, named_topics(value))
         return {"topics": allowed, "rejected": rejected}
 
     async def unsubscribe(
         self, connection: Connection, value: dict[str, object]
     ) -> dict[str, object]:
-        """Remove topics."""
+        """Remove topics from a connection."""
         return {"topics": await self._broadcaster.unsubscribe(connection, named_topics(value))}
 
     async def ack(self, connection: Connection, value: dict[str, object]) -> dict[str, object]:
-        """Keep an event id of this connection as its resume point."""
+        """Acknowledge all frames up to an event id of a connection."""
         event_id = value.get("id")
         if not isinstance(event_id, str):
             raise Refused(Reason.INVALID_MESSAGE, '"id" must be an event id')
         return {"acknowledged": connection.acknowledge(event_id)}
 
     async def probe(self, connection: Connection) -> dict[str, object]:
-        """Send a test frame, and report after how many seconds the server took it."""
+        """Send a test frame, and return the seconds until the server took it."""
         transport, began = connection.transport, anyio.current_time()
         connection.put_control(frames.control("test", self._broadcaster.now()))
         with anyio.move_on_after(PROBE_TIMEOUT):
@@ -66,7 +66,7 @@ class Commands:
     async def by_message(
         self, connection: Connection, kind: str, value: dict[str, object]
     ) -> bytes | None:
-        """Carry out a WebSocket message; return the frame of the answer. An ack has none."""
+        """Carry out a WebSocket message, and return the frame of the answer; `None` for an ack."""
         now = self._broadcaster.now()
         match kind:
             case "ping":

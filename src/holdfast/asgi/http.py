@@ -1,4 +1,4 @@
-"""Reading HTTP requests and writing answers, in plain ASGI."""
+"""Reads HTTP request bodies and writes answers, in plain ASGI."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ from ..errors import Refused
 from ..reasons import Reason
 
 MAX_BODY_BYTES = 64 * 1024
+"""Bytes of a request body, at most."""
+
 BODY_TIMEOUT = 10.0
-"""Seconds for a whole request body; servers on h11 have no limit of their own."""
+"""Seconds for a whole request body, because servers on h11 have no limit of their own."""
 
 DRAIN_CHECK = 0.5
-"""Seconds after which the reader of a body checks whether the process drains."""
+"""Seconds between two checks of `is_accepting` while a body arrives."""
 
 Header = tuple[bytes, bytes]
 
 
 class ClientGone(Exception):
-    """The client left before its request was complete, so there is no one to answer."""
+    """The client disconnected before its request was complete, so there is no answer."""
 
 
 async def read_json(receive: Receive, is_accepting: Callable[[], bool]) -> dict[str, object]:
     """Return the request body as a JSON object, `{}` if there is no body.
 
-    The reader gives up when `is_accepting` returns False, because an upload must not keep the
-    process from stopping.
+    Args:
+        receive: The ASGI receive callable.
+        is_accepting: Returns False while the node drains. The request is refused then, because an
+            upload must not keep the process from stopping.
 
     Raises:
-        Refused: the body is not a JSON object, too large or too slow, or the server drains.
-        ClientGone: the client left.
+        Refused: The body is not a JSON object, too large or too slow, or the node drains.
+        ClientGone: The client has disconnected.
     """
     body = bytearray()
     try:
@@ -75,7 +79,15 @@ async def answer(
     *,
     head: bool = False,
 ) -> None:
-    """Send a whole JSON response; `None` is no body at all, and `head` omits the body."""
+    """Send a complete JSON response.
+
+    Args:
+        send: The ASGI send callable.
+        status: The HTTP status.
+        body: The JSON object of the body; `None` for a response without one.
+        headers: Further response headers.
+        head: True for a HEAD request, whose response has the headers only.
+    """
     content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
     start = [(b"cache-control", b"no-store"), *headers]
     if body is not None:
@@ -94,5 +106,5 @@ def error_body(error: Refused) -> dict[str, object]:
 async def answer_refusal(
     send: Send, error: Refused, headers: Iterable[Header] = (), *, head: bool = False
 ) -> None:
-    """Answer a refused request with its status and its reason."""
+    """Answer a refused request with the status and the word of its reason."""
     await answer(send, error.reason.status or 400, error_body(error), headers, head=head)

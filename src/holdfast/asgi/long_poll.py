@@ -1,4 +1,4 @@
-"""GET /poll: long polling, for clients behind a proxy that lets no stream through."""
+"""GET /poll: long polling, for clients behind a proxy that does not pass streams on."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SECONDS = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?", re.ASCII)
 
 
 class LongPollEndpoint:
-    """The long polling endpoint: a resume that waits.
+    """The long polling endpoint. Each poll is a connection that resumes the session.
 
-    The connection has ended, and its session waits for the next poll, *before* the answer leaves.
-    So the next poll takes nothing over. A client that never got the answer presents the id from
-    before it again, whose token is the previous one, valid within its grace time.
+    The connection ends *before* the answer is sent, so that the next poll finds a detached session
+    and takes nothing over. A client that did not get an answer presents its last event id again.
+    The token in that id is the previous one of the session, which is valid for its grace time.
     """
 
     def __init__(self, broadcaster: Broadcaster, access: Access) -> None:
@@ -36,13 +36,17 @@ class LongPollEndpoint:
     async def serve(
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> None:
-        """Authenticate, connect, gather frames, answer; raise `Refused` for a final refusal."""
+        """Authenticate, collect frames and answer with them.
+
+        Raises:
+            Refused: The client must not come back. Other refusals are answered here.
+        """
         request.check_query()
         wait = _wait(request)
         try:
             user = await self._access.user(request, "poll")
             if is_prefetch(request):
-                # A prefetch must not use up a token.
+                # No connection begins, because it would use up the token.
                 await answer(send, 200, {"frames": []}, cors, head=request.method == "HEAD")
                 return
             last_event_id, reconnect_token = presented(request)
@@ -60,9 +64,9 @@ class LongPollEndpoint:
         except Refused as error:
             if error.reason.status != 503:
                 raise
-            await _come_back(error, cors, send)
+            await _answer_retry(error, cors, send)
         except BroadcasterFailed:
-            await _come_back(failed(), cors, send)
+            await _answer_retry(failed(), cors, send)
         else:
             if not is_gone:
                 await _answer(gathered, cors, send)
@@ -90,7 +94,7 @@ async def _answer(gathered: list[Frame], cors: list[Header], send: Send) -> None
     await send({"type": "http.response.body", "body": body})
 
 
-async def _come_back(error: Refused, cors: list[Header], send: Send) -> None:
-    """Answer with `Retry-After` and jitter, so that clients do not all return at once."""
+async def _answer_retry(error: Refused, cors: list[Header], send: Send) -> None:
+    """Answer with a random `Retry-After`, so that clients do not all return at once."""
     seconds = str(random.randint(2, 10)).encode()  # noqa: S311 - jitter
     await answer_refusal(send, error, [(b"retry-after", seconds), *cors])

@@ -16,15 +16,16 @@ from .access import Access, presented
 from .http import Header
 
 PREFETCH_HEADERS = frozenset({"sec-purpose", "purpose", "x-moz"})
+"""The headers by which browsers mark a prefetch."""
 
 
 def is_prefetch(request: Request) -> bool:
-    """Return True if the request must consume nothing: HEAD, or a browser's prefetch."""
+    """Return True if the request must not use up a token: HEAD, or a browser's prefetch."""
     return request.method == "HEAD" or not PREFETCH_HEADERS.isdisjoint(request.headers)
 
 
 class StreamEndpoint:
-    """The two SSE endpoints. They differ only in name."""
+    """The endpoint of /stream and /reconnect, which behave the same."""
 
     def __init__(self, broadcaster: Broadcaster, access: Access) -> None:
         self._broadcaster = broadcaster
@@ -33,7 +34,11 @@ class StreamEndpoint:
     async def serve(
         self, request: Request, cors: list[Header], receive: Receive, send: Send
     ) -> None:
-        """Authenticate, open the connection, stream until either side ends it."""
+        """Authenticate, and stream until the client or the server ends it.
+
+        Raises:
+            Refused: The client must not come back. Other refusals are answered here.
+        """
         scope = request.scope
         request.check_query()
         if not _accepts_event_stream(request):
@@ -42,7 +47,7 @@ class StreamEndpoint:
         try:
             user = await self._access.user(request, "sse")
             if is_prefetch(request):
-                # A prefetch must not use up a token.
+                # No connection begins, because it would use up the token.
                 headers = [*sse.headers(scope), *cors]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send({"type": "http.response.body", "body": b""})
@@ -60,11 +65,11 @@ class StreamEndpoint:
         except Refused as error:
             if error.reason.status != 503:
                 raise
-            await self._come_back(error.reason, last_event_id, scope, send, cors)
+            await self._send_closing(error.reason, last_event_id, scope, send, cors)
         except BroadcasterFailed:
-            await self._come_back(Reason.FAILED, last_event_id, scope, send, cors)
+            await self._send_closing(Reason.FAILED, last_event_id, scope, send, cors)
 
-    async def _come_back(
+    async def _send_closing(
         self,
         reason: Reason,
         last_event_id: str | None,
@@ -72,12 +77,12 @@ class StreamEndpoint:
         send: Send,
         cors: list[Header],
     ) -> None:
-        """Answer with a stream that ends at once, because EventSource gives up at a 503."""
+        """Answer with a stream that closes at once, because EventSource does not retry a 503."""
         body = frames.closing(reason, self._broadcaster.now())
         wait = int(random.uniform(2.0, 10.0) * 1000)  # noqa: S311 - jitter
         headers = [*sse.headers(scope), *cors]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        # The stream repeats the presented id, or a strict parser would drop it before the retry.
+        # An event without an id would let some parsers drop the last event id, so it is repeated.
         is_valid = last_event_id is not None and EventId.parse(last_event_id) is not None
         id = f"id: {last_event_id}\n" if is_valid else ""
         chunk = b"retry: %d\ndata: %b\n%b\n" % (wait, body, id.encode("ascii"))

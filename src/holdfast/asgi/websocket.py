@@ -1,4 +1,4 @@
-"""/websocket: the fallback, with the same frames."""
+"""/websocket: the frames of a connection over WebSocket."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from .access import Access, failed, presented
 from .commands import Commands
 
 SUBPROTOCOL = "holdfast"
+"""The subprotocol that the server chooses (RFC 6455, section 1.9)."""
+
 BEARER = "bearer."
+"""The prefix of the offered subprotocol that contains a bearer token."""
 
 
 def _subprotocol(request: Request) -> dict[str, str]:
-    """Return the subprotocol to accept, and move a bearer token to where the hooks look for it.
+    """Return the subprotocol to accept, and move a bearer token to the header `Authorization`.
 
-    A page can set no headers on a WebSocket, and URLs are logged. So the page offers `holdfast`
-    and `bearer.<token>`, escaped as in a URL, and the token becomes `Authorization`. The server
-    must choose one of the offered ones, or a browser fails the handshake; it never chooses the one
-    with the token.
+    A page cannot set headers on a WebSocket, and URLs are logged. Therefore a page may offer two
+    subprotocols: `holdfast` and `bearer.<token>`, escaped as in a URL. The server must choose one
+    of them, because a browser fails the handshake otherwise, and chooses `holdfast`.
     """
     offered = [
         each.strip() for each in request.headers.get("sec-websocket-protocol", "").split(",")
@@ -40,8 +42,8 @@ def _subprotocol(request: Request) -> dict[str, str]:
 class WebSocketEndpoint:
     """The WebSocket endpoint.
 
-    A refused handshake is always code 1006 to JavaScript. So the server accepts it first, and
-    then closes with a code that tells the client whether to come back.
+    The server accepts every handshake and closes refused ones with the code of their reason,
+    because JavaScript sees a refused handshake as code 1006, without a cause.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class WebSocketEndpoint:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Accept, authenticate, run."""
+        """Accept the handshake, authenticate, and serve until the client or the server ends it."""
         if (await receive())["type"] != "websocket.connect":
             return
         request = Request(scope)
@@ -74,13 +76,13 @@ class WebSocketEndpoint:
 
     async def _refuse(self, send: Send, error: Refused) -> None:
         text = websocket.refusal(error, self._broadcaster.now()).decode()
-        with suppress(OSError, RuntimeError):  # the client may have left in between
+        with suppress(OSError, RuntimeError):  # the client may have disconnected
             await send({"type": "websocket.send", "text": text})
             await websocket.close(send, error.reason)
 
     async def _run(self, request: Request, user: User, receive: Receive, send: Send) -> None:
         last_event_id, reconnect_token = presented(request)
-        for may_resume in (True, False):  # one resume per socket, because each costs a session
+        for may_resume in (True, False):  # one resume per socket, because each redeems a token
             async with self._access.connect(
                 request,
                 user,

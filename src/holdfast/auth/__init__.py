@@ -1,8 +1,13 @@
-"""Who a client is, and what it may do: the hooks that an application gives to `LiveApp`.
+"""Hooks that identify users and check their rights; an application passes them to `LiveApp`.
 
-`authenticate(request)` says who it is, or `None` to refuse; `authorize(user, action, topic)` says
-what that user may do, by the rights of now. Both may be plain or coroutine functions; a plain one
-must not block. There is no default for `authenticate`: `anonymous` is for what is public.
+`authenticate(request)` returns the `User`, or `None` to refuse the request.
+`authorize(user, action, topic)` returns True if the user has that right at this moment. Both may be
+plain functions, which must not block, or coroutine functions. `authenticate` has no default;
+`anonymous` is for public data.
+
+hooks    User, Action, and hooks that need no other package
+request  Request: the request that `authenticate` gets
+jwt      JWTAuthenticator: JSON Web Tokens (extra `jwt`)
 """
 
 from .hooks import Action, Authenticate, Authorize, User, anonymous, require_role, subscribe_only

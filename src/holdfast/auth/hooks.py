@@ -1,4 +1,4 @@
-"""The types of the hooks, and those that need no further package."""
+"""The types of the hooks, and the hooks that need no other package."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ from .request import Request
 
 
 class Action(Enum):
-    """What `authorize` is asked about."""
+    """The right that `authorize` decides on."""
 
     SUBSCRIBE = "subscribe"
-    """See one topic."""
+    """Receive the messages of one topic."""
     SUBSCRIBE_PATTERN = "subscribe pattern"
-    """See all topics that a pattern covers, those of the future too."""
+    """Receive the messages of all present and future topics that a pattern covers."""
     READ_STATISTICS = "read statistics"
-    """See who is connected; there is no topic."""
+    """Read the statistics, with all connections and users; the topic is `None`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Who a client is.
+    """The user of a request.
 
-    `id` is `None` for somebody unidentified: such clients share no limits and no personal topic.
-    `expires_at` (Unix time, seconds) is when the credentials end, and the stream with them.
+    Args:
+        id: The id of the user; `None` for an unidentified client. Unidentified clients have no
+            limit per user, and no topic `$user`.
+        roles: The names of the user's roles, for `authorize`.
+        expires_at: The time at which the credentials expire and the connection is closed, in
+            seconds since the Unix epoch; `None` for no limit.
+
+    Raises:
+        ConfigurationError: `expires_at` is not a number over 0.
+        TypeError: An argument has the wrong type.
     """
 
     id: str | None
@@ -45,26 +53,46 @@ class User:
 
 
 Authenticate = Callable[[Request], User | Awaitable[User | None] | None]
+"""The type of `authenticate`; an exception means "try again later"."""
+
 Authorize = (
     Callable[[User, Action, str | None], bool]
     | Callable[[User, Action, str | None], Awaitable[bool]]
 )
+"""The type of `authorize`; an exception means "try again later"."""
 
-_ANYBODY = User(id=None)
+_UNIDENTIFIED = User(id=None)
 
 
 def anonymous(request: Request) -> User:
-    """Let everybody in, unidentified. For what is public anyway."""
-    return _ANYBODY
+    """Accept every request as an unidentified user. This is an `authenticate` hook for public data.
+
+    Args:
+        request: The request, which is ignored.
+    """
+    return _UNIDENTIFIED
 
 
 def subscribe_only(user: User, action: Action, topic: str | None) -> bool:
-    """Any topic, but no patterns and no statistics; the default of `LiveApp`."""
+    """Allow all topics, but no patterns and no statistics. This is the default of `LiveApp`.
+
+    Args:
+        user: The user, who is ignored.
+        action: The right.
+        topic: The topic, which is ignored.
+    """
     return action is Action.SUBSCRIBE
 
 
 def require_role(role: str) -> Callable[[User, Action, str | None], bool]:
-    """Everything for users with `role`, nothing for others."""
+    """Return an `authorize` hook that allows everything to users with a role, and nothing to others.
+
+    Args:
+        role: The name of the role.
+
+    Raises:
+        TypeError: `role` is not a str, or is empty.
+    """
     check_name("role", role, "the name of a role, a str that is not empty")
 
     def authorize(user: User, action: Action, topic: str | None) -> bool:

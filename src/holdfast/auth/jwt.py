@@ -1,8 +1,4 @@
-"""JSON Web Tokens (RFC 7519), checked by PyJWT. Needs the extra `holdfast[jwt]`.
-
-The token is looked for in `Authorization: Bearer` (RFC 6750), then in a cookie, then, only if
-asked for, in a query parameter: `EventSource` cannot set headers, and URLs are logged.
-"""
+"""JSON Web Tokens (RFC 7519), checked by PyJWT (extra `jwt`: `pip install "holdfast[jwt]"`)."""
 
 from __future__ import annotations
 
@@ -17,18 +13,37 @@ from .hooks import User
 from .request import Request
 
 MIN_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""RFC 7518, section 3.2: an HMAC key has at least the size of the hash."""
+"""Bytes of an HMAC key: at least the size of the hash (RFC 7518, section 3.2)."""
 
 _PLACEHOLDERS = ("secret", "changeme", "change-me", "your-", "example", "password")
 
 
 class JWTAuthenticator:
-    """An `authenticate` hook.
+    """An `authenticate` hook that checks the JSON Web Token of a request.
 
-    `key` is the HMAC secret or the public key in PEM form. `algorithms` is a fixed list: what
-    the token's header says is never believed, and "none" is refused. `exp` and `sub` are
-    required; `audience` and `issuer` are checked if given. With `role`, only users who have it in
-    the claim `roles_claim` (a list of strings) get in. A stream ends when its token expires.
+        app = LiveApp(broadcaster, authenticate=JWTAuthenticator(SECRET, cookie="session"))
+
+    The token is read from `Authorization: Bearer` (RFC 6750, section 2.1), then from the cookie,
+    then from the query field. It must have the claims `exp` and `sub` (RFC 7519, section 4.1).
+    `sub` is the id of the user, and a connection is closed when its token expires.
+
+    Args:
+        key: The HMAC secret, or the public key in PEM form.
+        algorithms: The algorithms that are accepted. The header of a token does not choose
+            others, and "none" is not possible (RFC 8725, section 3.1).
+        audience: The required `aud`; `None` does not check it.
+        issuer: The required `iss`; `None` does not check it.
+        role: A role that users must have; `None` accepts all users.
+        roles_claim: The claim with the roles of a user, a list of strings.
+        cookie: The name of a cookie that contains the token, because `EventSource` cannot set
+            headers; `None` for none.
+        query: The name of a query field that contains the token; `None` for none. URLs are logged,
+            so a token in a URL should be valid for a short time only.
+        leeway: Seconds by which clocks may differ.
+
+    Raises:
+        ConfigurationError: The key does not fit the algorithms, is too short or looks like a
+            placeholder.
     """
 
     def __init__(
@@ -57,7 +72,7 @@ class JWTAuthenticator:
         self._leeway = leeway
 
     def __call__(self, request: Request) -> User | None:
-        """The user that the token names, or `None`, whatever is wrong with it."""
+        """Return the user of the token; `None` without a token, or for any fault in it."""
         token = self._find(request)
         if not token or len(token) > 16 * 1024:
             return None
@@ -121,7 +136,7 @@ def _check_key(key: str | bytes, algorithms: Sequence[str]) -> None:
 
 
 def _check_algorithm(key: str | bytes, name: str) -> None:
-    """Fail at start for what could never verify a token, a public key as HMAC secret included."""
+    """Raise unless `key` can verify tokens. PyJWT also rejects a public key as HMAC secret."""
     if name.lower() == "none":
         raise ConfigurationError("algorithms must not have 'none': it verifies nothing")
     try:

@@ -1,4 +1,4 @@
-"""Request: what a hook may look at, read only."""
+"""Request: the headers, the query and the scope of a request, for the hooks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,26 @@ from ..errors import Refused
 from ..reasons import Reason
 
 MAX_QUERY_BYTES = 64 * 1024
+"""Bytes of a query, at most. A longer query is read as empty."""
+
 MAX_QUERY_FIELDS = 100
+"""Fields of a query, at most. A query with more fields is read as empty."""
 
 
 class Request:
-    """An ASGI `http` or `websocket` scope (ASGI HTTP and WebSocket specification 2.5).
+    """An HTTP request or WebSocket handshake. The hooks should not change it.
 
-    Header names are in lower case and values are decoded as Latin-1. The query is decoded as forms
-    are (URL standard, 5.1), escaped or not, as curl sends it. Of a header or a query field that
-    comes several times, the first counts.
+    The first of several headers or query fields with one name counts.
+
+    Args:
+        scope: An ASGI `http` or `websocket` scope (ASGI HTTP and WebSocket specification 2.5).
+
+    Attributes:
+        scope: The ASGI scope.
+        method: The HTTP method, such as "GET". A WebSocket handshake is a GET.
+        headers: The headers, with names in lower case and values decoded as Latin-1.
+        query: The fields of the query, decoded as those of a form (URL standard, section 5.1). Text
+            that the client did not escape is accepted, too, because curl sends it.
     """
 
     __slots__ = ("_query_is_readable", "headers", "method", "query", "scope")
@@ -26,7 +37,6 @@ class Request:
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
         self.method = str(scope.get("method", "GET"))
-        """The HTTP method; a WebSocket handshake is a GET."""
         self.headers: dict[str, str] = (headers := {})
         for name, value in scope.get("headers", ()):
             key = name.decode("latin-1").lower()
@@ -47,20 +57,20 @@ class Request:
                 self.query.setdefault(name.decode("utf-8", "replace"), text)
 
     def check_query(self) -> None:
-        """Raise `Refused` if the query was too long, and therefore read as empty."""
+        """Raise `Refused` if the query was too long, and was read as empty."""
         if not self._query_is_readable:
             limits = f"{MAX_QUERY_BYTES} bytes, {MAX_QUERY_FIELDS} fields"
             raise Refused(Reason.INVALID_QUERY, f"the query is too long: at most {limits}")
 
     @property
     def client(self) -> str | None:
-        """The peer's address as the server says it."""
+        """The address of the client, as the server has it in the scope."""
         peer = self.scope.get("client")
         return str(peer[0]) if peer else None
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies (RFC 6265, section 5.4); one that is malformed hides no other."""
+        """The cookies by name (RFC 6265, section 5.4). Malformed cookies are skipped."""
         found: dict[str, str] = {}
         for pair in self.headers.get("cookie", "").split(";"):
             name, separator, value = pair.partition("=")

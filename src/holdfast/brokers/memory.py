@@ -29,14 +29,14 @@ from .feed import Feed
 from .protocol import Batch
 
 YIELD_EVERY = 64
-"""Messages that no reader has seen yet, after which `publish` lets the event loop turn."""
+"""Messages that no node has read yet, from which `publish` lets other tasks run first."""
 
 IDEMPOTENCY_KEYS = 10_000
-"""Keys of published messages that are remembered."""
+"""Idempotency keys that are kept, at most."""
 
 
 class MemoryTokens:
-    """A `TokenStore` in this process: a TokenRegistry, a clock and real randomness."""
+    """A `TokenStore` in memory: a TokenRegistry with a clock and random tokens."""
 
     def __init__(self, limits: TokenLimits | None, clock: Callable[[], float]) -> None:
         self.registry = TokenRegistry(limits)
@@ -67,7 +67,7 @@ class MemoryTokens:
 
 
 class MemoryPresence:
-    """A `PresenceStore` in this process."""
+    """A `PresenceStore` in memory: a PresenceTable with a clock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._table = PresenceTable()
@@ -90,14 +90,17 @@ class MemoryPresence:
 
 
 class MemoryBroker:
-    """A log in memory. Several Broadcasters of one event loop may share one.
+    """A `Broker` in the memory of one process, which several Broadcasters of an event loop share.
 
-    The log survives between two runs of a Broadcaster, and ends with the process.
+    The log remains between two runs of a Broadcaster, and ends with the process.
 
     Args:
-        retention: how much of the log is kept.
-        tokens: the lifetime of reconnect tokens, and how many sessions are kept.
-        clock: returns seconds since the Unix epoch.
+        retention: The bounds of the history.
+        tokens: The lifetime of reconnect tokens, and the number of sessions.
+        clock: Returns seconds since the Unix epoch.
+
+    Raises:
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -131,11 +134,11 @@ class MemoryBroker:
 
     @property
     def history(self) -> History:
-        """The log itself, for inspection."""
+        """The history, for tests and inspection. Do not change it."""
         return self._history
 
     async def start(self) -> None:
-        """Name the epoch. It is made in the running loop, so that a forked process has its own."""
+        """See `Broker.start`. Forked processes have different epochs, because this draws it."""
         self._starts += 1
         if self._epoch is None:
             self._epoch = Epoch(secrets.token_urlsafe(9))
@@ -147,13 +150,13 @@ class MemoryBroker:
         return _nothing
 
     async def close(self) -> None:
-        """Wake the readers after the last close. The log stays, and a new start goes on with it."""
+        """See `Broker.close`. The log remains, and the next `start` continues it."""
         self._starts = max(0, self._starts - 1)
         if not self._starts:
             self._feed.close()
 
     async def publish(self, draft: Draft) -> Head:
-        """See `Broker.publish`. A publisher that never pauses yields to the readers at times."""
+        """See `Broker.publish`. Every 64 unread messages, the nodes get a turn to read them."""
         if self._feed.unread >= YIELD_EVERY:
             await asyncio.sleep(0)
         epoch, key = self._feed.current_head().epoch, draft.idempotency_key
@@ -193,7 +196,7 @@ class MemoryBroker:
         return self._history.summarize(cursor, subscriptions, user, self._clock())
 
     async def sweep(self) -> None:
-        """Trim by age, and drop expired sessions."""
+        """See `Broker.sweep`."""
         now = self._clock()
         self._history.trim(now)
         self.tokens.registry.expire(now)

@@ -1,8 +1,11 @@
 """Positions in the log, and the event id that carries one over the wire.
 
-Priorities reorder messages, so a single "last id" would skip the messages that were overtaken. A
-cursor is therefore a low-water mark per lane: every message of the lane up to its mark is settled.
-docs/design.md, section "The cursor", has a trace for each rule; docs/protocol.md, section 5, has
+Priorities reorder messages, so a single "last id" would skip the messages that were overtaken.
+Example: LOW 1 and CRITICAL 2 are published, CRITICAL 2 is sent first, and the link is cut. Both "1"
+and "2" would be wrong. A cursor has one mark per lane instead: no message of the lane at or below
+its mark is still to be sent.
+
+docs/design.md, section "The cursor", has a trace for each rule. docs/protocol.md, section 5, has
 the grammar. This module is the only one that reads or writes event ids.
 """
 
@@ -17,11 +20,13 @@ from typing import NewType
 from .message import LANES, Offset, Priority
 
 Epoch = NewType("Epoch", str)
-"""The name of one life of a log: 12 characters of `[A-Za-z0-9_-]`, 72 random bits."""
+"""The name of one log: 12 characters of `[A-Za-z0-9_-]`, 72 random bits."""
 
 MAX_OFFSET = 2**63 - 1
+"""The highest offset of an event id."""
+
 MAX_EVENT_ID = 128
-"""Bytes. The longest event id that is issued has 115."""
+"""Characters of an event id that is read, at most. The longest one that is issued has 115."""
 
 _NUMBER = "(?:0|[1-9][0-9]{0,18})"
 _MARKS = rf"{_NUMBER}(?:\.{_NUMBER}){{3}}|{_NUMBER}"
@@ -31,7 +36,10 @@ _EVENT_ID = re.compile(rf"([A-Za-z0-9_-]{{12}})~({_MARKS})~([A-Za-z0-9_-]{{22}})
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A low-water mark for each lane: `marks[priority]`.
+    """One mark for each lane: `marks[priority]`.
+
+    The text of a cursor is "7" if all marks are 7, and otherwise the marks from CRITICAL to LOW,
+    such as "2.0.0.0".
 
     Invariants (tests/core/test_cursor.py): each mark is in 0 to 2^63-1;
     `parse(str(cursor)) == cursor`.
@@ -44,14 +52,14 @@ class Cursor:
     def at(cls, offset: int) -> Cursor:
         """Return the cursor with the same mark in every lane.
 
-        Connections that are up to date share one, hence the cache.
+        The result is cached, because all connections that are up to date have the same cursor.
         """
         mark = Offset(offset)
         return cls((mark, mark, mark, mark))
 
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
-        """Read `str(cursor)` back; return `None` for any other text."""
+        """Return the cursor whose text is `text`; `None` if there is none."""
         if len(text) > MAX_EVENT_ID or _CURSOR.fullmatch(text) is None:
             return None
         numbers = [Offset(int(digits)) for digits in text.split(".")]
@@ -60,7 +68,7 @@ class Cursor:
         if len(numbers) == 1:
             return cls.at(numbers[0])
         if len(set(numbers)) == 1:
-            return None  # "7.7.7.7" is written "7": each cursor has one form only
+            return None  # "7.7.7.7" is not valid, because the text of that cursor is "7"
         critical, high, normal, low = numbers
         return cls((low, normal, high, critical))
 
@@ -74,13 +82,13 @@ class Cursor:
         return self.marks[lane]
 
     def __le__(self, other: Cursor) -> bool:
-        """True if no lane is farther than in `other`. This is a partial order."""
+        """Return True if no mark is higher than in `other`. This is a partial order."""
         low, normal, high, critical = self.marks
         low2, normal2, high2, critical2 = other.marks
         return low <= low2 and normal <= normal2 and high <= high2 and critical <= critical2
 
     def capped_at(self, offset: Offset) -> Cursor:
-        """Return this cursor with no mark beyond `offset`."""
+        """Return this cursor with all higher marks lowered to `offset`."""
         low, normal, high, critical = (min(mark, offset) for mark in self.marks)
         return Cursor((low, normal, high, critical))
 
@@ -93,7 +101,7 @@ class Cursor:
 
     @property
     def highest(self) -> Offset:
-        """The mark of the lane that is farthest."""
+        """The highest mark."""
         return max(self.marks)
 
 
@@ -107,11 +115,16 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of a log: its epoch and the offset of its newest message.
+    """The end of a log.
 
-    `forks` maps earlier epochs to the offset up to which their log is the same as this one. A
-    Redis replica that was promoted may lack the end of the log: an old position up to the fork is
-    the same position here, and an old position beyond it is lost.
+    Example for `forks`: a Redis primary had 9 messages. Its replica had 7 of them when it was
+    promoted, and begins a new epoch with `forks` {old epoch: 7}. A position of the old epoch up to
+    7 is the same position in the new one. A position beyond 7 is lost.
+
+    Attributes:
+        epoch: The epoch of the log.
+        offset: The offset of the newest message.
+        forks: Earlier epochs, each with the offset up to which its log is the same as this one.
     """
 
     epoch: Epoch
@@ -120,13 +133,13 @@ class Head:
 
 
 def format_event_id(epoch: Epoch, cursor: Cursor, token: str) -> str:
-    """Return the event id as text. An empty `token` gives the part that connections share."""
+    """Return the text of an event id. An empty `token` gives the part that connections share."""
     return f"{epoch}~{cursor}~{token}"
 
 
 @dataclass(frozen=True, slots=True)
 class EventId:
-    """The content of `Last-Event-ID`: epoch, cursor and reconnect token, opaque to clients."""
+    """The content of `Last-Event-ID`: epoch, cursor and reconnect token. It is opaque to clients."""
 
     epoch: Epoch
     cursor: Cursor
@@ -134,9 +147,9 @@ class EventId:
 
     @classmethod
     def parse(cls, text: str) -> EventId | None:
-        """Read an id that this library issued; return `None` for any other text.
+        """Return the event id whose text is `text`; `None` if there is none.
 
-        The grammar is ASCII and exact, because `int()` also accepts `+5`, `1_000` and `٥`.
+        The pattern is ASCII and exact, because `int()` also accepts `+5`, `1_000` and `٥`.
         """
         if len(text) > MAX_EVENT_ID:
             return None
@@ -148,13 +161,13 @@ class EventId:
         return format_event_id(self.epoch, self.cursor, self.token)
 
     def format_series(self, lane: Priority, marks: Sequence[Offset]) -> list[str]:
-        """Return this id as text once per mark, with that mark in `lane`.
+        """Return the texts of this event id with each of `marks` in `lane`.
 
-        The result is that of `str`, but the text around the mark is written once for all.
+        The result is the same as that of `str`. The text around the mark is formatted only once.
         """
         others = {self.cursor[other] for other in LANES if other != lane}
         if len(others) == 1 and not others.isdisjoint(marks):
-            # One of the cursors has the same mark in every lane, which is written shorter.
+            # One of the cursors has the same mark in every lane, so its text is shorter.
             return [str(replace(self, cursor=self.cursor.with_mark(lane, mark))) for mark in marks]
         digits = [str(mark) for mark in self.cursor.marks]
         digits[lane] = "|"

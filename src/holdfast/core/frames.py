@@ -1,7 +1,7 @@
-"""The JSON frames of the wire; docs/protocol.md describes each.
+"""The JSON frames of the wire (docs/protocol.md, section 4).
 
-A frame is one line of JSON, an object, in UTF-8. `json.dumps` escapes every control character, so
-a frame never contains CR, LF or NUL. This module is the only one that splices JSON.
+A frame is a JSON object in UTF-8 on one line. `json.dumps` escapes every control character, so a
+frame never contains CR, LF or NUL. This module is the only one that joins pieces of JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ _LABELS = [lane.label.encode() for lane in LANES]
 
 
 class Frame(NamedTuple):
-    """One frame for a transport: a JSON object in UTF-8, and its event id in ASCII.
+    """One frame for a transport, with its event id.
 
-    The id is the low-water cursor right after this frame.
+    Attributes:
+        body: A JSON object in UTF-8, on one line.
+        id: The event id of the cursor after this frame, in ASCII.
     """
 
     body: bytes
@@ -31,7 +33,7 @@ class Frame(NamedTuple):
 
 
 def encode(value: object) -> bytes:
-    """Encode one line of JSON.
+    """Encode a value as one line of JSON.
 
     Raises:
         InvalidPayload: `value` has no JSON form.
@@ -51,7 +53,7 @@ def decode(text: str) -> object:
 
     Raises:
         ValueError: `text` is not JSON.
-        RecursionError: it is nested too deeply.
+        RecursionError: `text` is nested too deeply.
     """
     return json.loads(text, parse_constant=_reject_constant)
 
@@ -63,7 +65,7 @@ def _reject_constant(name: str) -> None:
 def message(
     topic: str, data: object, priority: Priority, timestamp: float, key: str | None
 ) -> bytes:
-    """Encode a published message. The encoder is needed only for the names and the data."""
+    """Encode a published message, whose `timestamp` is in seconds since the Unix epoch."""
     last = b"" if key is None else b',"key":%b' % encode(key)
     return b'{"type":"message","topic":%b,"data":%b,"priority":"%b","timestamp":%r%b}' % (
         encode(topic),
@@ -77,7 +79,7 @@ def message(
 def control(kind: str, timestamp: float, data: Mapping[str, object] | None = None) -> bytes:
     """Encode a frame of the library itself: heartbeat, pong, subscribed, error, closing ….
 
-    The timestamp has three decimals, because all digits of a float cost four times as much.
+    The timestamp has three decimals, because all digits of a float take four times as long.
     """
     content = b"" if data is None else b'"data":%b,' % encode(data)
     return b'{"type":"%b",%b"timestamp":%.3f}' % (kind.encode(), content, timestamp)
@@ -104,7 +106,7 @@ def established(
 
 
 def gap(entry: Gap, timestamp: float) -> bytes:
-    """Encode a gap that stands in its place in a lane."""
+    """Encode a gap frame."""
     data = {
         "cause": GapCause.TRIMMED.value,
         "count": entry.count,
@@ -115,7 +117,7 @@ def gap(entry: Gap, timestamp: float) -> bytes:
 
 
 def closing(reason: Reason, timestamp: float) -> bytes:
-    """Encode the last frame of a connection; it tells the client whether to reconnect."""
+    """Encode the last frame of a connection, with its reason and whether to reconnect."""
     return control("closing", timestamp, {"reason": reason.word, "reconnect": reason.reconnect})
 
 
@@ -125,12 +127,12 @@ def error(reason: Reason, detail: str, timestamp: float) -> bytes:
 
 
 def with_id(body: bytes, id: str) -> str:
-    """Return a frame as text that ends within its last member `id`; `ID_END` must follow."""
+    """Return a frame as text up to the end of `id`, its last member. `ID_END` must follow."""
     return f'{body[:-1].decode()},"id":"{id}'
 
 
 ID_END = '"}'
-"""The end of every frame that `with_id` began."""
+"""The end of each frame of `with_id`."""
 
 
 def with_ids(frames: Iterable[Frame]) -> bytes:

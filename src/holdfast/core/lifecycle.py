@@ -2,16 +2,16 @@
 
     state      event      → state
     ─────────────────────────────────────────────────────────────────────────────────
-    OPENING    READY      → OPEN      the first frame was taken by the transport
-    OPENING    CLOSE      → CLOSING   this side ends the connection before its first frame
-    OPEN       CLOSE      → CLOSING   this side ends it: drain, takeover, expired credentials …
-    CLOSING    READY      → CLOSING   the first frame was taken after the end was decided
-    CLOSING    CLOSE      → CLOSING   a second reason changes nothing
-    any        LOST       → CLOSED    the peer is gone, or a send failed
+    OPENING    READY      → OPEN      the transport took the first frame
+    OPENING    CLOSE      → CLOSING   the server closes the connection before its first frame
+    OPEN       CLOSE      → CLOSING   the server closes it: drain, takeover, expired credentials …
+    CLOSING    READY      → CLOSING   the transport took the first frame after the close
+    CLOSING    CLOSE      → CLOSING   a second reason has no effect
+    any        LOST       → CLOSED    the client has disconnected, or a send failed
     any        FINISHED   → CLOSED    the transport has returned
-    CLOSED     CLOSE      → CLOSED    too late to matter
+    CLOSED     CLOSE      → CLOSED    a late reason has no effect
 
-Every other pair is illegal: `transition` raises.
+`transition` raises for every other pair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ConnectionState(Enum):
     CLOSING = "closing"
     CLOSED = "closed"
 
-    __hash__ = object.__hash__  # the hash of Enum costs a call, and TRANSITIONS is read often
+    __hash__ = object.__hash__  # faster: the hash of Enum is a Python function
 
 
 class ConnectionEvent(Enum):

@@ -13,22 +13,14 @@ from .topics import USER_TOPIC, check_topic
 from .validation import check_keywords, is_number
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-"""Bytes of one encoded frame: the smallest limit of an ASGI server for WebSocket (daphne)."""
+"""Bytes of one encoded frame: daphne's limit for WebSocket, the smallest of the ASGI servers."""
 
 MAX_KEY_BYTES = 200
+"""Bytes of `key`, `to_user` and `idempotency_key`, each in UTF-8."""
 
 
 class PublishOptions(TypedDict, total=False):
-    """The keyword arguments of every `publish`.
-
-    priority: `Priority.NORMAL` by default. A higher priority overtakes all lower ones.
-    key: the message supersedes pending messages of the same topic, addressee and key. At most
-        200 bytes.
-    ttl: seconds after which the message is no longer delivered; `None` for no limit.
-    to_user: only this user's subscribers get the message.
-    idempotency_key: a second publish with the same key returns the offset of the first, and
-        publishes nothing. At most 200 bytes.
-    """
+    """The options of every `publish`; `Broadcaster.publish` documents them."""
 
     priority: Priority
     key: str | None
@@ -43,18 +35,18 @@ _KNOWN = frozenset(PublishOptions.__annotations__)
 def make_draft(
     topic: str, data: object, *, now: float, max_bytes: int, **options: Unpack[PublishOptions]
 ) -> Draft:
-    """Return a message for the broker. A later change of the object `data` has no effect on it.
+    """Return a message for the broker, checked and encoded.
 
     Args:
-        topic: a topic name, not a pattern; `$user` only with `to_user`.
-        data: anything that `json.dumps` accepts.
-        now: seconds since the Unix epoch.
-        max_bytes: the limit of the encoded frame.
-        options: see `PublishOptions`.
+        topic: The name of a topic, not a pattern; `$user` only with `to_user`.
+        data: Anything that `json.dumps` accepts.
+        now: Seconds since the Unix epoch.
+        max_bytes: Bytes of the encoded frame, at most.
+        options: See `Broadcaster.publish`.
 
     Raises:
-        PublishError: an argument cannot be published.
-        TypeError: an option does not exist.
+        PublishError: An argument cannot be published.
+        TypeError: An option does not exist.
     """
     if not options.keys() <= _KNOWN:
         check_keywords("publish", options, _KNOWN)

@@ -1,4 +1,4 @@
-"""Deciding where a connection begins: a pure function from what is presented to a ResumePoint.
+"""Resume: the decision where a connection begins, a pure function of what the client presents.
 
     presented                     session    position                     cursor     cause
     ───────────────────────────────────────────────────────────────────────────────────────────
@@ -16,8 +16,8 @@
     a token                       accepted   stored, in another log       now        UNKNOWN
     a token                       accepted   nothing stored               now        UNKNOWN
 
-A bad token or event id is never an error, because a browser's EventSource would give up for good.
-tests/core/test_resume.py has a test per row.
+An invalid token or event id is never an error, because a browser's EventSource does not reconnect
+after an error. tests/core/test_resume.py has a test for each row.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .tokens import Session
 
 
 class GapCause(Enum):
-    """Why messages were lost; the value is the word on the wire."""
+    """The cause of a gap; the value is the word on the wire (docs/protocol.md, section 8)."""
 
     TRIMMED = "trimmed"
     RESTART = "restart"
@@ -44,10 +44,12 @@ class GapCause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What a client presents beside its credentials.
+    """The event id and the reconnect token of a client.
 
-    `event_id` is `None` where none was sent or it cannot be read, which `is_unreadable` tells
-    apart. `has_token` is true if a reconnect token was sent by itself.
+    Attributes:
+        event_id: The event id; `None` if there is none, or if it cannot be read.
+        is_unreadable: True if an event id was sent that cannot be read.
+        has_token: True if a reconnect token was sent beside the event id.
     """
 
     event_id: EventId | None = None
@@ -55,17 +57,20 @@ class Presented:
     has_token: bool = False
 
     def __bool__(self) -> bool:
-        """True if the client presented anything."""
+        """Return True if the client presented anything."""
         return self.event_id is not None or self.is_unreadable or self.has_token
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """The decision.
+    """The place in the log where a connection begins.
 
-    `cursor` is a place in the log of `epoch`; `None` means "from now on". `cause` says why
-    something may be lost. Subscriptions of the session are capped at `since_limit`: a topic that
-    was subscribed beyond the fork is subscribed from the fork on.
+    Attributes:
+        epoch: The epoch of the log.
+        cursor: The cursor; `None` means "now", without a replay.
+        cause: The cause of the gap that is reported; `None` for no gap.
+        since_limit: The highest since of the session's subscriptions; `None` for no limit. A topic
+            that was subscribed beyond the fork is subscribed from the fork on.
     """
 
     epoch: Epoch
@@ -77,12 +82,12 @@ class ResumePoint:
 def resume_point(  # noqa: PLR0911 - one return per kind of row
     presented: Presented, session: Session | None, head: Head
 ) -> ResumePoint:
-    """Decide by the table above.
+    """Return the resume point by the table above.
 
     Args:
-        presented: what the client sent.
-        session: the session that its token opened, `None` if there was none or it was refused.
-        head: the end of the log, and the earlier epochs that it continues.
+        presented: The event id and the token of the client.
+        session: The session of the token; `None` if there was no token or it was refused.
+        head: The end of the log, with the earlier epochs that it continues.
     """
     event_id = presented.event_id
     if session is None:
@@ -113,7 +118,7 @@ def _lost(is_other_log: bool) -> GapCause:
 
 
 def farthest_offset(cursor: Cursor, subscriptions: Mapping[str, Offset]) -> Offset:
-    """Return the highest offset that a resumed client has seen or subscribed at."""
+    """Return the highest offset that a client has seen or subscribed at."""
     return max([cursor.highest, *subscriptions.values()])
 
 
@@ -122,15 +127,15 @@ def resumed_subscriptions(
 ) -> dict[str, Offset]:
     """Return the subscriptions with which a connection begins: each topic with its `since`.
 
-    A topic that the session holds goes on from its own `since`. A topic that is new begins behind
-    everything that the client has seen, on whichever node: the client had 9 from another node,
-    this one is at 7, and a topic added at 7 would repeat 8 and 9.
+    A topic of the session keeps its since. A new topic begins after everything that the client has
+    seen on any node. Example: the client got 9 from another node, and this node is at 7. A since
+    of 7 would repeat 8 and 9.
 
     Args:
-        point: the decision of `resume_point`.
-        held: the subscriptions of the session.
-        allowed: the topics that the client may have.
-        delivered: the offset up to which this node has delivered the log.
+        point: The resume point.
+        held: The subscriptions of the session.
+        allowed: The topics that the client may have.
+        delivered: The offset up to which this node has delivered the log.
     """
     if point.cursor is None:
         return dict.fromkeys(allowed, delivered)
@@ -141,10 +146,16 @@ def resumed_subscriptions(
 def lanes_to_replay(
     point: ResumePoint, summary: ReplaySummary, farthest: Offset, delivered: Offset
 ) -> frozenset[Priority]:
-    """Return the lanes that must be read from the log before they are live.
+    """Return the lanes that must catch up before they are live.
 
-    A lane that is empty in `summary` need not be read, unless more came after the summary, or
-    this node is behind its client.
+    An empty lane of `summary` is live at once, unless the node has delivered more messages since
+    the summary, or the client is ahead of the node.
+
+    Args:
+        point: The resume point.
+        summary: The counts of the messages after the cursor.
+        farthest: The result of `farthest_offset`.
+        delivered: The offset up to which this node has delivered the log.
     """
     if point.cursor is None:
         return NO_LANE
@@ -154,3 +165,4 @@ def lanes_to_replay(
 
 
 NOTHING_TO_REPLAY = ReplaySummary(0, None, empty_up_to=OFFSET_ZERO)
+"""The summary for a connection that begins now."""

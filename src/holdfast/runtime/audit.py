@@ -1,4 +1,4 @@
-"""Audit events: security-relevant facts for an application's hook, and a hook for `logging`."""
+"""Audit events: security-relevant events for an application's hook, and a hook for `logging`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ class AuditAction(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One fact. No field ever contains a token, a credential or a payload.
+    """One security-relevant event. No field contains a token, a credential or a payload.
 
-    `at` is in seconds since the Unix epoch.
+    Attributes:
+        action: The kind of the event.
+        at: Seconds since the Unix epoch.
+        user: The identified user, `None` for an unidentified client.
+        connection: The id of the connection, `None` if there is none yet.
+        transport: "sse", "websocket", "poll", "http" or the application's own word.
+        detail: A reason, a topic, an origin or an address.
     """
 
     action: AuditAction
@@ -41,13 +47,18 @@ class AuditEvent:
 
 
 AuditHook = Callable[[AuditEvent], None]
-"""Called synchronously in the event loop, so it must not block. Its exceptions are logged."""
+"""A plain function that is called in the event loop and must not block. Exceptions are logged."""
 
 _REFUSALS = frozenset(action for action in AuditAction if action.name.endswith("_REFUSED"))
 
 
 class AuditTrail:
-    """Calls the audit hook, if there is one. `time` returns seconds since the Unix epoch."""
+    """Calls the audit hook, if there is one.
+
+    Args:
+        hook: The application's hook.
+        time: Returns seconds since the Unix epoch.
+    """
 
     def __init__(self, hook: AuditHook | None, time: Callable[[], float]) -> None:
         self.is_on = hook is not None
@@ -62,7 +73,7 @@ class AuditTrail:
         transport: str | None = None,
         detail: str = "",
     ) -> None:
-        """Call the hook with one event."""
+        """Call the hook with one event, whose fields are the arguments."""
         if self._hook is None:
             return
         event = AuditEvent(
@@ -80,9 +91,10 @@ class AuditTrail:
 
 
 def logging_audit(logger: logging.Logger | None = None) -> AuditHook:
-    """Return a hook that writes each event to `logger` (default `holdfast.audit`).
+    """Return an audit hook that logs each event: refusals as WARNING, the others as INFO.
 
-    Refusals are warnings, other events are of level INFO.
+    Args:
+        logger: The logger; `holdfast.audit` by default.
     """
     target = logger or logging.getLogger("holdfast.audit")
 

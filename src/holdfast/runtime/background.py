@@ -1,4 +1,4 @@
-"""BackgroundTasks: work that must finish, although its caller may be cancelled."""
+"""BackgroundTasks: work that must complete, although its caller may be cancelled."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _logger = logging.getLogger("holdfast")
 
 
 class BackgroundTasks:
-    """Short tasks that outlive their caller. The Broadcaster waits for all of them when it stops.
+    """Short tasks that outlive their callers. The Broadcaster waits for all of them at its stop.
 
-    Invariant (tests/runtime/test_background.py): after `wait`, no task is left; a failure is
-    logged, because no caller is there to receive it.
+    Invariants (tests/runtime/test_background.py): after `wait`, no task is left; an exception is
+    logged, because no caller receives it.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,6 @@ class BackgroundTasks:
             _logger.error("background task failed: %s", task.get_name(), exc_info=error)
 
     async def wait(self) -> None:
-        """Wait for all tasks, including those that are started meanwhile."""
+        """Wait for all tasks, including tasks that start meanwhile."""
         while self._tasks:
             await asyncio.wait(list(self._tasks))

@@ -1,4 +1,4 @@
-"""Broadcaster: the object that an application uses. Each kind of work has a module of its own."""
+"""Broadcaster: the object that an application uses. Other modules do the work."""
 
 from __future__ import annotations
 
@@ -44,43 +44,48 @@ class Broadcaster:
         async with Broadcaster() as broadcaster:
             await broadcaster.publish("orders", {"id": 7}, priority=Priority.HIGH)
 
-    It belongs to the event loop in which it is started. It can be started in one task and stopped
-    in another, and started again after it has stopped, in another event loop too: between two
-    runs it holds only its options and its broker. If a background task dies, every connection is
-    closed, and `publish` raises `BroadcasterFailed`.
+    A Broadcaster belongs to the event loop in which it is started. One task may start it and
+    another stop it. A stopped Broadcaster can be started again, also in another event loop,
+    because between two runs it holds only its options and its broker. If a background task dies,
+    every connection is closed, and `publish` raises `BroadcasterFailed`.
 
     Args:
-        broker: the log; by default one in the memory of this process.
-        audit: called with each security-relevant `AuditEvent`, in the event loop.
-        presence: True keeps account of the present users over all nodes; a hook is also called
-            for each `PresenceChange`.
-        clock: returns seconds since the Unix epoch.
-        buffer_capacity: messages that wait for one connection, at most (default 100).
-        buffer_bytes: bytes that wait for one connection, at most (2 MiB).
-        max_message_bytes: bytes of one encoded message (1 MiB).
-        history_limit: messages kept per topic, user and lane (1000; memory broker only, as all
-            options of `history_` and `token_`).
-        history_age: seconds that a message is kept (3600).
-        history_bytes: bytes kept per topic, user and lane (16 MiB).
-        token_lifetime: seconds that a reconnect token is valid after its connection went (86400).
-        token_grace: seconds that the previous token is valid after its connection went (60).
-        heartbeat_interval: seconds that a connection may be silent (30); None sends no heartbeats.
-        idle_timeout: seconds without a sign of life from the client until its connection is
-            closed (1800); None never closes it.
-        send_timeout: seconds that one send, or an acknowledgement, may take (60); None for ever.
-        window_bytes: bytes that may be unacknowledged by a client that acknowledges (1 MiB); None
+        broker: The log; by default one in the memory of this process.
+        audit: A plain function that is called with each security-relevant `AuditEvent`, in the
+            event loop.
+        presence: True counts the present users over all nodes. A plain or coroutine function does
+            that, too, and is called for each `PresenceChange`.
+        clock: Returns seconds since the Unix epoch.
+        buffer_capacity: Messages that wait for one connection, at most (default 100).
+        buffer_bytes: Bytes that wait for one connection, at most (2 MiB).
+        max_message_bytes: Bytes of one encoded message, at most (1 MiB).
+        history_limit: Messages that are kept per topic, user and lane (1000). The options that
+            begin with `history_` and `token_` are for the memory broker only.
+        history_age: Seconds that a message is kept (3600).
+        history_bytes: Bytes that are kept per topic, user and lane (16 MiB).
+        token_lifetime: Seconds that a reconnect token is valid after the end of its connection
+            (86,400).
+        token_grace: Seconds that the previous token is valid after the end of the connection (60).
+        heartbeat_interval: Seconds that a connection may be silent (30). `None` sends no
+            heartbeats.
+        idle_timeout: Seconds without a sign of life from the client after which its connection is
+            closed (1800). `None` never closes it.
+        send_timeout: Seconds that one send or one acknowledgement may take (60). `None` sets no
+            limit.
+        window_bytes: Bytes that a client that acknowledges may have unacknowledged (1 MiB). `None`
             switches the window off.
-        cleanup_interval: seconds between two sweeps of the broker (300).
-        flush_interval: seconds between two deliveries, at least (None: each turn of the loop).
-        max_connections: connections of this process (20,000).
-        max_connections_per_user: connections of one identified user (20).
-        max_topics: topics of one connection (200).
-        drain_at_signal: end the streams at SIGTERM and SIGINT (True). Without it, call
-            `begin_drain` before the server waits for its streams.
+        cleanup_interval: Seconds between two sweeps of the broker (300).
+        flush_interval: Seconds between two deliveries, at least. `None`, the default, delivers at
+            each turn of the event loop.
+        max_connections: Connections of this process, at most (20,000).
+        max_connections_per_user: Connections of one identified user, at most (20).
+        max_topics: Topics of one connection, at most (200).
+        drain_at_signal: True, the default, ends the streams at SIGTERM and SIGINT. Otherwise the
+            application calls `begin_drain` before the server waits for its streams.
 
     Raises:
-        ConfigurationError: an option cannot work.
-        TypeError: an option does not exist.
+        ConfigurationError: An option cannot work.
+        TypeError: An option does not exist, or has the wrong type.
     """
 
     def __init__(
@@ -151,21 +156,21 @@ class Broadcaster:
         count = 0 if run is None else len(run.node.connections)
         return f"<Broadcaster {self.state.value}, {count} connections>"
 
-    # -- life ----------------------------------------------------------------------------------
+    # -- start and stop ------------------------------------------------------------------------
 
     @property
     def state(self) -> BroadcasterState:
-        """The phase of its life."""
+        """The phase of the Broadcaster's life."""
         return BroadcasterState.NEW if self._run is None else self._run.state
 
     async def start(self) -> None:
         """Start the broker and the background tasks; `async with` does it, too.
 
         Raises:
-            NotRunning: it is running already.
-            BrokerUnavailable: the broker's server cannot be reached.
+            NotRunning: The Broadcaster is running already.
+            BrokerUnavailable: The broker's server cannot be reached.
 
-        Cancellation: nothing is left running.
+        Cancellation: Everything that was started is stopped again.
         """
         if self._starting is not None or self.state not in _STARTABLE:
             raise NotRunning("this Broadcaster is running already: start it once, in one place")
@@ -191,13 +196,19 @@ class Broadcaster:
     async def stop(self) -> None:
         """Drain, end all background tasks and close the broker; `async with` does it, too.
 
-        Cancellation: does not cut it short; it is raised afterwards.
+        Cancellation: The call completes first, and then raises the cancellation.
         """
         if self._run is not None and self._run.state not in _STARTABLE:
             await self._run.stop()
 
     async def ensure_started(self) -> None:
-        """Start, unless this was ever started before. Concurrent calls start it once."""
+        """Start the Broadcaster unless it was started before. Concurrent calls start it once.
+
+        Raises:
+            BrokerUnavailable: The broker's server cannot be reached.
+
+        Cancellation: The call that starts stops everything again. Other calls only stop waiting.
+        """
         if self._starting is not None:
             await asyncio.shield(self._starting)
         elif self._run is None:
@@ -211,30 +222,35 @@ class Broadcaster:
         await self.stop()
 
     def begin_drain(self) -> None:
-        """Accept no connections any more, and close all; does not wait."""
+        """Refuse new connections and close all existing ones, without waiting for their end."""
         run = self._built_run()
         if run is not None:
             run.begin_drain()
 
     async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:  # noqa: ASYNC109
-        """`begin_drain`, then wait up to `timeout` seconds.
+        """Call `begin_drain`, then wait for the end of all connections.
 
-        Clients reconnect, and resume on another node, or here after a restart.
+        The clients reconnect, and resume on another node, or on this one after a restart.
+
+        Args:
+            timeout: Seconds to wait, at most.
 
         Returns:
             True if all connections have ended.
+
+        Cancellation: The connections end all the same.
         """
         check_number("timeout", timeout, zero=True)
         run = self._built_run()
         return run is None or await run.drain(timeout)
 
     def check_running(self) -> None:
-        """Raise unless messages can be published and delivered, from where this is called.
+        """Raise an exception unless the caller can publish now.
 
         Raises:
-            BroadcasterFailed: a background task died.
-            NotRunning: it was not started, or has stopped.
-            WrongThread: the caller is in another thread or event loop.
+            BroadcasterFailed: A background task died.
+            NotRunning: The Broadcaster was not started, or has stopped.
+            WrongThread: The caller is in another thread or event loop.
         """
         self._running()
 
@@ -259,7 +275,7 @@ class Broadcaster:
     # -- called by LiveApp ---------------------------------------------------------------------
 
     def now(self) -> float:
-        """Return seconds since the Unix epoch, by the clock that was given."""
+        """Return seconds since the Unix epoch, by the argument `clock`."""
         return self._clock()
 
     def audit(
@@ -270,47 +286,57 @@ class Broadcaster:
         transport: str | None = None,
         detail: str = "",
     ) -> None:
-        """Call the audit hook, if there is one."""
+        """Call the audit hook, if there is one.
+
+        Args:
+            action: The kind of the event.
+            user: The identified user.
+            transport: The transport of the request.
+            detail: A word or a sentence without secrets.
+        """
         run = self._built_run()
         if run is not None:
             run.node.audit.record(action, user, None, transport, detail)
 
     def has_listeners(self, topic: str) -> bool:
-        """Return True if a connection here is subscribed to `topic`, also by a pattern."""
+        """Return True if a connection of this node has `topic`, by name or by a pattern."""
         run = self._built_run()
         return run is not None and run.node.registry.has_listeners(topic)
 
     @property
     def is_accepting(self) -> bool:
-        """True while new connections are admitted: running, and not draining."""
+        """True while new connections may begin: the Broadcaster is running, and not draining."""
         run = self._built_run()
         return run is not None and run.node.is_accepting
 
     # -- publishing ----------------------------------------------------------------------------
 
     async def publish(self, topic: str, data: object, **options: Unpack[PublishOptions]) -> Offset:
-        """Publish `data` to a topic. On return, every node can read it.
+        """Publish `data` to a topic. On return, every node can read the message.
 
         Args:
-            topic: a topic name, not a pattern.
-            data: anything that `json.dumps` accepts, encoded before this waits for anything.
-            priority: `Priority.NORMAL` by default. A higher priority overtakes all lower ones.
-            key: the message supersedes pending messages of the same topic, addressee and key.
-            ttl: seconds after which the message is no longer delivered; `None` for no limit.
-            to_user: only this user's subscribers get the message.
-            idempotency_key: a second publish with the same key returns the offset of the first,
-                and publishes nothing.
+            topic: The name of a topic, not a pattern.
+            data: Anything that `json.dumps` accepts. It is encoded before the first wait, so a
+                later change of the object has no effect.
+            priority: `Priority.NORMAL` by default. A message overtakes all with a lower priority.
+            key: The message supersedes waiting messages of the same topic, `to_user` and key. At
+                most 200 bytes.
+            ttl: Seconds after which the message is no longer sent; `None`, the default, for no
+                limit.
+            to_user: Only the subscribers with this user id get the message.
+            idempotency_key: A second publish with the same key returns the offset of the first,
+                and publishes nothing. At most 200 bytes.
 
         Returns:
-            the offset of the message in the log.
+            The offset of the message in the log.
 
         Raises:
-            PublishError: the message cannot be published; nothing was queued.
-            NotRunning, WrongThread, BroadcasterFailed: see `check_running`.
-            BrokerUnavailable: the broker does not answer, or refuses; nothing was published.
-            OutcomeUnknown: the connection to the broker broke before the answer came.
+            PublishError: The message cannot be published; nothing was queued.
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+            BrokerUnavailable: The broker does not answer, or refuses; nothing was published.
+            OutcomeUnknown: The link to the broker broke before the answer arrived.
 
-        Cancellation: the message may have been published. Repeating it with the same
+        Cancellation: The message may have been published. A second call with the same
         `idempotency_key` does not publish it twice.
         """
         run = self._running()
@@ -328,9 +354,22 @@ class Broadcaster:
     async def publish_to_user(
         self, user: str, data: object, **options: Unpack[PublishOptions]
     ) -> Offset:
-        """Publish to all connections of one user, whatever they subscribe to (topic `$user`).
+        """Publish `data` to all connections of one user, independent of their subscriptions.
 
-        See `publish` for options, errors and cancellation.
+        Args:
+            user: The id of the user.
+            data: See `publish`.
+            options: See `publish`. The topic is `$user`, and `to_user` is `user`.
+
+        Returns:
+            The offset of the message in the log.
+
+        Raises:
+            TypeError: `user` is not a str, or is empty.
+            PublishError, BrokerUnavailable, OutcomeUnknown: See `publish`.
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+
+        Cancellation: See `publish`.
         """
         check_name("user", user, "the id of a user, a str that is not empty")
         options["to_user"] = user
@@ -344,16 +383,22 @@ class Broadcaster:
         timeout: float | None = None,
         **options: Unpack[PublishOptions],
     ) -> Offset:
-        """Publish from a worker thread, and block until that is done.
+        """Publish from a worker thread, and block until the message is published.
 
         Args:
-            timeout: seconds to wait, `None` for ever.
+            topic: See `publish`.
+            data: See `publish`.
+            timeout: Seconds to wait; `None` sets no limit.
+            options: See `publish`.
+
+        Returns:
+            The offset of the message in the log.
 
         Raises:
-            TimeoutError: the message may have been published, as after a cancellation.
-            WrongThread: called in an event loop, which this would block.
-
-        See `publish` for the other arguments and errors.
+            TimeoutError: The time is over; the message may have been published.
+            WrongThread: The caller is in an event loop, which this method would block.
+            NotRunning, BroadcasterFailed: See `check_running`.
+            PublishError, BrokerUnavailable, OutcomeUnknown: See `publish`.
         """
         run = self._run
         if run is None or run.state in _STARTABLE:
@@ -368,16 +413,21 @@ class Broadcaster:
     ) -> PeriodicSource:
         """Publish the result of `source` every `interval` seconds, while the topic has a listener.
 
-        A plain function is called in a worker thread; a source that uses this Broadcaster, or
-        anything else of the event loop, must therefore be a coroutine function. A result of
-        `None` is not published. See `publish` for the options.
+        Args:
+            topic: See `publish`.
+            source: Returns the data to publish, or `None` to publish nothing this time. A plain
+                function is called in a worker thread, because it may block. A source that uses
+                this Broadcaster or the event loop must be a coroutine function.
+            interval: Seconds between two calls.
+            options: See `publish`.
 
         Returns:
-            the source, whose `cancel` stops it for good.
+            The source, whose `cancel` stops it for good.
 
         Raises:
             ConfigurationError: `interval` is not a number over 0.
-            PublishError: `topic` or `options` cannot be published with.
+            PublishError: The topic or an option is not valid.
+            TypeError: `source` is not a function, or an option does not exist.
         """
         made = PeriodicSource(
             topic, source, interval, options, max_bytes=self.options.max_message_bytes
@@ -403,26 +453,39 @@ class Broadcaster:
         may_subscribe: MaySubscribe | None = None,
         **unknown: Never,
     ) -> PendingConnection:
-        """Open a connection: resumed if the client presents something valid, fresh otherwise.
+        """Return a connection, to open in an `async with` block.
 
             async with broadcaster.connect(topics=["orders"]) as connection:
                 await sse.serve(connection, scope, receive, send)
 
-        When the block is left, the session is kept for a resume.
+        The connection resumes a session if the client presents a valid token. It is fresh
+        otherwise. At the end of the block, the session is kept for the next connection.
 
         Args:
-            user: the identified user, `None` for an unidentified client.
-            topics: topics and patterns to subscribe to.
-            last_event_id: the event id that the client presents.
-            reconnect_token: a token that counts before the one inside `last_event_id`.
-            transport: a word for statistics and audit.
-            acknowledges: the client acknowledges, so that at most a window of bytes is on its way.
-            expires_at: seconds since the Unix epoch when the credentials, and the connection, end.
-            may_subscribe: asked for each topic; `None` allows all.
+            user: The identified user, `None` for an unidentified client.
+            topics: Topics and patterns to subscribe to.
+            last_event_id: The event id that the client presents.
+            reconnect_token: The reconnect token that the client presents. The token inside
+                `last_event_id` is used only without this one.
+            transport: A word for statistics and audit.
+            acknowledges: True if the client acknowledges, so that the window limits the bytes
+                that it has not acknowledged.
+            expires_at: The time at which the credentials expire and the connection is closed, in
+                seconds since the Unix epoch.
+            may_subscribe: A plain or coroutine function of a topic or pattern, called for each
+                one. It returns True if the client may subscribe. `None` allows all.
+
+        Returns:
+            A connection that begins when its block is entered.
 
         Raises:
-            Refused: when the block is entered; the client is to be answered with its reason.
-            NotRunning, WrongThread, BroadcasterFailed: see `check_running`.
+            Refused: The connection may not begin. Raised when the block is entered; `reason` has
+                the answer to the client.
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+            TypeError: An argument does not exist, or has the wrong type.
+
+        Cancellation: A cancelled entry keeps the session, and its token can be presented again. A
+        cancelled exit keeps the session, too.
         """
         run = self._running()
         if unknown:
@@ -441,9 +504,21 @@ class Broadcaster:
         return PendingConnection(run.handshake, request)
 
     async def position(self, topics: Iterable[str], *, user: str | None = None) -> str:
-        """Return an event id of now, to render into a page together with the state it shows.
+        """Return an event id for the end of the log, to render into a page together with its data.
 
-        A client that presents it gets everything that is published to `topics` after this call.
+        A client that presents it receives every message that is published to `topics` after this
+        call.
+
+        Args:
+            topics: Topics and patterns of the client's session.
+            user: The identified user, `None` for an unidentified client.
+
+        Raises:
+            Refused: A name is not a topic, or there are too many.
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+            BrokerUnavailable, OutcomeUnknown: The broker does not answer.
+
+        Cancellation: The session may have been created. It expires as any other.
         """
         run = self._running()
         if user is not None:
@@ -451,7 +526,7 @@ class Broadcaster:
         return await run.handshake.issue_position(topics, None if user is None else UserId(user))
 
     def connection(self, id: str, *, user: str | None = None) -> Connection | None:
-        """Return the connection with that id, if it is on this node and belongs to `user`."""
+        """Return the connection with that id, `None` unless it is on this node and of `user`."""
         run = self._built_run()
         found = None if run is None else run.node.registry.get(id)
         return None if found is None or found.user != user else found
@@ -462,7 +537,12 @@ class Broadcaster:
         return [] if run is None else list(run.node.registry.of_user(UserId(user)))
 
     def disconnect(self, connection_id: str, reason: Reason = Reason.REQUESTED) -> bool:
-        """End a connection; return False if it is not on this node."""
+        """Close a connection, and return False if it is not on this node.
+
+        Args:
+            connection_id: The id of the connection.
+            reason: The reason that its client gets.
+        """
         check_type("connection_id", connection_id, str, "the id of a connection, a str")
         check_type("reason", reason, Reason, "a member of Reason")
         run = self._built_run()
@@ -472,48 +552,98 @@ class Broadcaster:
         return found is not None
 
     async def reauthorize(self, user: str | None = None) -> None:
-        """Ask for the rights of a user (`None`: of everybody) again, and drop what is refused.
+        """Call `may_subscribe` again for all topics, and remove the topics that it refuses.
 
-        Connections that are just being opened ask again, too.
+        Only connections of this node are checked, including those in their handshake. A
+        connection whose `may_subscribe` raises is closed, and its client reconnects.
+
+        Args:
+            user: The user whose connections are checked; `None` checks all connections.
+
+        Raises:
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+
+        Cancellation: Some connections may not have been checked.
         """
         if user is not None:
             check_name("user", user, _USER_FORM)
         await self._running().subscriptions.reauthorize(user)
 
     async def disconnect_user(self, user: str) -> None:
-        """End all connections of a user on this node, and make their reconnect tokens useless."""
+        """Close all connections of a user on this node, and invalidate the user's reconnect tokens.
+
+        Raises:
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+            BrokerUnavailable, OutcomeUnknown: The broker does not answer, so tokens may still be
+                valid.
+
+        Cancellation: Connections or tokens may be left, so call the method again.
+        """
         check_name("user", user, "the id of a user, a str that is not empty")
         await self._running().handshake.disconnect_user(UserId(user))
 
     async def subscribe(
         self, connection: Connection, topics: Iterable[str]
     ) -> tuple[list[str], list[str]]:
-        """Add topics to a live connection, from now on.
+        """Subscribe a live connection to topics. It receives their messages from now on.
+
+        The session is saved before this method returns, so a resume on any node includes the
+        topics.
+
+        Args:
+            connection: A connection of this node.
+            topics: Topics and patterns. A topic that the connection has already keeps its since.
 
         Returns:
-            the topics that were added or already held, and the rejected ones.
+            The topics that the connection has now, and the topics that `may_subscribe` refused.
 
         Raises:
-            Refused: a name is not a topic, there are too many, or the connection has ended.
+            Refused: A name is not a topic, there are too many, the connection has ended, or the
+                broker does not answer. Nothing was added.
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+
+        Cancellation: The topics may have been added.
         """
         check_type("connection", connection, Connection, _CONNECTION_FORM)
         return await self._running().subscriptions.subscribe(connection, topics)
 
     async def unsubscribe(self, connection: Connection, topics: Iterable[str]) -> list[str]:
-        """Remove topics, and drop what is pending for them; return the ones that were held."""
+        """Remove topics from a live connection, and drop their waiting messages.
+
+        Args:
+            connection: A connection of this node.
+            topics: Topics and patterns, exactly as they were subscribed.
+
+        Returns:
+            The topics that were removed.
+
+        Raises:
+            Refused: A name is not a topic, or there are too many.
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+
+        Cancellation: The topics are removed from the connection, but its saved session may still
+        have them.
+        """
         check_type("connection", connection, Connection, _CONNECTION_FORM)
         return await self._running().subscriptions.unsubscribe(connection, topics)
 
     # -- presence and statistics ---------------------------------------------------------------
 
     async def presence(self, topic: str) -> frozenset[str]:
-        """Return the users on a topic (or subscribed to that very pattern), on any node.
+        """Return the users that are subscribed to a topic, on all nodes.
 
-        The answer lags by up to a second, and by ten where a node died. The application decides
-        who may see it.
+        The result lags by up to 1 second, and by 10 seconds after a node died. The application
+        decides which clients may see it.
+
+        Args:
+            topic: A topic or a pattern. Only subscriptions with exactly this text count.
 
         Raises:
-            ConfigurationError: presence is disabled.
+            ConfigurationError: Presence is disabled.
+            NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
+            BrokerUnavailable, OutcomeUnknown: The broker does not answer.
+
+        Cancellation: Has no effect on the presence.
         """
         self._running()
         if not self._presence:
@@ -522,11 +652,16 @@ class Broadcaster:
         return await self._broker.presence.users(topic)
 
     async def online_users(self) -> frozenset[str]:
-        """Return the users who have a connection, on any node (see `presence`)."""
+        """Return the users that have a connection, on all nodes.
+
+        See `presence` for the lag and the errors.
+
+        Cancellation: Has no effect on the presence.
+        """
         return await self.presence(USER_TOPIC)
 
     def statistics(self) -> Statistics:
-        """Return a snapshot of counts. Costs time in proportion to the connections."""
+        """Return the counts of this node. Takes time in proportion to its connections."""
         run = self._built_run()
         if run is None:
             return statistics_at_rest(self.state.value)
@@ -535,7 +670,12 @@ class Broadcaster:
     def connection_statistics(
         self, transport: str | None = None, *, limit: int | None = None
     ) -> list[ConnectionStatistics]:
-        """Return a snapshot of each connection (of one transport), the oldest `limit` of them."""
+        """Return the statistics of the connections of this node, oldest first.
+
+        Args:
+            transport: The transport whose connections are returned; `None` returns all.
+            limit: Connections in the result, at most.
+        """
         if limit is not None:
             check_number("limit", limit, whole=True, zero=True)
         run = self._built_run()

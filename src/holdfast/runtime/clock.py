@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`time()` is in seconds since the Unix epoch, `monotonic()` in seconds of the event loop."""
+    """The wall clock and the clock of the event loop, both in seconds.
+
+    Attributes:
+        time: Returns seconds since the Unix epoch. This clock may jump.
+        monotonic: Returns seconds since any moment. This clock never goes back.
+    """
 
     time: Callable[[], float]
     monotonic: Callable[[], float]

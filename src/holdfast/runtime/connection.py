@@ -1,4 +1,4 @@
-"""Connection: one stream to one client, and the one place where a task waits for its messages."""
+"""Connection: one stream to one client. A task waits in it for frames to send."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from .statistics import ConnectionStatistics, Counters
 from .timers import ConnectionTimers
 
 MaySubscribe = Callable[[str], bool | Awaitable[bool]]
-"""Returns whether a client may see a topic (or use a pattern), by its current rights."""
+"""A plain or coroutine function of a topic or pattern: True if the client may subscribe to it."""
 
 MAX_CONTROL_FRAMES = 64
-"""A client that sends commands faster than it reads the answers is closed beyond this."""
+"""Control frames that wait for one client, at most. The connection is closed beyond that, because
+the client sends commands faster than it reads the answers."""
 
 READ_RETRY_DELAY = 0.5
-"""Seconds until a page that could not be read is requested again."""
+"""Seconds until a page is requested again after the broker did not answer."""
 
 HEARTBEAT_JITTER = 0.25
 """The part of a heartbeat interval by which a heartbeat may come earlier."""
 
 CLOSING_TIMEOUT = 1.0
-"""Seconds that a send may take once the connection is closing."""
+"""Seconds that a send may take while the connection is closing."""
 
 IDLE_CHECK = 30.0
 """Seconds until a connection without a nearer deadline is checked."""
@@ -78,7 +79,7 @@ class DeliveredLog:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionContext:
-    """The parts of a node that all its connections share."""
+    """The parts of a node that all of its connections share."""
 
     options: Options
     clock: Clock
@@ -89,23 +90,27 @@ class ConnectionContext:
 class Connection:
     """One stream to one client, from its first frame to its end.
 
-    An application gets it from `Broadcaster.connect`, and hands it to a transport
-    (`holdfast.transports`). One task at a time waits in `next_frames`; everything else is
-    synchronous, and belongs to the same event loop.
+    An application gets a connection from `Broadcaster.connect`, and passes it to a transport
+    (`holdfast.transports`). One task at a time may wait in `next_frames`. All methods belong to
+    the event loop of the Broadcaster.
 
     Attributes:
-        id: the id that the client sees.
-        user: the identified user, `None` for an unidentified client.
-        session: the state that survives the connection; a change replaces the record.
-        subscriptions: topic or pattern → `since`, replaced as a whole.
-        token: the reconnect token, never to be logged.
+        id: The id that the client sees.
+        user: The identified user, `None` for an unidentified client.
+        session: The state that outlives the connection. A change replaces the whole record.
+        subscriptions: Topic or pattern → `since`. A change replaces the whole mapping.
+        token: The reconnect token. Do not log it.
         transport: "sse", "websocket", "poll" or the application's own word.
-        state: the phase in the table of `core.lifecycle`.
-        close_reason: the first reason for which this side ended the connection.
+        may_subscribe: The function that `Broadcaster.connect` got; `None` allows all topics.
+        state: The state in the table of `core.lifecycle`.
+        close_reason: The first reason for which the server closed the connection, or `None`.
+        delivery: The pending messages, lane by lane.
+        frames_sent: Frames that were sent. They may still be lost on their way.
+        bytes_sent: The bytes of their bodies.
 
-    Invariants (tests/runtime/test_connection.py): `next_frames` returns after the connection is
-    closed, whichever side closed it; a cancelled `next_frames` has taken nothing; no message
-    leaves a lane while a better lane has one pending or still to be read.
+    Invariants (tests/runtime/test_connection.py): `next_frames` returns after either side has
+    closed the connection; a cancelled `next_frames` has taken no frame; `next_frames` returns no
+    message while a better lane has one pending or still to be read.
     """
 
     __slots__ = (
@@ -170,7 +175,7 @@ class Connection:
         self._gaps_sent = self._messages_lost = 0
         self._opened_at = self._last_seen = self._last_sent = context.clock.monotonic()
         self._expires_at = expires_at
-        self._blocked_since: float | None = None  # when a send began that has not ended
+        self._blocked_since: float | None = None  # the begin of a send that has not ended
         self._window: Window | None = None
         self._control: tuple[bytes, ...] = ()
         self._first: Frame | None = None
@@ -187,40 +192,46 @@ class Connection:
 
     @property
     def is_over(self) -> bool:
-        """True if the peer has gone or the transport has returned."""
+        """True if the client has disconnected or the transport has returned."""
         return self.state is ConnectionState.CLOSED
 
     @property
     def window_size(self) -> int | None:
-        """Bytes that may be unacknowledged; `None` for a client that does not acknowledge."""
+        """Bytes that may be unacknowledged; `None` if the client does not acknowledge."""
         return None if self._window is None else self._window.size
 
     # -- the position --------------------------------------------------------------------------
 
     @property
     def cursor(self) -> Cursor:
-        """The place in the log up to which everything was sent, lane by lane."""
+        """The cursor: the offset up to which each lane was sent."""
         return self.delivery.cursor(self._context.log.delivered_offset)
 
     @property
     def event_id(self) -> str:
-        """The event id of `cursor`."""
+        """The event id at `cursor`."""
         return self._id_at(self.cursor)
 
     def _id_at(self, cursor: Cursor) -> str:
         return format_event_id(self._epoch, cursor, self.token)
 
     def last_session(self) -> Session:
-        """Return the session to be kept when the connection ends now."""
+        """Return the session to keep if the connection ends now."""
         return self.session.with_sent_position(Position(self._epoch, self.cursor))
 
     def acknowledge(self, event_id: str) -> bool:
-        """Note that the client has everything up to an event id of this connection.
+        """Record that the client has handled all frames up to an event id.
 
-        That becomes the resume point of the session, and makes room in the window, which the
-        first acknowledgement opens if it is not open yet. Returns False, and changes nothing, for
-        an id of another connection, one beyond what was sent, one behind the last acknowledged
-        one, or after another connection has taken over the session.
+        The session resumes from there, and the window gets room. The first acknowledgement opens
+        the window, if it is not open yet.
+
+        Args:
+            event_id: An event id of this connection.
+
+        Returns:
+            False, without any effect, if the id is of another connection, beyond the sent frames
+            or before the last acknowledged id, or if another connection has taken over the
+            session.
         """
         parsed = EventId.parse(event_id)
         if parsed is None or parsed.epoch != self._epoch or parsed.token != self.token:
@@ -239,7 +250,7 @@ class Connection:
         return True
 
     def _open_window(self) -> None:
-        """Expect acknowledgements from now on, unless the window is switched off."""
+        """Limit the unacknowledged bytes from now on, unless the window is switched off."""
         limit = self._context.options.window_bytes
         if self._window is None and limit is not None:
             self._window = Window(limit)
@@ -249,23 +260,24 @@ class Connection:
     def open(self, first_frame: bytes) -> None:
         """Set the first frame, and begin to check deadlines.
 
-        The id of the first frame is the cursor at this moment, before the connection is live.
+        The event id of the first frame is that of the cursor now, before the node registers the
+        connection. Afterwards, the cursor moves with the live feed.
         """
         self._first = Frame(first_frame, self.event_id)
         self._context.timers.add(self, self._next_deadline(self._opened_at))
 
     def finish(self) -> None:
-        """End the connection, because its transport has returned."""
+        """Set the state to closed, because the transport has returned."""
         self._handle(ConnectionEvent.FINISHED)
         self._context.timers.remove(self)
         self.wake()
 
     def replace_session(self, session: Session) -> None:
-        """Take another session record, such as one with other subscriptions."""
+        """Replace the session record, for example after a change of the subscriptions."""
         self.session = session
 
     def replace_subscriptions(self, subscriptions: Subscriptions) -> None:
-        """Take other subscriptions, and drop what is pending for topics that none covers."""
+        """Replace the subscriptions, and drop pending messages of topics that none covers."""
         removed = self.subscriptions.keys() - subscriptions.keys()
         self.subscriptions = subscriptions
 
@@ -276,7 +288,7 @@ class Connection:
             self.delivery.discard(unwanted)
 
     def count_into(self, counters: Counters) -> None:
-        """Add the counts of this connection."""
+        """Add the counts of this connection to `counters`."""
         counters.add(
             frames_sent=self.frames_sent,
             bytes_sent=self.bytes_sent,
@@ -286,7 +298,7 @@ class Connection:
         )
 
     def statistics(self) -> ConnectionStatistics:
-        """Return a snapshot."""
+        """Return the counts of this connection, at this moment."""
         now = self._context.clock.monotonic()
         return ConnectionStatistics(
             connection_id=self.id,
@@ -306,7 +318,7 @@ class Connection:
     # -- called from anywhere in the event loop ------------------------------------------------
 
     def wake(self) -> None:
-        """Let `next_frames` look again; harmless at any time."""
+        """Let `next_frames` check for frames again. A superfluous call has no effect."""
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -314,7 +326,12 @@ class Connection:
                 waiter.set_result(None)
 
     def put_control(self, body: bytes) -> None:
-        """Queue a control frame. Control frames go before messages, in order."""
+        """Queue a control frame. Control frames are sent in order, before all messages.
+
+        Args:
+            body: A JSON object in UTF-8, on one line, with a member `type` (docs/protocol.md,
+                section 4).
+        """
         if len(self._control) >= MAX_CONTROL_FRAMES:
             self.close(Reason.TOO_MANY_MESSAGES)
         else:
@@ -322,7 +339,11 @@ class Connection:
             self.wake()
 
     def close(self, reason: Reason) -> None:
-        """End the connection from this side: one closing frame, and no more messages."""
+        """Close the connection: it sends one closing frame, and no more messages.
+
+        Args:
+            reason: The reason in the closing frame. A second call does not change it.
+        """
         before = self.state
         if self._handle(ConnectionEvent.CLOSE, reason) is not before:
             deadline = self._context.clock.monotonic() + CLOSING_TIMEOUT
@@ -330,14 +351,14 @@ class Connection:
             self.wake()
 
     def mark_lost(self) -> None:
-        """Note that the peer has gone, or that a send failed."""
+        """Set the state to closed, because the client has disconnected or a send failed."""
         self._handle(ConnectionEvent.LOST)
         if self._flushed is not None:
             self._flushed.set()
         self.wake()
 
     def mark_seen(self) -> None:
-        """Note a sign of life from the client."""
+        """Record a sign of life from the client, which restarts its idle timeout."""
         self._last_seen = self._context.clock.monotonic()
 
     def _handle(self, event: ConnectionEvent, reason: Reason | None = None) -> ConnectionState:
@@ -350,26 +371,31 @@ class Connection:
     # -- called by the transport ---------------------------------------------------------------
 
     def attach_sender(self, sender: InlineSender) -> None:
-        """Let the fan-out send inline from now on; `detach_sender` ends that."""
+        """Allow the fan-out to send inline, until `detach_sender` is called."""
         self._sender = sender
 
     def detach_sender(self) -> None:
-        """Stop sending inline, and abandon a send that has begun."""
+        """Stop inline sending, and abandon a send that waits."""
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.close()
 
     def on_abort(self, callback: Callable[[], None]) -> None:
-        """Call `callback` if the transport must end at once, because a send is stuck."""
+        """Set the function that ends the transport at once, called after `send_timeout`."""
         self._abort = callback
 
     async def next_frames(self) -> list[Frame] | None:
-        """Wait for frames to send, best lane first, up to about `CHUNK_BYTES`.
+        """Wait for frames to send, the best lane first.
+
+        The transport sends all of them, then calls `mark_sent`.
 
         Returns:
-            the frames, or `None` after the end of the connection.
+            At least one frame, and about 64 KiB at most; `None` after the end of the connection.
 
-        Cancellation: nothing is taken.
+        Raises:
+            RuntimeError: Another task waits in `next_frames` of this connection.
+
+        Cancellation: No frame is taken.
         """
         has_yielded = False
         while True:
@@ -395,7 +421,7 @@ class Connection:
                 return messages  # otherwise all of them had expired, and more may be read
 
     def mark_sent(self) -> None:
-        """Note that the server took the result of `next_frames`."""
+        """Record that the server took all frames of the last `next_frames`."""
         self._last_sent = self._context.clock.monotonic()
         self._blocked_since = None
         if self._flushed is not None and not self._control:
@@ -406,7 +432,9 @@ class Connection:
         """Wait until the server took all control frames, including the first frame.
 
         Returns:
-            False if the connection ended before.
+            False if the connection ended before that.
+
+        Cancellation: Has no effect on the frames.
         """
         if self._first is not None or self._control or self._blocked_since is not None:
             if self._flushed is None:
@@ -433,15 +461,15 @@ class Connection:
         return out
 
     async def _read(self, request: PageRequest) -> list[Frame]:
-        """Read a page of the log; return the frames of it that can be sent at once."""
+        """Read a page of the log, and return its frames if they can be sent at once."""
         subscriptions, log = self.subscriptions, self._context.log
         try:
             page = await log.broker.read(self._epoch, request, subscriptions, self.user)
         except (BrokerUnavailable, OutcomeUnknown):
-            await asyncio.sleep(READ_RETRY_DELAY)  # the client has a `degraded` frame, and waits
+            await asyncio.sleep(READ_RETRY_DELAY)  # the client got a `degraded` frame
             return []
         if self.state is not ConnectionState.OPEN or subscriptions is not self.subscriptions:
-            return []  # the page may contain messages that are no longer allowed
+            return []  # the page may have messages that the client may not see any more
         if page is None:
             self.close(Reason.FAILED)  # the epoch has ended; the client resumes in the new one
             return []
@@ -455,7 +483,7 @@ class Connection:
         return out
 
     def _take(self) -> list[Frame]:
-        """Take pending messages and gaps, until there is no room or a page must be read first."""
+        """Take pending messages and gaps, until the room is used or a page must be read first."""
         now, room = self._context.clock.time(), self._room()
         out, cursors = list[Frame](), list[Cursor]()
         while room > 0 and (entry := self.delivery.take(now)) is not None:
@@ -480,21 +508,21 @@ class Connection:
         return CHUNK_BYTES if self._window is None else min(CHUNK_BYTES, self._window.room)
 
     def _track_window(self, out: list[Frame], cursors: Iterable[Cursor]) -> None:
-        """Add messages and gaps to the window, each with the cursor right after it."""
+        """Add messages and gaps to the window, each with the cursor after it."""
         if self._window is not None:
             now = self._context.clock.monotonic()
             for frame, cursor in zip(out, cursors, strict=True):
                 self._window.record_sent(cursor, len(frame.body) + len(frame.id), now)
 
     def _count(self, count: int, size: int) -> None:
-        """Count frames that the transport is about to send; `size` is the bytes of the bodies."""
+        """Count frames that the transport is about to send; `size` is the bytes of their bodies."""
         if count:
             self._blocked_since = self._context.clock.monotonic()
             self.frames_sent += count
             self.bytes_sent += size
 
     def _woken(self) -> asyncio.Future[None]:
-        """Return a future that ends with the next `wake`, or with the cancellation of its task."""
+        """Return a future that the next `wake` completes."""
         if self._waiter is not None and not self._waiter.done():
             raise RuntimeError("two tasks wait in next_frames of one connection: use one")
         self._waiter = asyncio.get_running_loop().create_future()
@@ -503,10 +531,13 @@ class Connection:
     # -- called by the fan-out -----------------------------------------------------------------
 
     def send_inline(self, renderer: BatchRenderer, now: float) -> int:
-        """Send the pending batch from the fan-out, or wake the connection's own task for it.
+        """Send the pending batch inline, or wake the connection's own task to send it.
 
-        Inline only while that task waits in `next_frames` and the connection keeps up: its buffer
-        is empty, and its window has room. Returns about how many calls of `send` this took.
+        The batch is sent inline if that task waits in `next_frames`, the buffer is empty and the
+        window has room for the whole batch.
+
+        Returns:
+            The number of calls of `send` for the whole batch, 0 if the task was woken.
         """
         delivery, sender, waiter, window = self.delivery, self._sender, self._waiter, self._window
         batch = delivery.pending_batch
@@ -543,7 +574,7 @@ class Connection:
     # -- called by the timers ------------------------------------------------------------------
 
     def check_deadlines(self, now: float) -> float | None:
-        """Act on the deadlines that have passed; return the next one (see `timers.Timed`)."""
+        """Act on the deadlines that have passed, and return the next one (see `timers.Timed`)."""
         options = self._context.options
         if self.state is ConnectionState.CLOSED:
             return None
@@ -568,7 +599,7 @@ class Connection:
         return self._next_deadline(now)
 
     def _is_unanswered(self, now: float) -> bool:
-        """Return True if the client has left the window full for too long."""
+        """Return True if the window is full, and no acknowledgement came for `send_timeout`."""
         window, limit = self._window, self._context.options.send_timeout
         if window is None or limit is None or window.room:
             return False

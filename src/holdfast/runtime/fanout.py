@@ -1,9 +1,9 @@
 """FanOut: offers each message of the live feed to the connections that may have it.
 
-A batch is offered to all connections at once, and nothing waits meanwhile. Then the connections
-with something new are served in the order in which they got it, a limited number per turn of the
-event loop: a connection that keeps up is served inline, any other one wakes its own task. The next
-messages gather while a turn runs, so batches grow with the load, and nothing else waits for long.
+A batch is offered to all connections in one synchronous step. Then the connections with new
+messages are served in turn, a limited number per turn of the event loop, so that other tasks can
+run in between. A connection that keeps up is sent its messages inline; for any other connection,
+its own task is woken. New messages gather meanwhile, so batches grow with the load.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FanOut:
     """The fan-out of one node.
 
     Invariant (tests/runtime/test_fanout.py): a connection with pending messages is in the queue of
-    ready connections, or its own task is awake.
+    ready connections, or its own task has been woken.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FanOut:
         self._ready: deque[Connection] = deque()
 
     def offer(self, messages: Iterable[Message]) -> None:
-        """Offer each message to the connections that may have it, and schedule their turns."""
+        """Offer each message to the connections that may have it, and schedule these."""
         ready = self._ready
         was_idle = not ready
         for _, group in groupby(messages, _address):
@@ -71,8 +71,8 @@ class FanOut:
             try:
                 sends += connection.send_inline(self._renderer, now)
             except Exception:
-                # One connection must not cost the others anything. Its client resumes.
-                _logger.exception("sending inline failed; closing connection %s", connection.id)
+                # The other connections must get their messages. This one's client resumes.
+                _logger.exception("the inline send failed; closing connection %s", connection.id)
                 connection.close(Reason.FAILED)
         if ready:
             asyncio.get_running_loop().call_soon(self._flush)

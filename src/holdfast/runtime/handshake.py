@@ -1,9 +1,9 @@
-"""Handshake: how a connection begins and ends, one verb per step.
+"""Handshake: how a connection begins and ends.
 
     redeem the token → decide the resume point → authorize the subscriptions → register
 
-`core.resume` has the table of resume points. A bad token or event id is never an error, because a
-browser's EventSource would give up for good.
+`core.resume` has the table of resume points. An invalid token or event id begins a fresh session
+and is not an error, because a browser's EventSource would not reconnect after an error.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from .node import Node
 from .subscriptions import SubscriptionControl, check_topics
 
 LONG_POLL = "poll"
-"""The transport whose clients get a token only with the answer that ends the connection."""
+"""The transport whose clients get their token only at the end of the connection."""
 
 
 @dataclass(slots=True)
 class ConnectRequest:
-    """What a client presents. `reconnect_token` counts before the one inside `last_event_id`."""
+    """The arguments of `Broadcaster.connect`, which documents them."""
 
     user: UserId | None = None
     topics: Iterable[str] = ()
@@ -57,7 +57,7 @@ class ConnectRequest:
     may_subscribe: MaySubscribe | None = None
 
     def check(self) -> None:
-        """Raise `TypeError` for a field of the wrong type, as the application passed it."""
+        """Raise `TypeError` for a field that the application passed with the wrong type."""
         user, last_event_id, token = self.user, self.last_event_id, self.reconnect_token
         if user is not None and (user.__class__ is not str or not user):
             check_name("user", user, "the id of a user, a str that is not empty, or None")
@@ -75,7 +75,7 @@ class ConnectRequest:
 
 @dataclass(slots=True)
 class _Redeemed:
-    """The outcome of the presented token: a session to go on with, or none, and where to begin."""
+    """The outcome of the presented token: the session, if it was accepted, and the resume point."""
 
     session: Session | None
     token: Token | None
@@ -84,7 +84,16 @@ class _Redeemed:
 
 @dataclass(slots=True)
 class _Prepared:
-    """A connection that is about to begin: its session, and what lies before it in the log."""
+    """The result of the handshake before the registration.
+
+    Attributes:
+        session: The saved session, with the allowed subscriptions.
+        token: The reconnect token of the connection.
+        epoch: The log that the subscriptions and the summary are from.
+        point: The resume point.
+        farthest: The highest offset that the client has seen or subscribed at.
+        summary: The counts of the messages to replay and of the lost ones.
+    """
 
     session: Session
     token: Token
@@ -105,9 +114,9 @@ class Handshake:
         """Register a connection, with its first frame.
 
         Raises:
-            Refused: no connection may begin, or the client must come back later.
+            Refused: The connection may not begin, or the client must come back later.
 
-        Cancellation: the session is given back, and its token can be presented again.
+        Cancellation: The session is given back, and its token can be presented again.
         """
         node = self._node
         topics = check_topics(request.topics, node.registry.limits.topics)
@@ -132,7 +141,7 @@ class Handshake:
             else:
                 redeemed = _Redeemed(None, None, ResumePoint(node.log.epoch))
         except BaseException:
-            node.abandon(id)  # the token may be used up: its session must not stay attached
+            node.abandon(id)  # the store may have attached the session, although `redeem` failed
             raise
         try:
             prepared = await self._prepare(request, topics, id, redeemed)
@@ -142,12 +151,12 @@ class Handshake:
             raise
 
     async def disconnect(self, connection: Connection) -> None:
-        """End a connection whose transport has returned. Its session waits for the client."""
+        """End a connection whose transport has returned, and keep its session for the client."""
         session = self._node.unregister(connection)
         await self._node.detach(connection.id, session)
 
     async def issue_position(self, topics: Iterable[str], user: UserId | None) -> str:
-        """Create a session for a client that is still to come; return its event id of now."""
+        """Create a session without a connection, and return its event id at the end of the log."""
         broker = self._node.broker
         names = check_topics(topics, self._node.registry.limits.topics)
         head = await broker.head()
@@ -163,10 +172,10 @@ class Handshake:
         return str(EventId(head.epoch, cursor, await broker.tokens.issue(session, None)))
 
     async def disconnect_user(self, user: UserId) -> None:
-        """End the user's connections here, and make all their reconnect tokens useless."""
+        """End the user's connections on this node, and invalidate their reconnect tokens."""
         node = self._node
         node.abort_handshakes(user)
-        for connection in list(node.connections):  # closing ones included
+        for connection in list(node.connections):  # includes closing ones
             if connection.user == user:
                 node.end(connection, Reason.FORBIDDEN)
                 await node.detach(connection.id, connection.last_session())
@@ -195,17 +204,17 @@ class Handshake:
             return _Redeemed(None, None, resume_point(presented, None, node.log.head))
         if redemption.taken_over is not None:
             old = node.take_over(redemption.taken_over)
-            if old is not None:  # it is here, so its position is known
+            if old is not None:  # a connection of this node, whose position is exact
                 last = old.last_session()
                 session = replace(session, position=last.position, acknowledged=last.acknowledged)
         head = await self._head_for(event_id)
         return _Redeemed(session, redemption.token, resume_point(presented, session, head))
 
     async def _head_for(self, event_id: EventId | None) -> Head:
-        """Return a head that can judge `event_id`.
+        """Return the head to compare `event_id` with.
 
-        An id up to the position of this node needs no call of the broker. One beyond it may come
-        from a node that is farther, so the log itself decides.
+        An id up to the delivered offset of this node needs no call of the broker. An id beyond it
+        may come from a node that is ahead of this one, so the broker's head decides.
         """
         head = self._node.log.head
         is_known = (
@@ -230,10 +239,13 @@ class Handshake:
         id: ConnectionId,
         redeemed: _Redeemed,
     ) -> _Prepared:
-        """Authorize the subscriptions, save the session, and summarize the log before it."""
+        """Authorize the subscriptions, save the session, and count the messages to replay.
+
+        The steps are repeated if `reauthorize` was called meanwhile.
+        """
         node, tokens = self._node, self._node.broker.tokens
         session, token, point = redeemed.session, redeemed.token, redeemed.point
-        wanted: Iterable[str] = topics
+        candidates: Iterable[str] = topics
         requested = _requested(topics)
         if session is None:
             is_long_poll = request.transport == LONG_POLL
@@ -241,8 +253,9 @@ class Handshake:
         else:
             repeats = requested == session.requested and request.transport != LONG_POLL
             if not topics or repeats:
-                # A browser repeats its URL, whatever was subscribed since: go on with that.
-                wanted = [*session.subscriptions, *session.refused]
+                # A browser repeats the topics of its URL at each reconnect. The session has these
+                # and the topics that were added or removed later, so the session counts.
+                candidates = [*session.subscriptions, *session.refused]
                 requested = session.requested
         held: Mapping[str, Offset] = session.subscriptions
         if point.since_limit is not None:
@@ -251,7 +264,7 @@ class Handshake:
             version = node.permissions_version
             epoch = node.log.epoch if point.cursor is None else point.epoch
             allowed, rejected = await self._subscriptions.authorize(
-                wanted, request.may_subscribe, request.user, request.transport
+                candidates, request.may_subscribe, request.user, request.transport
             )
             if request.user is not None:
                 allowed.append(USER_TOPIC)
@@ -282,11 +295,13 @@ class Handshake:
 
     # -- registration ----------------------------------------------------------------------------
 
-    def _register(self, request: ConnectRequest, id: ConnectionId, to: _Prepared) -> Connection:
-        """Create and register the connection. Nothing waits from the first check to the end."""
-        node, point = self._node, to.point
+    def _register(
+        self, request: ConnectRequest, id: ConnectionId, prepared: _Prepared
+    ) -> Connection:
+        """Create and register the connection, in one synchronous step with the last checks."""
+        node, point = self._node, prepared.point
         node.check_accepting()
-        if to.epoch != node.log.epoch:
+        if prepared.epoch != node.log.epoch:
             raise _unavailable("the log was replaced during the handshake")
         if not node.is_handshake_valid(id):
             raise Refused(Reason.UNAUTHORIZED, "the user was disconnected")
@@ -295,11 +310,11 @@ class Handshake:
         delivery = Delivery(
             buffer,
             point.cursor or Cursor.at(delivered),
-            catching_up=lanes_to_replay(point, to.summary, to.farthest, delivered),
-            farthest=to.farthest,
+            catching_up=lanes_to_replay(point, prepared.summary, prepared.farthest, delivered),
+            farthest=prepared.farthest,
         )
-        session = to.session
-        if point.cursor is not None or point.cause is not None:  # it was resumed
+        session = prepared.session
+        if point.cursor is not None or point.cause is not None:  # the client presented something
             session = replace(
                 session,
                 position=None,
@@ -310,19 +325,20 @@ class Handshake:
             node.context,
             id,
             session,
-            to.token,
+            prepared.token,
             delivery,
             transport=request.transport,
             acknowledges=request.acknowledges,
             expires_at=request.expires_at,
             may_subscribe=request.may_subscribe,
         )
-        connection.open(self._first_frame(connection, to))
+        connection.open(self._first_frame(connection, prepared))
         node.register(connection, resumed=point.cursor is not None)
         return connection
 
-    def _first_frame(self, connection: Connection, to: _Prepared) -> bytes:
-        node, session, point, lost = self._node, to.session, to.point, to.summary.gap
+    def _first_frame(self, connection: Connection, prepared: _Prepared) -> bytes:
+        node, session, point = self._node, prepared.session, prepared.point
+        gap = prepared.summary.gap
         data: dict[str, object] = {
             "session": "fresh",
             "topics": [topic for topic in session.subscriptions if topic != USER_TOPIC],
@@ -332,19 +348,23 @@ class Handshake:
         if connection.window_size is not None:
             data["window"] = connection.window_size
         if point.cursor is not None:
-            data |= {"session": "resumed", "replay": to.summary.replay}
+            data |= {"session": "resumed", "replay": prepared.summary.replay}
         if point.cause is not None:
             data |= {"session": "gap", "gap": {"cause": point.cause.value, "count": None}}
-        elif lost is not None:
+        elif gap is not None:
             cause = GapCause.TRIMMED.value
-            data |= {"session": "gap", "gap": {"cause": cause, "count": lost.count}}
+            data |= {"session": "gap", "gap": {"cause": cause, "count": gap.count}}
         return frames.established(
-            connection.id, to.token, node.clock.time(), node.log.resumable_for, data
+            connection.id, prepared.token, node.clock.time(), node.log.resumable_for, data
         )
 
 
 class PendingConnection:
-    """A connection for the length of an `async with` block. Its session outlives the block."""
+    """The result of `Broadcaster.connect`: the connection begins and ends with the block.
+
+    async with broadcaster.connect() as connection:
+        ...
+    """
 
     __slots__ = ("_connection", "_handshake", "_request")
 
@@ -372,5 +392,5 @@ def _requested(topics: tuple[str, ...]) -> frozenset[str]:
 
 
 def _unavailable(detail: str) -> Refused:
-    """The client may come back in a moment."""
+    """Return the refusal after which the client comes back."""
     return Refused(Reason.UNAVAILABLE, detail)

@@ -1,13 +1,13 @@
-"""Inline sending: the fan-out calls `send` of a connection itself, instead of waking its task.
+"""Inline sending: the fan-out calls `send` of a connection, without waking the connection's task.
 
-Waking a task so that it calls `send` costs more than the `send` itself, which nearly always only
-writes to the server's transport and ends without waiting. So the fan-out calls `send` itself and
-steps its coroutine once. Everything that `send` may rely on is kept: the connection's own task is
-the current one (timeouts and cancel scopes belong to it), and `send` runs in a context of its own.
-A `send` that waits is continued by that task, and an exception is raised there.
+Waking a task costs more than `send` itself, which nearly always only writes to the server's
+transport and ends without waiting. Therefore the fan-out calls `send` and steps its coroutine once.
+During that step, `asyncio.current_task()` is the connection's own task, because timeouts and
+cancel scopes belong to a task, and the context is a copy of that task's. If `send` waits, that task
+continues it; if `send` raises, the exception is raised in that task.
 
 Connections that keep up have the same messages pending, so `BatchRenderer` plans and encodes a
-batch once for all of them; only the token at the end of each event id differs.
+batch once for all of them. Only the token at the end of each event id differs.
 """
 
 from __future__ import annotations
@@ -26,49 +26,50 @@ from ..core.delivery.lanes import CHUNK_BYTES, DeliveryPlan, LiveBatch, plan_del
 from ..core.message import OFFSET_ZERO, Offset
 
 MAX_RENDERED_BYTES = 16 * 1024 * 1024
-"""Bytes of encoded frames that are kept for other connections."""
+"""Bytes of encoded frames that are kept for other connections, at most."""
 
-
-# For code that steps coroutines itself; see "Extending" in the documentation of asyncio.
+# For code that steps coroutines itself (documentation of asyncio, "Extending").
 _enter, _leave = asyncio.tasks._enter_task, asyncio.tasks._leave_task
 
 
 class FrameEncoder(Protocol):
-    """The form of frames on one transport.
+    """Encodes frames for one transport.
 
-    A frame is a prefix, which ends within its event id and is the same for all connections, and a
-    suffix with the connection's token.
+    An encoded frame is a prefix, which ends inside the event id and is the same for all
+    connections, and a suffix, which is the rest and contains the connection's token.
     """
 
     peer_lost: tuple[type[Exception], ...]
     """The exceptions that servers raise from `send` when the client has gone."""
 
     def prefix(self, body: bytes, id: str) -> Any:
-        """Return a frame up to the end of `id`, which may be the beginning of an event id."""
+        """Return the prefix of a frame: up to the end of `id`, the event id without its token."""
         ...
 
     def suffix(self, token: str) -> Any:
-        """Return the end of every frame of the connection with that token."""
+        """Return the suffix of all frames of the connection with that token."""
         ...
 
     def join(self, prefixes: Sequence[Any]) -> Any:
-        """Return the common part of several frames, ready for `events`."""
+        """Return several prefixes in the form that `events` takes."""
         ...
 
     def events(self, joined: Any, suffix: Any) -> Sequence[Event]:
-        """Return the ASGI events that send those frames, each with its suffix."""
+        """Return the ASGI events that send the joined frames, each with `suffix`."""
         ...
 
 
 class PeerLost(Exception):
-    """The server could not send, because the client has gone."""
+    """The server could not send, because the client has disconnected."""
 
 
 class InlineSender:
-    """`send` of one connection. The task that creates the sender owns it.
+    """The ASGI `send` of one connection, for its own task (the owner) and for the fan-out.
 
-    Invariants (tests/runtime/test_inline_send.py): events are sent whole and in order, whichever
-    side sends them; while `is_busy`, only the owner continues.
+    The task that creates the sender is the owner.
+
+    Invariants (tests/runtime/test_inline_send.py): events are sent whole and in order, by the
+    owner or by the fan-out; while `is_busy`, only the owner sends.
     """
 
     __slots__ = (
@@ -100,11 +101,15 @@ class InlineSender:
         return self._waiting is not None or self._error is not None
 
     def send_nowait(self, joined: Any) -> int | None:
-        """Send frames from outside the owner's task.
+        """Send frames from the fan-out.
 
-        Returns `None` if the server took all of them. Otherwise one `send` waits or has raised,
-        the owner must call `finish`, and the result is the number of events after that one, which
-        were not sent.
+        Args:
+            joined: The result of `FrameEncoder.join`.
+
+        Returns:
+            `None` if the server took all events. Otherwise `send` waits or has raised for one
+            event, the owner must call `finish`, and the result is the number of events after that
+            one, which were not sent.
         """
         loop, task, run, send = self._loop, self._task, self._context.run, self._send
         events: Sequence[Event] = ()
@@ -129,7 +134,7 @@ class InlineSender:
         """Send an event in the owner's task.
 
         Raises:
-            PeerLost: the client has gone.
+            PeerLost: The client has disconnected.
         """
         try:
             await self._send(event)
@@ -140,7 +145,7 @@ class InlineSender:
         """Continue the `send` that `send_nowait` began, or raise its exception.
 
         Raises:
-            PeerLost: the client has gone.
+            PeerLost: The client has disconnected.
         """
         try:
             if self._error is not None:
@@ -153,15 +158,15 @@ class InlineSender:
             raise PeerLost from error
 
     def close(self) -> None:
-        """Abandon a `send` that has begun, because the connection is over."""
+        """Close the coroutine of a `send` that waits, because the connection has ended."""
         if self._waiting is not None:
             (coroutine, _), self._waiting = self._waiting, None
-            with suppress(RuntimeError):  # the coroutine waits again while it is being closed
+            with suppress(RuntimeError):  # raised by a coroutine that awaits while it is closed
                 self._context.run(coroutine.close)
 
 
 def _step(send: Send, event: Event) -> tuple[Coroutine[Any, Any, None], Any] | None:
-    """Call `send` and step it once. If it waits, return its coroutine and what it waits for."""
+    """Call `send` and step it once. If it waits, return its coroutine and the awaited future."""
     awaitable = send(event)
     coroutine = cast(
         "Coroutine[Any, Any, None]",
@@ -181,7 +186,7 @@ async def _as_coroutine(awaitable: Awaitable[None]) -> None:
 def _resume_coroutine(
     context: contextvars.Context, coroutine: Coroutine[Any, Any, None], waits_for: Any
 ) -> Generator[Any, Any, None]:
-    """Run a coroutine to its end that was stepped once and now waits for `waits_for`."""
+    """Run a coroutine to its end, after its first step has yielded the future `waits_for`."""
     while True:
         try:
             try:
@@ -196,7 +201,13 @@ def _resume_coroutine(
 
 @dataclass(frozen=True, slots=True)
 class RenderedChunk:
-    """Frames that are sent at once. `joined` is their common part, `size` the bytes of bodies."""
+    """Frames that are sent at once.
+
+    Attributes:
+        joined: The joined prefixes of the frames.
+        frames: The number of frames.
+        size: The bytes of their bodies.
+    """
 
     joined: Any
     frames: int
@@ -205,9 +216,12 @@ class RenderedChunk:
 
 @dataclass(frozen=True, slots=True)
 class RenderedBatch:
-    """A batch as it leaves every connection that keeps up, on one kind of transport.
+    """A batch, encoded for all connections that keep up on one kind of transport.
 
-    `sends` is the number of calls of `send` that this takes.
+    Attributes:
+        plan: The messages that are sent, with their cursors.
+        chunks: The encoded frames of these messages.
+        sends: The number of calls of `send` for all chunks.
     """
 
     plan: DeliveryPlan
@@ -216,10 +230,10 @@ class RenderedBatch:
 
 
 class BatchRenderer:
-    """Renders batches, and keeps them for the connections that have the same one pending.
+    """Renders batches, and keeps each for the other connections that have the same one pending.
 
-    A rendered batch is valid while the node stands at one offset, because the cursors depend on
-    it, and within one turn of the event loop if one of its messages can expire.
+    A rendered batch is valid until the delivered offset of the node changes, because the cursors
+    depend on it. If one of its messages has a ttl, it is valid only in this turn of the event loop.
     """
 
     def __init__(self, time: Callable[[], float]) -> None:
@@ -240,7 +254,7 @@ class BatchRenderer:
         self._bytes = 0
 
     def render(self, batch: LiveBatch, encoder: FrameEncoder) -> RenderedBatch:
-        """Return `batch` as it leaves a connection with an empty buffer."""
+        """Return `batch`, encoded for a connection with an empty buffer."""
         rendered = self._rendered.get((batch, encoder))
         if rendered is None:
             if self._bytes > MAX_RENDERED_BYTES:

@@ -1,7 +1,7 @@
-"""One run of a Broadcaster: its node and its tasks, from start to stop.
+"""BroadcasterRun: the node and the tasks of a Broadcaster, from one start to its stop.
 
-A task of its own owns everything that runs, so a Broadcaster can be started in one task and
-stopped in another. A background task that dies ends all connections.
+One task, the owner, starts and ends all others. So a Broadcaster can be started in one task of the
+application and stopped in another.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .subscriptions import SubscriptionControl
 _logger = logging.getLogger("holdfast")
 
 DRAIN_TIMEOUT = 1.5
-"""Seconds that a drain waits for streams to end."""
+"""Seconds that a drain waits for connections to end."""
 
 Task = Callable[[], Awaitable[None]]
 
 
 class BroadcasterState(Enum):
-    """The phase of a Broadcaster's life. A closed one can be started again."""
+    """The phase of a Broadcaster's life. A closed Broadcaster can be started again."""
 
     NEW = "new"
     RUNNING = "running"
@@ -50,17 +50,17 @@ class BroadcasterState(Enum):
 class BroadcasterRun:
     """The node, the tasks and the event loop of one run.
 
-    Invariants (tests/runtime/test_lifecycle.py): every task runs between `start` and `stop`, and
-    none outlives the run, however often the owner is cancelled; after a background task has died,
-    every connection ends, and `failure` has the cause.
+    Invariants (tests/runtime/test_lifecycle.py): no task outlives `stop`, however often `stop` is
+    cancelled; after a background task has died, every connection ends, and `failure` has the
+    exception.
 
     Args:
-        broker: the log, which the run starts and closes.
-        options: the options of the Broadcaster.
-        time: returns seconds since the Unix epoch.
-        audit: the application's audit hook.
-        presence: True, or a hook, to keep account of the present users.
-        publish: publishes the results of periodic sources.
+        broker: The log, which the run starts and closes.
+        options: The options of the Broadcaster.
+        time: Returns seconds since the Unix epoch.
+        audit: The application's audit hook.
+        presence: True or a presence hook, to count the present users; False to count none.
+        publish: Publishes the results of periodic sources.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class BroadcasterRun:
         self._started_at = 0.0
 
     async def start(self, sources: Iterable[PeriodicSource]) -> None:
-        """Start the broker, then the tasks. A cancelled or failed start leaves nothing behind."""
+        """Start the broker, then the tasks. A start that fails or is cancelled is undone."""
         self._sources = list(sources)
         started = self.loop.create_future()
         self._owner = self.loop.create_task(self._own(started), name="holdfast broadcaster")
@@ -104,14 +104,14 @@ class BroadcasterRun:
             self._owner.result()
 
     async def stop(self) -> None:
-        """Drain, end all tasks and close the broker. A cancellation does not cut this short."""
+        """Drain, end all tasks and close the broker. A cancellation is raised after that."""
         self._stop_requested.set()
         await _finish(self._owner)
         if not self._owner.cancelled():
             self._owner.result()
 
     async def _own(self, started: asyncio.Future[None]) -> None:
-        """Own the run, from start to stop."""
+        """Start the broker and all tasks, wait for the stop, and end everything."""
         await self._broker.start()
         try:
             head = await self._broker.head()
@@ -141,7 +141,7 @@ class BroadcasterRun:
                         failure = await self._wind_down(reporter)
                         self._tasks.cancel_scope.cancel()
                 if failure is not None:
-                    raise failure  # out here, where no task group wraps it
+                    raise failure  # outside the task group, which would wrap it in a group
             finally:
                 self._tasks = None
                 self.state = BroadcasterState.CLOSED
@@ -172,7 +172,7 @@ class BroadcasterRun:
             self._signals.install()
 
     def add_source(self, source: PeriodicSource) -> None:
-        """Run a periodic source from now on."""
+        """Run a periodic source, until it is cancelled or the run ends."""
         self._sources = [known for known in self._sources if not known.is_cancelled]
         self._sources.append(source)
         if self._tasks is not None:
@@ -192,12 +192,12 @@ class BroadcasterRun:
             source.listeners_changed()
 
     async def _wind_down(self, reporter: PresenceReporter | None) -> Exception | None:
-        """End the connections and the presence; return the exception of what failed."""
+        """End the connections and the presence; return the exception if that fails."""
         try:
             with anyio.CancelScope(shield=True):
                 await self.drain(DRAIN_TIMEOUT)
                 if reporter is not None:
-                    await reporter.stop()  # its hook may still publish
+                    await reporter.stop()  # now, because the presence hook may still publish
                 await self.node.wait_background()
         except Exception as error:
             return error
@@ -207,17 +207,17 @@ class BroadcasterRun:
 
     @property
     def uptime(self) -> float:
-        """Seconds since the start, 0 before the start and after the end."""
+        """Seconds since the start; 0 before the start and after the end."""
         return 0.0 if self._tasks is None else self.clock.monotonic() - self._started_at
 
     def begin_drain(self) -> None:
-        """Accept no connections any more, and close all."""
+        """Refuse new connections, and close all existing ones."""
         if self.state is BroadcasterState.RUNNING:
             self.state = BroadcasterState.DRAINING
         self.node.close_all(Reason.DRAIN)
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109
-        """`begin_drain`, then wait up to `timeout` seconds. True if all connections ended."""
+        """Call `begin_drain`, and wait up to `timeout` seconds; True if all connections ended."""
         self.begin_drain()
         try:
             async with asyncio.timeout(timeout):
@@ -227,7 +227,7 @@ class BroadcasterRun:
         return True
 
     async def _sweep(self) -> None:
-        """Let the broker drop everything past its age, until cancelled."""
+        """Call the broker's `sweep` every `cleanup_interval` seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._options.cleanup_interval)
             try:
@@ -247,7 +247,7 @@ class BroadcasterRun:
 
 
 async def _finish(task: asyncio.Task[None]) -> None:
-    """Wait for the end of `task`, and only then let a cancellation through."""
+    """Wait for the end of `task`, and raise a cancellation of the caller only after that."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

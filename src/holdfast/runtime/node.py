@@ -1,7 +1,7 @@
-"""Node: the connections of one process, and how far they were offered the log.
+"""Node: the connections of one process, and the offset up to which it has delivered the log.
 
-A node is built for one run of a Broadcaster. Everything here is synchronous, belongs to one event
-loop, and is complete when it returns.
+A node is built for one run of a Broadcaster, and belongs to its event loop. Every synchronous
+method is complete when it returns.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _logger = logging.getLogger("holdfast")
 class Node:
     """The connections of this process.
 
-    `registry` has the connections that take part in the fan-out; `connections` also those that
-    are closing and whose transport has not returned.
+    `registry` contains the connections that take part in the fan-out. `connections` contains these
+    and the connections that are closing, until their transports return.
 
-    Invariants (tests/runtime/test_node.py): every registered connection is in `connections`; a
-    connection that has left the fan-out keeps the cursor that it had then; nothing waits between
-    the first and the last offer of a batch, and the delivered offset moves to the end of the batch
-    before any connection takes from it.
+    Invariants (tests/runtime/test_node.py): every registered connection is in `connections`; the
+    cursor of a connection that has left the fan-out does not move with the node; a batch is
+    offered to all connections in one synchronous step, and the delivered offset moves to its end
+    before any connection takes a message from it.
 
     Args:
-        broker: the log.
-        options: the options of the Broadcaster.
-        clock: the clocks of this run.
-        audit: receives security-relevant events.
-        head: the end of the log, from which the node begins to deliver.
-        presence: receives which users are on which topics, `None` if presence is off.
-        on_subscribed: called after a connection subscribed.
+        broker: The log.
+        options: The options of the Broadcaster.
+        clock: The clocks of this run.
+        audit: Receives security-relevant events.
+        head: The end of the log, from which the node begins to deliver.
+        presence: Receives the users of each topic; `None` if presence is disabled.
+        on_subscribed: Called after a connection has subscribed.
     """
 
     def __init__(
@@ -80,7 +80,10 @@ class Node:
         )
         self.on_subscribed = on_subscribed
         self.permissions_version = 0
-        """Counts how often rights were withdrawn. An answer from before is void."""
+        """The number of calls of `reauthorize`.
+
+        An answer of `may_subscribe` that was given at a lower number is out of date.
+        """
         self._connections: dict[Connection, None] = {}
         self._handshakes: dict[ConnectionId, UserId | None] = {}
         self._waiting_for_log: set[Connection] = set()
@@ -95,7 +98,7 @@ class Node:
         """All connections, oldest first, including those that are closing."""
         return self._connections.keys()
 
-    # -- admission -----------------------------------------------------------------------------
+    # -- handshakes ----------------------------------------------------------------------------
 
     @property
     def is_accepting(self) -> bool:
@@ -103,22 +106,26 @@ class Node:
         return self._is_accepting
 
     def check_accepting(self, *, replaces: bool = False) -> None:
-        """Raise `Refused` unless one more connection may begin, or replace another."""
+        """Raise `Refused` if no connection may begin.
+
+        With `replaces`, a full node does not count: a client that presents a token usually takes
+        over a connection, which ends first. The handshake checks again without `replaces`.
+        """
         if not self._is_accepting:
             raise Refused(Reason.DRAIN, "the server is shutting down")
         if self.registry.is_full and not replaces:
             raise Refused(Reason.OVER_CAPACITY, "the server has no room for more connections")
 
     def begin_handshake(self, id: ConnectionId, user: UserId | None) -> None:
-        """Note that a connection of `user` is about to begin."""
+        """Record the handshake of a connection of `user`."""
         self._handshakes[id] = user
 
     def end_handshake(self, id: ConnectionId) -> None:
-        """Note that the handshake is over, whether or not it succeeded."""
+        """Remove the record of a handshake, which has succeeded or failed."""
         self._handshakes.pop(id, None)
 
     def is_handshake_valid(self, id: ConnectionId) -> bool:
-        """Return False if the user was disconnected meanwhile."""
+        """Return False if the user was disconnected during the handshake."""
         return id in self._handshakes
 
     def abort_handshakes(self, user: UserId) -> None:
@@ -135,10 +142,11 @@ class Node:
             await asyncio.sleep(self.options.flush_interval or 0)
 
     def deliver(self, batch: Batch) -> None:
-        """Offer each message to the connections that may have it."""
+        """Offer the messages of `batch` to their connections, and move to its head."""
         if batch.head.epoch != self.log.epoch:
             # The log was replaced. Close all connections, so that clients resume in the new log.
-            # Their cursors must not move with this node any more.
+            # `end` rather than `close`: their event ids name the old log, and must not get marks
+            # of the new one.
             for connection in list(self._connections):
                 self.end(connection, Reason.FAILED)
             self.log.advance(batch.head)
@@ -154,17 +162,17 @@ class Node:
             self._wake_caught_up()
 
     def _wake_caught_up(self) -> None:
-        """Wake connections whose clients had seen more than this node, which has caught up."""
+        """Wake the connections whose clients were ahead of this node, and are not any more."""
         for connection in list(self._waiting_for_log):
             if not connection.delivery.is_ahead_of(self.log.delivered_offset):
                 self._waiting_for_log.discard(connection)
                 connection.wake()
 
     def set_reachable(self, is_reachable: bool) -> None:
-        """Report to every client whether published messages can reach it."""
+        """Report `degraded` or `recovered` to every client."""
         self._is_reachable = is_reachable
         if not is_reachable:
-            _logger.warning("the broker does not answer; nothing is delivered until it does")
+            _logger.warning("the broker does not answer; no messages are delivered until it does")
         for connection in list(self._connections):
             self._report_reachable(connection)
 
@@ -175,7 +183,7 @@ class Node:
     # -- connections ---------------------------------------------------------------------------
 
     def register(self, connection: Connection, *, resumed: bool) -> None:
-        """Add a connection to the fan-out, and close the ones that it replaces."""
+        """Add a connection to the fan-out, and close the user's oldest ones beyond the limit."""
         for old in self.registry.add(connection):
             self.end(old, Reason.REPLACED)
         self._connections[connection] = None
@@ -207,7 +215,7 @@ class Node:
         return session
 
     def take_over(self, id: ConnectionId) -> Connection | None:
-        """End the connection whose session a new connection has; return it if it is here."""
+        """End the connection whose session was taken over; return it if it is on this node."""
         connection = self.registry.get(id)
         if connection is not None:
             self.audit_connection(AuditAction.TAKEN_OVER, connection, "")
@@ -220,19 +228,19 @@ class Node:
         connection.close(reason)
 
     def _leave_fan_out(self, connection: Connection) -> None:
-        """Offer nothing more, so the cursor must not move with the node any more."""
+        """Stop offering messages to a connection, and stop its cursor from moving with the node."""
         self._waiting_for_log.discard(connection)
         self.registry.remove(connection)
         connection.delivery.rewind(self.log.delivered_offset)
 
     def close_all(self, reason: Reason) -> None:
-        """Accept no connections any more, and close all."""
+        """Refuse new connections, and close all existing ones."""
         self._is_accepting = False
         for connection in self._connections:
             connection.close(reason)
 
     async def wait_empty(self) -> None:
-        """Wait until there is no connection."""
+        """Wait until all connections have ended."""
         if self._connections:
             await self._no_connections.wait()
 
@@ -243,11 +251,11 @@ class Node:
         try:
             await self.broker.tokens.detach(id, session)
         except asyncio.CancelledError:
-            self.spawn(self.broker.tokens.detach(id, session))  # a second detach changes nothing
+            self.spawn(self.broker.tokens.detach(id, session))  # a repetition changes nothing
             raise
 
     def abandon(self, id: ConnectionId) -> None:
-        """Give back the session that a failed handshake may have got, without waiting."""
+        """Give back the session that a failed handshake may have redeemed, without waiting."""
         self.spawn(self.broker.tokens.detach(id, None))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -266,7 +274,7 @@ class Node:
         self.audit.record(action, user, connection.id, transport, detail)
 
     def statistics(self, state: str, uptime: float) -> Statistics:
-        """Return a snapshot. Costs time in proportion to the connections."""
+        """Return the counts of this node. Takes time in proportion to its connections."""
         total = replace(self.counters)
         for connection in self._connections:
             connection.count_into(total)
@@ -285,7 +293,7 @@ class Node:
     def connection_statistics(
         self, transport: str | None, limit: int | None
     ) -> list[ConnectionStatistics]:
-        """Return a snapshot of each connection (of one transport), the oldest `limit` of them."""
+        """Return the statistics of the oldest `limit` connections, of one transport or of all."""
         found = (
             connection
             for connection in self._connections
@@ -295,7 +303,7 @@ class Node:
 
 
 def statistics_at_rest(state: str) -> Statistics:
-    """Return the snapshot of a Broadcaster that is not running."""
+    """Return the statistics of a Broadcaster that is not running."""
     return Statistics(
         state=state,
         reachable=False,

@@ -42,7 +42,7 @@ _OF_THE_MEMORY_BROKER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options that `Broadcaster` documents. The defaults stand here only."""
+    """The options of a Broadcaster, which documents them."""
 
     buffer_capacity: int = DEFAULT_CAPACITY
     buffer_bytes: int = DEFAULT_MAX_BYTES
@@ -88,10 +88,10 @@ class Options:
             )
 
     def broker(self, given: Broker | None, clock: Callable[[], float]) -> Broker:
-        """Return the broker that was given, or a MemoryBroker.
+        """Return `given`, or a MemoryBroker if it is `None`.
 
         Raises:
-            ConfigurationError: an option of the memory broker stands beside another broker.
+            ConfigurationError: There is a broker, and an option that is for the memory broker.
         """
         if given is None:
             return MemoryBroker(

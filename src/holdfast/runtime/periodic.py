@@ -1,4 +1,4 @@
-"""PeriodicSource: publishes what a function returns, only while the topic has a listener."""
+"""PeriodicSource: publishes the result of a function while the topic has a listener."""
 
 from __future__ import annotations
 
@@ -19,19 +19,31 @@ awaited in the event loop.
 """
 
 Publish = Callable[..., Awaitable[object]]
-"""Called as `publish(topic, data, **options)`; `Broadcaster.publish` is one."""
+"""A function with the signature of `Broadcaster.publish`."""
 
 _logger = logging.getLogger("holdfast")
 
 
 class PeriodicSource:
-    """A source, its topic and its schedule; `Broadcaster.periodic` makes it.
+    """A source, its topic and its schedule; the result of `Broadcaster.periodic`.
 
     The source is called when the topic gets its first listener, then every `interval` seconds
-    until the last listener leaves, and at most once per `interval`. An exception that the source
-    raises is logged and counted, and the schedule continues.
+    until the last listener has left; never twice within `interval`. An exception of the source is
+    logged and counted, and the next call is on schedule.
 
-    The object outlives a run of the Broadcaster: each run calls `run` once.
+    A PeriodicSource outlives the runs of its Broadcaster: each run calls `run` once.
+
+    Args:
+        topic: The name of a topic, not a pattern.
+        source: Returns the data to publish, or `None` to publish nothing this time.
+        interval: Seconds between two calls of `source`.
+        options: The options of `Broadcaster.publish`.
+        max_bytes: Bytes of an encoded message, at most.
+
+    Raises:
+        ConfigurationError: `interval` is not a number over 0.
+        PublishError: `topic` or an option is not valid.
+        TypeError: `source` is not a function, or an option does not exist.
     """
 
     def __init__(
@@ -43,14 +55,9 @@ class PeriodicSource:
         *,
         max_bytes: int,
     ) -> None:
-        """Check the arguments, so that a mistake is found here and not at the first publish.
-
-        Raises:
-            ConfigurationError: `interval` is not a number over 0.
-            PublishError: `topic` or `options` cannot be published with.
-        """
         check_number("interval", interval)
         check_function("source", source, "a function that returns the data to publish")
+        # A dry run, because a mistake should raise here and not at the first publish.
         make_draft(topic, None, **options, now=0.0, max_bytes=max_bytes)
         self.topic = topic
         self._source = source
@@ -64,16 +71,16 @@ class PeriodicSource:
 
     @property
     def is_cancelled(self) -> bool:
-        """True after `cancel` was called."""
+        """True after `cancel`."""
         return self._is_cancelled
 
     def cancel(self) -> None:
-        """Stop for good; a call of the source that is running is completed first."""
+        """Stop for good. A call of the source that is running completes and is published."""
         self._is_cancelled = True
         self.listeners_changed()
 
     def listeners_changed(self) -> None:
-        """Check again whether the topic has a listener."""
+        """Let `run` check again for a listener."""
         if self._wake_up is not None:
             self._wake_up.set()
 
@@ -83,12 +90,15 @@ class PeriodicSource:
         has_listeners: Callable[[str], bool],
         on_error: Callable[[], None],
     ) -> None:
-        """Call the source on schedule until `cancel`; a task of the Broadcaster.
+        """Call the source on schedule until `cancel`. The Broadcaster runs this in a task.
 
         Args:
-            publish: publishes one result of the source.
-            has_listeners: tells whether a topic has a listener now.
-            on_error: called once for each call or publish that fails.
+            publish: Publishes one result of the source.
+            has_listeners: Returns True if a topic has a listener now.
+            on_error: Called for each call of the source or of `publish` that raises.
+
+        Cancellation: A plain function that runs in a worker thread is abandoned, and its result is
+        not published.
         """
         wake_up = self._wake_up = asyncio.Event()
         while not self._is_cancelled:

@@ -1,8 +1,8 @@
-"""PresenceReporter: reports this node's presence to the store, and calls the presence hook.
+"""PresenceReporter: reports the users of this node to the store, and calls the presence hook.
 
-Once a second, `PresenceReporter` writes the changes of `LocalPresence` to the `PresenceStore`.
-The store answers with the changes over all nodes, and each of those goes to the hook of exactly
-one node: the node whose report caused or discovered the change.
+Once a second, the reporter writes the changes of `LocalPresence` to the `PresenceStore`. The store
+returns the changes over all nodes. Each of these is returned to one node only, and that node calls
+its hook: the node whose report caused the change, or found that another node has died.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ..errors import BrokerUnavailable, OutcomeUnknown
 _logger = logging.getLogger("holdfast")
 
 REPORT_INTERVAL = 1.0
-"""Seconds between two reports. A user who reconnects within one is not reported at all."""
+"""Seconds between two reports. A user who reconnects between two reports causes no change."""
 
 LEASE = 10.0
-"""Seconds without a report after which other nodes consider a node dead."""
+"""Seconds without a report after which a node counts as dead."""
 
 FULL_SYNC_INTERVAL = 600.0
 """Seconds between two reports of all members, which repair entries that the store has lost."""
@@ -37,20 +37,21 @@ MAX_QUEUED_CHANGES = 10_000
 """Changes that wait for the hook, at most; beyond that, the oldest are dropped."""
 
 FINAL_TIMEOUT = 1.0
-"""Seconds that the hook gets for the queued changes when the node stops."""
+"""Seconds that the hook has for the queued changes when the node stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class PresenceChange:
-    """A user joined or left a topic, counted over all nodes and all connections of the user.
+    """A user joined or left a topic, counted over all connections of the user on all nodes.
 
-    Example: ann opens two tabs on two nodes. The first tab is a change with `is_present` true,
-    the second tab is not a change; closing both is one change with `is_present` false.
+    Example: ann opens two tabs on two nodes. The first tab is a change with `is_present` true, and
+    the second tab is not a change. When both are closed, there is one change with `is_present`
+    false.
 
     Attributes:
-        topic: the topic or pattern that was subscribed to; `$user` means being online at all.
-        user: the user.
-        is_present: whether the user joined (True) or left (False).
+        topic: The topic or pattern of the subscription; `$user` stands for any connection.
+        user: The id of the user.
+        is_present: True if the user joined, False if the user left.
     """
 
     topic: str
@@ -59,10 +60,10 @@ class PresenceChange:
 
 
 PresenceHook = Callable[[PresenceChange], Awaitable[None] | None]
-"""Called for each change on one node only, in the event loop, one change at a time, in order.
+"""A plain or coroutine function of one change, called on one node only, in the event loop.
 
-An exception is logged. A slow hook delays nothing but later changes; of more than 10,000 waiting
-changes, the oldest are dropped.
+Changes are passed one at a time and in order. An exception is logged. A slow hook delays only later
+changes; beyond 10,000 waiting changes, the oldest are dropped.
 """
 
 
@@ -72,10 +73,10 @@ class PresenceReporter:
     Invariant (tests/runtime/test_presence.py): a slow or failing hook never delays a report.
 
     Args:
-        store: the members of all nodes.
-        local: the members of this node; the connection registry updates it.
-        hook: called for each change that this node's reports cause or discover.
-        monotonic: seconds of the event loop's clock.
+        store: The users of all nodes.
+        local: The users of this node; the connection registry updates it.
+        hook: Called for each change that the store returns to this node.
+        monotonic: Returns seconds of the event loop's clock.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class PresenceReporter:
         self._is_stopped = False
 
     async def run(self) -> None:
-        """Report every second until `stop`, and call the hook beside it."""
+        """Report every second until `stop`, and call the hook in a task of its own."""
         async with anyio.create_task_group() as tasks:
             if self._queue is not None:
                 tasks.start_soon(self._queue.run)
@@ -106,13 +107,13 @@ class PresenceReporter:
                     full_sync_at += FULL_SYNC_INTERVAL
 
     async def stop(self) -> None:
-        """Remove the node's members from the store; call the hook for what is queued.
+        """Remove the node from the store, and call the hook for the queued changes.
 
-        The caller stops the reporter while `run` still runs and the hook can still publish. The
-        hook gets at most `FINAL_TIMEOUT` seconds.
+        Call this while `run` is running and the hook can still publish. The hook has
+        `FINAL_TIMEOUT` seconds for all changes.
         """
         self._is_stopped = True
-        # If the store cannot be reached, the members leave when the lease of this node ends.
+        # If the store cannot be reached, it removes the node at the end of its lease.
         with contextlib.suppress(BrokerUnavailable, OutcomeUnknown):
             self._enqueue(await self._store.remove(self._node))
         if self._queue is not None:
@@ -135,7 +136,7 @@ class PresenceReporter:
 
 
 class PresenceHookQueue:
-    """The changes that wait for the hook, in order, at most `MAX_QUEUED_CHANGES`."""
+    """The changes that wait for the hook, in order; at most `MAX_QUEUED_CHANGES`."""
 
     def __init__(self, hook: PresenceHook) -> None:
         self._hook = hook

@@ -1,4 +1,4 @@
-"""Snapshots of a Broadcaster and its connections, frozen and ready for JSON."""
+"""Statistics: the counts of a Broadcaster and its connections at one moment."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from ..core.delivery.buffer import BufferStatistics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatistics:
-    """A snapshot of one connection.
+    """The counts of one connection, at one moment.
 
     Attributes:
-        age: seconds since the connection began.
-        idle: seconds since the last sign of life from the client.
-        topics: the number of subscriptions, including the personal topic.
-        live: True if all lanes are fed by the live feed; False while one reads the log.
-        frames_sent: frames that the server took, which does not prove that they arrived.
-        bytes_sent: the bytes of their bodies.
-        unacknowledged: bytes, `None` for a client that does not acknowledge.
+        connection_id: The id that the client sees.
+        user: The identified user, `None` for an unidentified client.
+        transport: "sse", "websocket", "poll" or the application's own word.
+        state: "opening", "open", "closing" or "closed".
+        age: Seconds since the connection began.
+        idle: Seconds since the last sign of life from the client.
+        topics: The number of subscriptions, including `$user`.
+        live: True if all lanes are live, False while a lane is catching up.
+        frames_sent: Frames that the server took. They may still be lost on their way.
+        bytes_sent: The bytes of their bodies.
+        unacknowledged: Bytes that were sent and not acknowledged; `None` if the client does not
+            acknowledge.
+        buffer: The counts of the buffer.
     """
 
     connection_id: str
@@ -35,22 +41,34 @@ class ConnectionStatistics:
     buffer: BufferStatistics
 
     def as_dict(self) -> dict[str, object]:
-        """Return the fields as JSON-able values."""
+        """Return the fields by name, as values that `json.dumps` accepts."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """A snapshot of a Broadcaster. Counts begin at its start.
+    """The counts of one node since its start, at one moment.
 
     Attributes:
+        state: The value of `Broadcaster.state`.
         reachable: True if the broker answers.
-        uptime: seconds since the start.
-        position: the offset up to which this node has delivered the log.
-        frames_sent: frames that servers took, which does not prove that they arrived.
-        evicted: messages that left a buffer, to be read again from the log.
-        gaps: gap frames that were sent.
-        lost: messages that those gaps counted.
+        uptime: Seconds since the start.
+        position: The offset up to which this node has delivered the log.
+        connections: Connections that take part in the fan-out.
+        users: Identified users with a connection.
+        transports: The number of connections of each transport, including closing ones.
+        opened: Connections that have begun.
+        resumed: Connections that resumed a session.
+        tokens_refused: Reconnect tokens and event ids that were not accepted.
+        published: Messages that this Broadcaster published.
+        frames_sent: Frames that the server took. They may still be lost on their way.
+        bytes_sent: The bytes of their bodies.
+        conflated: Messages that a newer one superseded in a buffer.
+        expired: Messages whose ttl was over before they were sent.
+        evicted: Messages that left a full buffer and are read again from the history.
+        gaps: Gap frames that were sent.
+        lost: Messages in those gaps, as far as they are counted.
+        source_errors: Failures of periodic sources.
     """
 
     state: str
@@ -74,13 +92,13 @@ class Statistics:
     source_errors: int
 
     def as_dict(self) -> dict[str, object]:
-        """Return the fields as JSON-able values."""
+        """Return the fields by name, as values that `json.dumps` accepts."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Counters:
-    """The counts of a node since its start. A connection is added when it ends."""
+    """The counts of a node since its start. Those of a connection are added at its end."""
 
     opened: int = 0
     resumed: int = 0

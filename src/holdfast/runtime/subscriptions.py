@@ -1,4 +1,4 @@
-"""Subscribing and unsubscribing live connections, each by their current rights."""
+"""SubscriptionControl: adds and removes topics of connections, by the rights of their users."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def check_topics(names: Iterable[str], limit: int) -> tuple[str, ...]:
     """Return the names without duplicates.
 
     Raises:
-        Refused: a name is not a topic or pattern, or there are more than `limit`.
-        TypeError: `names` is a string.
+        Refused: A name is not a topic or pattern, or there are more than `limit`.
+        TypeError: `names` is a string or `None`.
     """
     if isinstance(names, str):
         raise TypeError(f"topics must be a list of names, such as [{names!r}], not a string")
@@ -49,7 +49,7 @@ class SubscriptionControl:
     async def authorize(
         self, topics: Iterable[str], may: MaySubscribe | None, user: UserId | None, transport: str
     ) -> tuple[list[str], list[str]]:
-        """Split `topics` into allowed and rejected ones."""
+        """Return the topics that `may` allows, and the topics that it rejects."""
         allowed: list[str] = []
         rejected: list[str] = []
         for topic in topics:
@@ -68,16 +68,12 @@ class SubscriptionControl:
     async def subscribe(
         self, connection: Connection, names: Iterable[str]
     ) -> tuple[list[str], list[str]]:
-        """Add topics from now on; return (added or already held, rejected).
-
-        The session is saved before this returns, so a resume on any node includes the topics. If
-        it cannot be saved, nothing is added, and `Refused` is raised.
-        """
+        """Add topics; see `Broadcaster.subscribe`."""
         node = self._node
         limit = node.registry.limits.topics
         topics = check_topics(names, limit)
         allowed, rejected, version = list[str](), list[str](), -1
-        while version != node.permissions_version:  # rights were withdrawn meanwhile: ask again
+        while version != node.permissions_version:  # `reauthorize` was called meanwhile
             version = node.permissions_version
             allowed, rejected = await self.authorize(
                 topics, connection.may_subscribe, connection.user, connection.transport
@@ -100,7 +96,7 @@ class SubscriptionControl:
         return allowed, rejected
 
     async def unsubscribe(self, connection: Connection, names: Iterable[str]) -> list[str]:
-        """Remove topics, and drop what is pending for them; return the ones that were held."""
+        """Remove topics; see `Broadcaster.unsubscribe`."""
         topics = check_topics(names, self._node.registry.limits.topics)
         session = connection.session
         connection.replace_session(replace(session, refused=session.refused - frozenset(topics)))
@@ -111,19 +107,20 @@ class SubscriptionControl:
         try:
             await self._save(connection)
         except (BrokerUnavailable, OutcomeUnknown) as error:
-            # This connection has lost the topics. A resume elsewhere asks for the rights again.
-            _logger.warning("unsubscribing could not be saved: %s", error)
+            # The topics are removed from this connection. A later resume authorizes all topics of
+            # the session again.
+            _logger.warning("could not save a session after unsubscribing: %s", error)
         self._node.audit_connection(AuditAction.UNSUBSCRIBED, connection, " ".join(removed))
         return removed
 
     async def _save(self, connection: Connection) -> None:
-        """Save the current subscriptions, unless another connection has the session."""
+        """Save the current subscriptions, unless another connection has taken over the session."""
         session = replace(connection.session, subscriptions=connection.subscriptions)
         connection.replace_session(session)
         await self._node.broker.tokens.save(connection.id, session)
 
     async def reauthorize(self, user: str | None) -> None:
-        """Ask for the rights of a user (`None`: of everybody) again, and drop what is refused."""
+        """Authorize the topics of a user (`None`: of all users) again; see the Broadcaster."""
         self._node.permissions_version += 1
         for connection in list(self._node.connections):
             if user is None or connection.user == user:

@@ -1,7 +1,7 @@
 """ConnectionTimers: the deadlines of all connections, in one heap and one task.
 
-One heap costs less than a timer per connection: 20,000 timers would be cancelled and made again
-at every send. A connection is checked at its nearest deadline, and returns the next one.
+One heap costs less than a timer per connection: each send would cancel a timer and create another.
+A connection is checked at its nearest deadline, and returns the next one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Protocol
 from ..core.tokens import ConnectionId
 
 STALL = 0.5
-"""Seconds by which the event loop is late when something has blocked it."""
+"""Seconds of delay from which the event loop counts as blocked."""
 
 MAX_PAUSE = 30.0
-"""Seconds until a connection without any deadline is checked again."""
+"""Seconds until the next check while there are no deadlines."""
 
 MIN_PAUSE = 0.01
 """Seconds between two checks of one connection, at least."""
@@ -28,18 +28,19 @@ class Timed(Protocol):
 
     @property
     def id(self) -> ConnectionId:
-        """The key of the object."""
+        """The id of the object."""
         ...
 
     def check_deadlines(self, now: float) -> float | None:
-        """Act on the deadlines that have passed; return the next one, `None` when it is over."""
+        """Act on the deadlines that have passed, and return the next one; `None` after the end."""
         ...
 
 
 class ConnectionTimers:
-    """Checks each object that was added, until it is removed.
+    """Calls `check_deadlines` of each object that was added, until it is removed.
 
-    `monotonic` returns seconds of the event loop's clock.
+    Args:
+        monotonic: Returns seconds of the event loop's clock.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -49,21 +50,21 @@ class ConnectionTimers:
         self._changed = asyncio.Event()
 
     def add(self, timed: Timed, deadline: float) -> None:
-        """Check `timed` from `deadline` on."""
+        """Add an object, with its first deadline."""
         self._timed[timed.id] = timed
         self._push(deadline, timed.id)
 
     def remove(self, timed: Timed) -> None:
-        """Stop checking. Only the id stays here, until its deadline would have come."""
+        """Remove an object. Its id stays in the heap until its next deadline."""
         self._timed.pop(timed.id, None)
 
     def expedite(self, timed: Timed, deadline: float) -> None:
-        """Check `timed` at `deadline` already, because its deadlines have changed."""
+        """Check an object at `deadline` or before, because its next deadline is earlier now."""
         if timed.id in self._timed:
             self._push(deadline, timed.id)
 
     async def run(self) -> None:
-        """Check connections at their deadlines, until cancelled."""
+        """Check all objects at their deadlines, until cancelled."""
         while True:
             now = self._monotonic()
             self._check_due(now)

@@ -1,4 +1,4 @@
-"""DuplexScope: both directions of one connection, ended together."""
+"""DuplexScope: both directions of one connection, which end together."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from ..asgi_types import Receive
 from ..runtime.connection import Connection
 
 FINISH_TIMEOUT = 2.0
-"""Seconds for the last send: over HTTP/2, hypercorn never ends it when the client has gone."""
+"""Seconds for the last send, because hypercorn never ends it over HTTP/2 without a client."""
 
 
 class DuplexScope:
-    """Send inside `async with`, while a task of its own receives.
+    """Runs a coroutine that receives, while the body of `async with` sends.
 
-    The end of one direction ends the other, whatever it waits for, and so does a send that is
-    stuck (`Connection.on_abort`). Exceptions of the receiving task are raised here, and
-    cancellations from elsewhere pass through. One task always waits in `receive`, because after
-    the client has gone, `send` succeeds silently on every server.
+    The end of one direction ends the other. A send that takes longer than `send_timeout` ends both
+    (`Connection.on_abort`). A task always waits in `receive`, because on every server, `send`
+    succeeds silently after the client has disconnected.
+
+    Args:
+        connection: The connection, for `on_abort`.
+        receiving: The coroutine that receives. Its exception is raised at the end of the block.
+
+    Cancellation: A cancellation of the caller cancels both directions, and is raised.
     """
 
     __slots__ = ("_before", "_is_ended", "_receiver", "_sender")
@@ -35,7 +40,7 @@ class DuplexScope:
         self._receiver.add_done_callback(self._end)
 
     def _end(self, _: object = None) -> None:
-        """Cancel whatever the block waits for, as `asyncio.timeout` does at its deadline."""
+        """Cancel the sending task, as `asyncio.timeout` does at its deadline."""
         if self._sender is not None and not self._is_ended:
             self._is_ended = True
             self._sender.cancel()
@@ -58,7 +63,14 @@ class DuplexScope:
 
 
 async def until_disconnect(receive: Receive, connection: Connection) -> None:
-    """Receive from a client that sends nothing, until it disconnects."""
+    """Receive until the client disconnects, and mark the connection as lost.
+
+    Args:
+        receive: The ASGI receive callable of an `http` request. Request bodies are ignored.
+        connection: The connection to mark.
+
+    Cancellation: The connection is not marked.
+    """
     while (await receive())["type"] != "http.disconnect":
         pass
     connection.mark_lost()

@@ -1,4 +1,4 @@
-"""Long polling: the frames of one connection, gathered for one answer."""
+"""Long polling: collects the frames of one connection for one answer."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from ..core.frames import Frame
 from ..runtime.connection import Connection
 
 MAX_WAIT = 25.0
-"""Seconds that a poll waits for frames; proxies give up on a silent answer after 30 to 60."""
+"""Seconds that a poll waits for a frame. Proxies give up on a silent answer after 30 to 60."""
 
 QUIET_TIME = 0.01
-"""Seconds without another frame after which the gathered frames are answered."""
+"""Seconds without another frame after which the collected frames are answered."""
 
 MAX_GATHER_TIME = 0.1
-"""Seconds after which they are answered although more keep coming."""
+"""Seconds after the first frame, at most, until the collected frames are answered."""
 
 MAX_DEGRADED_WAIT = 5.0
-"""Seconds that a poll waits if it could only report `degraded`. Without a wait, polls of all
-clients would follow each other as fast as the network allows while the store is in trouble."""
+"""Seconds that a poll waits if its only frame is `degraded`. Without this wait, the clients would
+poll as fast as the network allows while the broker does not answer."""
 
 ANSWER_BYTES = 256 * 1024
-"""About the bytes of one answer; the rest is left for the next poll."""
+"""Bytes of one answer, more or less; other frames are left for the next poll."""
 
 
 async def gather(connection: Connection, wait: float, into: list[Frame]) -> None:
-    """Fill `into` with the first frame and the pending ones.
+    """Append the first frame and the pending frames to `into`.
 
-    A resumed session waits up to `wait` seconds for a frame. A fresh one, or one with a gap, is
-    answered at once, because the client needs to know.
+    A resumed session waits for a frame. A session that is fresh or has a gap does not wait, because
+    the client needs the first frame at once.
+
+    Args:
+        connection: From `Broadcaster.connect`.
+        wait: Seconds to wait for a frame, at most.
+        into: The list to append to.
 
     Cancellation: `into` has every frame that was taken.
     """

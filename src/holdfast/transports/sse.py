@@ -1,7 +1,8 @@
 """Server-Sent Events: the frames of one connection as an event stream.
 
-The format is that of WHATWG HTML, section 9.2 ("Server-sent events"). Every frame has `data` on
-one line and `id` as its last field, so a frame that is cut in half moves no parser past a message.
+The format is that of WHATWG HTML, section 9.2 ("Server-sent events"). Each frame has `data` on one
+line, and `id` as its last field. So a frame that is cut in half does not change the last event id
+of a client.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ HEADERS: tuple[Header, ...] = (
 """The response headers of every event stream."""
 
 RETRY_RANGE = (1.0, 3.0)
-"""Seconds between which `retry` is drawn for each stream, so that clients do not all return at
-once. Never 0, because Chromium then reconnects in a loop without a pause."""
+"""The range of `retry` in seconds. Each stream draws its own, so that clients do not all return at
+once. The minimum is above 0, because Chromium would reconnect in a loop without a pause."""
 
 _EVENT = b"data: %b\nid: %b"
 _END = b"\n\n"
 
 
 class _EventStreamEncoder:
-    """The `FrameEncoder` of event streams: all frames that are sent at once are one body event."""
+    """The `FrameEncoder` of event streams. Frames that are sent at once are one ASGI event."""
 
     peer_lost: tuple[type[Exception], ...] = (OSError,)
 
@@ -65,12 +66,17 @@ _ENCODER = _EventStreamEncoder()
 
 
 def encode(frames: Iterable[Frame]) -> bytes:
-    """Return the frames as one chunk of the event stream."""
+    """Return the frames as one chunk of the event stream, in UTF-8."""
     return _END.join([*[_EVENT % (body, id.encode("ascii")) for body, id in frames], b""])
 
 
 def headers(scope: Scope, *, reconnect_token: str | None = None) -> list[Header]:
-    """Return the response headers; the token goes into `X-Reconnect-Token`."""
+    """Return the response headers of an event stream.
+
+    Args:
+        scope: The ASGI scope of the request.
+        reconnect_token: The value of `X-Reconnect-Token`; `None` omits this header.
+    """
     out = [*HEADERS]
     if reconnect_token is not None:
         out.append((b"x-reconnect-token", reconnect_token.encode("ascii")))
@@ -87,16 +93,16 @@ async def serve(
     *,
     extra_headers: Iterable[Header] = (),
 ) -> None:
-    """Answer an ASGI `http` request with the stream of `connection`, until either side ends it.
+    """Answer an ASGI `http` request with an event stream, until the client or the server ends it.
 
     Args:
-        connection: from `Broadcaster.connect`.
-        scope: the ASGI scope of the request.
-        receive: the ASGI receive callable.
-        send: the ASGI send callable.
-        extra_headers: further response headers, such as those of CORS.
+        connection: From `Broadcaster.connect`.
+        scope: The ASGI scope of the request.
+        receive: The ASGI receive callable.
+        send: The ASGI send callable.
+        extra_headers: Further response headers, such as those of CORS.
 
-    Cancellation: ends the stream, and leaves nothing open.
+    Cancellation: The stream ends, and no task is left.
     """
     sender = InlineSender(send, _ENCODER, connection.token)
     async with DuplexScope(connection, until_disconnect(receive, connection)):
@@ -106,14 +112,14 @@ async def serve(
             connection.attach_sender(sender)
             while (frames := await connection.next_frames()) is not None:
                 await sender.send(_body(encode(frames)))
-                del frames  # the next ones may come much later
+                del frames  # frees the memory, because the next frames may be hours away
                 connection.mark_sent()
             if not connection.is_over:
                 await _finish(send)
         except PeerLost:
             connection.mark_lost()
         except Exception:
-            # The broker failed below this connection. The client resumes.
+            # The broker raised an unexpected error. The client resumes.
             _logger.exception("the event stream of connection %s failed", connection.id)
             connection.close(Reason.FAILED)
             await _finish(send)
@@ -122,7 +128,7 @@ async def serve(
 
 
 async def _begin(connection: Connection, send: Send, start: list[Header]) -> None:
-    """Send the head of the response, and the first frame with the delay of a reconnect."""
+    """Send the head of the response and the first frame, with the `retry` field before it."""
     frames = await connection.next_frames()
     retry = b"retry: %d\n" % (random.uniform(*RETRY_RANGE) * 1000)  # noqa: S311 - jitter
     try:
@@ -134,6 +140,6 @@ async def _begin(connection: Connection, send: Send, start: list[Header]) -> Non
 
 
 async def _finish(send: Send) -> None:
-    """End the response cleanly, because after an abrupt end Chromium may lose the last event."""
+    """End the response cleanly, because Chromium may lose the last event after an abrupt end."""
     with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError):
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,7 +1,7 @@
-"""WebSocket: the frames of one connection as text messages, and the client's messages as commands.
+"""WebSocket (RFC 6455): frames as text messages, and the client's messages as commands.
 
-RFC 6455. Each frame is one text message, the same JSON as over SSE with the event id in the member
-`id`. docs/protocol.md describes the client's messages.
+A text message has the same JSON as an event over SSE, with the event id in its member `id`.
+docs/protocol.md, section 9, describes the client's messages.
 """
 
 from __future__ import annotations
@@ -29,24 +29,27 @@ from .duplex import FINISH_TIMEOUT, DuplexScope
 _logger = logging.getLogger("holdfast")
 
 Command = Callable[[str, dict[str, object]], Awaitable[bytes | None]]
-"""Carries out a client's message (its type, and all of it), and returns the frame of the answer."""
+"""A coroutine function that carries out one message of the client.
+
+Its arguments are the type of the message and the whole message. Its result is the frame of the
+answer, or `None` for no answer. `Refused` is answered with an error frame.
+"""
 
 
 @suggest_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundLimits:
-    """The limits of a client's messages over WebSocket.
+    """The limits of the messages that one client sends over WebSocket.
 
-    An acknowledgement that moves on is not counted, while there are at most as many of them as
-    frames that were sent.
+    Acknowledgements with a new event id do not count, up to one per frame that was sent.
 
     Args:
-        max_bytes: bytes of one message.
-        rate: messages per second.
-        burst: messages at once.
+        max_bytes: Bytes of one message in UTF-8, at most.
+        rate: Messages per second, on average.
+        burst: Messages at once, at most.
 
     Raises:
-        ConfigurationError: a value is not a number over 0.
+        ConfigurationError: A value is not a number over 0.
     """
 
     max_bytes: int = 64 * 1024
@@ -61,13 +64,17 @@ class InboundLimits:
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
-    """The client's first message asked to resume from this event id, on the same socket."""
+    """The client's first message: a request to resume on the same socket.
+
+    Attributes:
+        event_id: The event id to resume from.
+    """
 
     event_id: str
 
 
 class _TextEncoder:
-    """The `FrameEncoder` of WebSocket: each frame is one message, and its id the last member."""
+    """The `FrameEncoder` of WebSocket. A frame is one text message; `id` is its last member."""
 
     # RuntimeError: uvicorn's legacy implementation, after it has received a disconnect.
     peer_lost: tuple[type[Exception], ...] = (OSError, RuntimeError)
@@ -89,15 +96,19 @@ _ENCODER = _TextEncoder()
 
 
 def encode(frame: Frame) -> str:
-    """Return one text message: the frame with its event id as the last member."""
+    """Return the text message of a frame, with the event id as its last member."""
     return frames.with_id(frame.body, frame.id) + frames.ID_END
 
 
 def parse(message: Event, limit: int) -> dict[str, object]:
-    """Read a client's message, an object with a string `type`.
+    """Return a client's message, an object with a string `type`.
+
+    Args:
+        message: An ASGI event `websocket.receive`.
+        limit: Bytes of the message in UTF-8, at most.
 
     Raises:
-        Refused: it is anything else, or longer than `limit` bytes.
+        Refused: The message is anything else, or longer than `limit`.
     """
     text = message.get("text")
     if text is None:
@@ -124,23 +135,23 @@ async def serve(
     may_resume: bool = True,
     clock: Callable[[], float] = anyio.current_time,
 ) -> ResumeRequest | None:
-    """Run an accepted ASGI `websocket` with `connection`, until either side ends it.
+    """Serve an accepted ASGI `websocket`, until the client or the server ends it.
 
     Args:
-        connection: from `Broadcaster.connect`.
-        receive: the ASGI receive callable.
-        send: the ASGI send callable.
-        command: carries out the client's messages.
-        limits: the limits of these messages.
-        may_resume: whether the first message may ask to resume.
-        clock: seconds of a monotonic clock.
+        connection: From `Broadcaster.connect`.
+        receive: The ASGI receive callable.
+        send: The ASGI send callable.
+        command: Carries out the client's messages.
+        limits: The limits of these messages; the defaults of `InboundLimits` if `None`.
+        may_resume: True if the first message may be a request to resume.
+        clock: Returns seconds of a monotonic clock.
 
     Returns:
-        the client's request to resume, if that was its first message and it `may_resume`: the
-        socket is then still open. Otherwise the socket was closed with a code that tells the
-        client whether to reconnect.
+        The client's request to resume, if that was its first message. The socket is still open,
+        and the caller serves it with a new connection. `None` after the socket was closed; its
+        close code is that of `connection.close_reason`.
 
-    Cancellation: ends the connection; the server closes the socket.
+    Cancellation: The stream ends, and no task is left. The ASGI server closes the socket.
     """
     resume: list[ResumeRequest] = []
     reading = _read(
@@ -164,13 +175,13 @@ async def _write(connection: Connection, send: Send) -> None:
         while (frames_now := await connection.next_frames()) is not None:
             for frame in frames_now:
                 await sender.send({"type": "websocket.send", "text": encode(frame)})
-            del frames_now  # the next ones may come much later
+            del frames_now  # frees the memory, because the next frames may be hours away
             connection.mark_sent()
         await close(send, connection.close_reason or Reason.REQUESTED)
     except PeerLost:
         connection.mark_lost()
     except Exception:
-        # The broker failed below this connection. The client resumes.
+        # The broker raised an unexpected error. The client resumes.
         _logger.exception("the WebSocket of connection %s failed", connection.id)
         connection.close(Reason.FAILED)
         await close(send, Reason.FAILED)
@@ -179,7 +190,14 @@ async def _write(connection: Connection, send: Send) -> None:
 
 
 async def close(send: Send, reason: Reason) -> None:
-    """Close the socket, and wait at most `FINISH_TIMEOUT` seconds for that."""
+    """Close the socket with the code of `reason`, within `FINISH_TIMEOUT` seconds.
+
+    Args:
+        send: The ASGI send callable.
+        reason: The reason, whose word is the close reason.
+
+    Cancellation: The close event may not have been sent.
+    """
     event: Event = {"type": "websocket.close", "code": reason.close_code, "reason": reason.word}
     with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError, RuntimeError):
         await send(event)
@@ -195,7 +213,7 @@ async def _read(
     clock: Callable[[], float],
     is_first: bool,
 ) -> None:
-    """Carry out messages until the client has gone, or asks to resume."""
+    """Carry out messages until the client disconnects, or its first message asks to resume."""
     allowance, last, acknowledged = float(limits.burst), clock(), 0
     while True:
         message = await receive()
@@ -207,7 +225,7 @@ async def _read(
         last = now
         if allowance < 0:
             connection.close(Reason.TOO_MANY_MESSAGES)
-            await anyio.sleep_forever()  # until the closing frame is out
+            await anyio.sleep_forever()  # `serve` cancels this after the closing frame
         connection.mark_seen()
         try:
             value = parse(message, limits.max_bytes)
@@ -215,7 +233,7 @@ async def _read(
                 event_id = value.get("id")
                 if not isinstance(event_id, str):
                     raise Refused(Reason.INVALID_MESSAGE, '"id" must be a string')
-                await connection.wait_flushed()  # the client expects the first frame anyway
+                await connection.wait_flushed()  # the client gets this connection's first frame
                 resume.append(ResumeRequest(event_id))
                 return
             is_first, before = False, connection.session.position
@@ -229,10 +247,16 @@ async def _read(
             answer = refusal(error, time.time())
         if answer is not None:
             connection.put_control(answer)
-            # A server with more messages at hand would not let the answer go out.
+            # While the server has more messages, `receive` does not wait, and no other task could
+            # send the answer.
             await anyio.lowlevel.checkpoint()
 
 
 def refusal(error: Refused, timestamp: float) -> bytes:
-    """Return the error frame that answers a message that was not carried out."""
+    """Return the error frame that answers a refused message.
+
+    Args:
+        error: The refusal.
+        timestamp: Seconds since the Unix epoch.
+    """
     return frames.error(error.reason, error.detail, timestamp)
