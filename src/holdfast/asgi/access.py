@@ -36,8 +36,8 @@ def named_topics(request: Request) -> list[str]:
 def presented(request: Request) -> tuple[str | None, str | None]:
     """Return the event id and the reconnect token of a request. Headers go before the query.
 
-    An event id in a header contains a newer token than the URL, because the browser repeats its
-    URL at every reconnect. So the token of the query is ignored in that case.
+    The token of the query is ignored if a header has an event id. The token in that id is newer,
+    because the browser repeats its URL at every reconnect.
     """
     headers, query = request.headers, request.query
     header_id, token = headers.get("last-event-id"), headers.get("x-reconnect-token")
@@ -60,7 +60,7 @@ def check_hook(name: str, hook: object, arguments: str, count: int) -> None:
 
 def check_origins(origins: Collection[str]) -> None:
     """Raise `ConfigurationError` for an origin that no browser would send."""
-    if isinstance(origins, str) or origins is None:
+    if isinstance(origins, str) or origins is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise ConfigurationError(
             f"allowed_origins={origins!r}: it must be a list, such as ['https://shop.example']"
         )

@@ -44,9 +44,10 @@ class User:
     def __post_init__(self) -> None:
         if self.id is not None:
             check_name("id", self.id, "a str that is not empty, or None for an unidentified client")
-        if isinstance(self.roles, str) or not isinstance(self.roles, Collection):
-            reject("roles", self.roles, "a set of names, such as frozenset({'admin'})")
-        if not isinstance(self.roles, frozenset):
+        roles: object = self.roles
+        if isinstance(roles, str) or not isinstance(roles, Collection):
+            reject("roles", roles, "a set of names, such as frozenset({'admin'})")
+        if not isinstance(roles, frozenset):
             object.__setattr__(self, "roles", frozenset(self.roles))
         if self.expires_at is not None:
             check_number("expires_at", self.expires_at)
@@ -85,7 +86,7 @@ def subscribe_only(user: User, action: Action, topic: str | None) -> bool:
 
 
 def require_role(role: str) -> Callable[[User, Action, str | None], bool]:
-    """Return an `authorize` hook that allows everything to users with a role, and nothing to others.
+    """Return an `authorize` hook: users with `role` may do everything, and others nothing.
 
     Args:
         role: The name of the role.

@@ -24,7 +24,7 @@ class JWTAuthenticator:
         app = LiveApp(broadcaster, authenticate=JWTAuthenticator(SECRET, cookie="session"))
 
     The token is read from `Authorization: Bearer` (RFC 6750, section 2.1), then from the cookie,
-    then from the query field. It must have the claims `exp` and `sub` (RFC 7519, section 4.1).
+    then from the query field. The claims `exp` and `sub` are required (RFC 7519, section 4.1).
     `sub` is the id of the user, and a connection is closed when its token expires.
 
     Args:

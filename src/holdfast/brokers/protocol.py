@@ -83,7 +83,8 @@ class TokenStore(Protocol):
         """Detach the session of a connection that has ended, and keep it for a resume.
 
         The call has no effect if another connection has taken over the session, or if the
-        connection has none. So it is safe after an `issue` or `redeem` with an unknown outcome.
+        connection has none. A node also calls it after an `issue` or `redeem` with an unknown
+        outcome.
 
         Args:
             connection: The connection.

@@ -139,7 +139,7 @@ def format_event_id(epoch: Epoch, cursor: Cursor, token: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EventId:
-    """The content of `Last-Event-ID`: epoch, cursor and reconnect token. It is opaque to clients."""
+    """The content of `Last-Event-ID`: epoch, cursor and reconnect token; opaque to clients."""
 
     epoch: Epoch
     cursor: Cursor

@@ -15,7 +15,13 @@ from .topics import TopicIndex, covering
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """The number of connections in total and per identified user, and of topics per connection."""
+    """The limits of a `ConnectionRegistry`.
+
+    Args:
+        total: Connections, at most.
+        per_user: Connections of one identified user, at most.
+        topics: Topics of one connection, at most.
+    """
 
     total: int = 20_000
     per_user: int = 20
@@ -27,7 +33,7 @@ class Registrable(Protocol):
 
     @property
     def id(self) -> ConnectionId:
-        """The id, unique among all nodes."""
+        """The id, unique over all nodes."""
         ...
 
     @property
@@ -41,7 +47,7 @@ class Registrable(Protocol):
         ...
 
     def replace_subscriptions(self, subscriptions: Subscriptions) -> None:
-        """Take other subscriptions. Only the registry calls this."""
+        """Replace the subscriptions. Only the registry calls this."""
         ...
 
 
@@ -49,17 +55,18 @@ C = TypeVar("C", bound=Registrable)
 
 
 class ConnectionRegistry(Generic[C]):
-    """The connections of this process, and which of them may have a message.
+    """The connections of one process, by id, by user and by topic.
+
+    The caller checks `is_full` before it adds a connection.
 
     Invariants (the state machine in tests/core/test_registry.py, which compares with plain sets):
-    a connection is in the index under exactly its subscriptions while it is registered, and
-    nowhere after; removal is by identity, so the late end of an old connection never removes a
-    new one; no user has more than `per_user` connections. `is_full` tells whether the total is
-    reached; the caller asks before it adds.
+    the index has a registered connection under exactly its subscriptions, and no other connection;
+    removal is by identity, so the late end of an old connection never removes a new one with the
+    same id; no user has more than `per_user` connections.
 
     Args:
-        limits: how many connections and topics are admitted.
-        presence: receives which users are on which topics, `None` if presence is off.
+        limits: The limits of connections and topics.
+        presence: Receives the users of each topic; `None` if presence is disabled.
     """
 
     def __init__(
@@ -81,11 +88,11 @@ class ConnectionRegistry(Generic[C]):
         return f"<ConnectionRegistry {len(self)} of {self.limits.total} connections>"
 
     def get(self, id: str) -> C | None:
-        """Return the connection with that id, if it is registered."""
+        """Return the connection with that id; `None` if it is not registered."""
         return self._connections.get(ConnectionId(id))
 
     def __contains__(self, connection: object) -> bool:
-        """True if exactly this connection is registered."""
+        """Return True if exactly this connection is registered."""
         id = getattr(connection, "id", None)
         return id is not None and self._connections.get(id) is connection
 
@@ -100,14 +107,23 @@ class ConnectionRegistry(Generic[C]):
 
     @property
     def is_full(self) -> bool:
-        """True if the total is reached."""
+        """True if the registry has `limits.total` connections."""
         return len(self._connections) >= self.limits.total
 
     def add(self, connection: C) -> list[C]:
-        """Register a connection, and return the user's oldest ones, which it replaces.
+        """Register a connection. If its user has too many, the oldest ones are removed.
 
-        The caller closes these. Without replacing, connections of a lost network would lock the
-        user out.
+        They are removed rather than the new one refused, because connections whose network was
+        lost would lock the user out.
+
+        Args:
+            connection: A connection that is not registered.
+
+        Returns:
+            The removed connections, for the caller to close.
+
+        Raises:
+            ValueError: A connection with that id is registered.
         """
         if connection.id in self._connections:
             raise ValueError("a connection is registered once")
@@ -139,7 +155,13 @@ class ConnectionRegistry(Generic[C]):
         return True
 
     def subscribe(self, connection: C, expressions: Iterable[str], since: Offset) -> None:
-        """Add the new ones of `expressions`, each from `since`; a held one keeps its own."""
+        """Add subscriptions to a connection.
+
+        Args:
+            connection: The connection, registered or not.
+            expressions: Topics and patterns. One that the connection has already keeps its since.
+            since: The since of the new subscriptions.
+        """
         held = connection.subscriptions
         added = {expression: since for expression in expressions if expression not in held}
         connection.replace_subscriptions({**held, **added})
@@ -147,7 +169,7 @@ class ConnectionRegistry(Generic[C]):
             self._index(connection, added)
 
     def unsubscribe(self, connection: C, expressions: Iterable[str]) -> list[str]:
-        """Remove those of `expressions` that are held, and return them."""
+        """Remove subscriptions from a connection, and return the topics that it had."""
         held = dict(connection.subscriptions)
         removed = [name for name in dict.fromkeys(expressions) if held.pop(name, None) is not None]
         if removed:
@@ -159,7 +181,7 @@ class ConnectionRegistry(Generic[C]):
     def recipients(self, message: Message) -> Collection[C]:
         """Return the connections that may have `message`, each once.
 
-        The collection is a view, valid until the registry changes.
+        The result is a view, valid until the registry changes.
         """
         if message.to_user is None:
             return self._topics.match(message.topic)
@@ -170,7 +192,7 @@ class ConnectionRegistry(Generic[C]):
         ]
 
     def has_listeners(self, topic: str) -> bool:
-        """True if any connection is subscribed to `topic`, directly or by a pattern."""
+        """Return True if a connection has `topic`, by name or by a pattern."""
         return bool(self._topics.match(topic))
 
     def _index(self, connection: C, expressions: Iterable[str]) -> None:

@@ -1,20 +1,23 @@
 """TokenRegistry: reconnect tokens and the sessions that they restore.
 
-A token never authenticates: it is presented *beside* credentials, and opens only a session of the
-same user. Each connection gets a new one. A session has two valid tokens: the current one, and its
-immediate predecessor until a grace time after the connection that got the current one has gone.
-So a client that never received the answer can present its old token again, and gets the *same*
-successor. Only hashes are stored. The successor is derived from the presented token and a nonce,
-so that neither the store nor an old token reveals it.
+A token does not authenticate. A client presents it *beside* its credentials, and it opens only a
+session of the same user. Each connection gets a new token. A session has two valid tokens: the
+current one, and the previous one until a grace time after the end of the connection. A client that
+did not receive the current token presents the previous one again, and gets the *same* current
+token.
 
-    token presented      its session's connection      answer
-    current              gone                          the session; a successor is made
-    current              seems to be alive             the same, and that connection is taken over
-    previous, in grace   gone                          the session; the same successor again
-    previous             alive                         a copy of the session, and a token for it
-    previous, later      gone                          SPENT  (of a long poll: as in grace)
-    another user's       -                             FOREIGN
-    anything else        -                             UNKNOWN  (never issued, expired, too old)
+The store has only hashes of tokens. The next token is derived from the presented one and a nonce,
+so neither the store nor an old token is enough to compute it.
+
+    presented token      connection of its session     answer
+    ─────────────────────────────────────────────────────────────────────────────────────────
+    current              ended                         the session, and its next token
+    current              not ended                     the same, and that connection is taken over
+    previous, in grace   ended                         the session, and its current token again
+    previous             not ended                     a copy of the session, with its own token
+    previous, later      ended                         SPENT; as in grace if it is a long poll
+    of another user      any                           FOREIGN
+    any other text       -                             UNKNOWN: never issued, expired, or older
 """
 
 from __future__ import annotations
@@ -37,9 +40,10 @@ Token = NewType("Token", str)
 """22 characters of `[A-Za-z0-9_-]`: 128 random bits (OWASP asks for at least 64)."""
 
 ConnectionId = NewType("ConnectionId", str)
+"""The id of a connection, unique over all nodes: 22 characters, 128 random bits."""
 
 NONE_REFUSED: frozenset[str] = frozenset()
-"""Shared by all sessions, because every empty `frozenset(…)` is an object of its own."""
+"""The empty set that sessions share, because each `frozenset(…)` would be a new object."""
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _TOKEN = re.compile("[A-Za-z0-9_-]{22}", re.ASCII)
@@ -57,29 +61,30 @@ def base64url(data: bytes) -> str:
 
 
 def hash_token(token: str) -> bytes:
-    """Return the SHA-256 of a token, which is all that a store keeps of it."""
+    """Return the SHA-256 of a token. A store keeps only this."""
     return hashlib.sha256(token.encode("ascii")).digest()
 
 
 def make_successor(token: Token, nonce: bytes) -> Token:
-    """Return the token that follows `token`. The same two arguments give the same successor."""
+    """Return the token that follows `token`; always the same for the same two arguments."""
     return Token(base64url(hmac.digest(nonce, token.encode("ascii"), "sha256")[:16]))
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The state of a client that the log does not contain. A change replaces the whole record.
+    """The state of a client that outlives its connections. A change replaces the whole record.
 
     Attributes:
-        user: the identified user, `None` for an unidentified client.
-        subscriptions: topic or pattern → `since`, the offset up to which nothing is disclosed.
-        requested: the topics that the first request named. A request that names the same topics
-            again means "go on", whatever was subscribed since.
-        refused: topics that the client may not have at present, to be asked for again.
-        position: the stored resume point, used when a token comes without an event id.
-        acknowledged: True if the client acknowledged `position`; False if it was only sent.
-        is_long_poll: the client gets its token only with the answer that ends the connection, and
-            may notice late that the answer was lost. Its grace time is as long as the lifetime.
+        user: The identified user, `None` for an unidentified client.
+        subscriptions: Topic or pattern → `since`, the offset after which its messages are sent.
+        requested: The topics of the request that began the session. A later request with the same
+            topics continues the subscriptions, including topics that were added meanwhile.
+        refused: Requested topics that the client may not have. A resume asks for them again.
+        position: The stored position, for a token that is presented without an event id.
+        acknowledged: True if the client acknowledged `position`, False if it was only sent.
+        is_long_poll: True if the connection was a long poll. Its client gets the token only with
+            the answer, and may notice late that the answer was lost. Therefore its grace time is
+            as long as the lifetime.
     """
 
     user: UserId | None
@@ -91,9 +96,14 @@ class Session:
     is_long_poll: bool = False
 
     def acknowledge(self, position: Position, sent: Cursor) -> Session | None:
-        """Return the session with `position` as its resume point; `None` if it may not be that.
+        """Return the session with an acknowledged position.
 
-        A position beyond `sent`, or behind the last acknowledged one, is rejected.
+        Args:
+            position: The position that the client acknowledges.
+            sent: The cursor of the connection.
+
+        Returns:
+            `None` if the position is beyond `sent`, or before the last acknowledged one.
         """
         if not position.cursor <= sent:
             return None
@@ -103,9 +113,9 @@ class Session:
         return replace(self, position=position, acknowledged=True)
 
     def with_sent_position(self, position: Position) -> Session:
-        """Return the session as its connection ends at `position`.
+        """Return the session of a connection that ends at `position`.
 
-        A position that the client acknowledged is kept, because it is certain.
+        A position that the client acknowledged is kept instead, because it is certain.
         """
         if self.acknowledged:
             return self
@@ -120,7 +130,7 @@ class Session:
 
 
 class RedeemStatus(Enum):
-    """The outcome of a presented token. All but ACCEPTED look alike to the client."""
+    """The outcome of a presented token. A client cannot distinguish the three refusals."""
 
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
@@ -130,7 +140,14 @@ class RedeemStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Redemption:
-    """The answer to a presented token. `session` and `token` are there if it was accepted."""
+    """The answer to a presented token.
+
+    Attributes:
+        status: The outcome.
+        session: The session; `None` unless the token was accepted.
+        token: The token of the new connection; `None` unless the token was accepted.
+        taken_over: The connection that had the session, if it had not ended.
+    """
 
     status: RedeemStatus
     session: Session | None = None
@@ -141,17 +158,17 @@ class Redemption:
 @suggest_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLimits:
-    """The lifetime of tokens, and how many sessions without a connection are kept.
+    """The lifetime of reconnect tokens, and the number of sessions without a connection.
 
     Args:
-        lifetime: seconds that a token is valid after its connection has gone.
-        grace: seconds that the previous token is valid after the connection has gone.
-        per_user: detached sessions of one user.
-        total: detached sessions of all users, and, counted apart so that strangers cannot push
-            out users, of all unidentified clients.
+        lifetime: Seconds that a token is valid after the end of its connection.
+        grace: Seconds that the previous token is valid after the end of the connection.
+        per_user: Detached sessions of one user, at most.
+        total: Detached sessions of all identified users, at most. Sessions of unidentified clients
+            have a second limit of the same size, so that they cannot replace those of users.
 
     Raises:
-        ConfigurationError: a value is not a number, or not in its range.
+        ConfigurationError: A value is not a number, or not in its range.
     """
 
     lifetime: float = 86_400.0
@@ -182,35 +199,46 @@ class _Entry:
 class TokenRegistry:
     """All sessions that can be resumed.
 
-    A session with a connection is *attached*: it does not expire, and only the limits on
-    connections bound it. A detached session expires `lifetime` seconds after its connection went.
+    A session with a connection is *attached*, and does not expire. A session without a connection
+    is *detached*, and expires `lifetime` seconds after the end of its connection.
 
     Invariants (the state machine in tests/core/test_tokens.py): a session has at most one
-    connection; two sessions never share a token; a refused token changes nothing; a session is
-    found by at most two hashes; the detached sessions are within the limits; expiry is O(1)
+    connection; two sessions never share a token; a refused token changes no session; at most two
+    hashes lead to a session; the detached sessions are within the limits; expiry takes O(1)
     amortised.
+
+    Args:
+        limits: The lifetime of tokens, and the number of sessions.
     """
 
     def __init__(self, limits: TokenLimits | None = None) -> None:
         self.limits = limits or TokenLimits()
         self._by_hash: dict[_Hash, _Entry] = {}
         self._attached: dict[ConnectionId, _Entry] = {}
-        # Each in the order of detaching, which is the order of expiry.
+        # The detached sessions of identified users, and of unidentified clients. Their order is
+        # that of detaching, which is also that of expiry.
         self._detached: OrderedDict[_Entry, None] = OrderedDict()
-        self._strangers: OrderedDict[_Entry, None] = OrderedDict()
+        self._unidentified: OrderedDict[_Entry, None] = OrderedDict()
         self._by_user: dict[UserId, OrderedDict[_Entry, None]] = {}
 
     def __repr__(self) -> str:
         return f"<TokenRegistry of {len(self)} sessions>"
 
     def __len__(self) -> int:
-        """The number of sessions."""
-        return len(self._attached) + len(self._detached) + len(self._strangers)
+        """Return the number of sessions."""
+        return len(self._attached) + len(self._detached) + len(self._unidentified)
 
     def issue(
         self, token: Token, session: Session, now: float, connection: ConnectionId | None
     ) -> None:
-        """Add a session with `token`, fresh and random, attached to `connection` or detached."""
+        """Add a session.
+
+        Args:
+            token: A new random token.
+            session: The session.
+            now: Seconds since the Unix epoch.
+            connection: The connection that has the session; `None` adds it detached.
+        """
         entry = _Entry(session, hash_token(token), connection)
         self._by_hash[entry.current] = entry
         if connection is None:
@@ -221,10 +249,18 @@ class TokenRegistry:
     def redeem(
         self, token: str, user: UserId | None, connection: ConnectionId, nonce: bytes, now: float
     ) -> Redemption:
-        """Attach the session of `token` to a new `connection` of `user`.
+        """Attach the session of a token to a new connection, by the table above.
 
-        The session of a connection that is taken over comes without a position, because that
-        connection has moved on from the stored one. `nonce` is at least 16 random bytes.
+        Args:
+            token: The reconnect token that the client presents; any text.
+            user: The user that the client has authenticated as.
+            connection: The new connection.
+            nonce: At least 16 random bytes.
+            now: Seconds since the Unix epoch.
+
+        Returns:
+            The session and the token of the new connection. A session that is taken over has no
+            position, because its connection has moved on from the stored one.
         """
         self.expire(now)
         presented = hash_token(token) if is_token(token) else b""
@@ -257,10 +293,15 @@ class TokenRegistry:
         return True
 
     def detach(self, connection: ConnectionId, session: Session | None, now: float) -> bool:
-        """Detach the session of a connection that has gone, and keep `session` in its place.
+        """Detach the session of a connection that has ended.
 
-        `None` keeps the session as it was saved. Returns False, and changes nothing, if the
-        connection has no session, or another connection has it.
+        Args:
+            connection: The connection.
+            session: The session to keep; `None` keeps the saved one.
+            now: Seconds since the Unix epoch.
+
+        Returns:
+            False, without any effect, if the connection has no session any more.
         """
         entry = self._attached.pop(connection, None)
         if entry is None:
@@ -272,16 +313,20 @@ class TokenRegistry:
         return True
 
     def drop_user(self, user: UserId) -> int:
-        """Drop every detached session of `user`, and return how many there were."""
+        """Drop all detached sessions of a user, and return their number."""
         entries = list(self._by_user.get(user, ()))
         for entry in entries:
             self._drop(entry)
         return len(entries)
 
     def expire(self, now: float) -> int:
-        """Drop the sessions that have expired, and return how many there were."""
+        """Drop the expired sessions, and return their number.
+
+        Args:
+            now: Seconds since the Unix epoch.
+        """
         count = 0
-        for detached in (self._detached, self._strangers):
+        for detached in (self._detached, self._unidentified):
             while detached:
                 entry = next(iter(detached))
                 if entry.expires_at > now:
@@ -293,11 +338,11 @@ class TokenRegistry:
     def _copy(
         self, session: Session, token: Token, connection: ConnectionId, nonce: bytes, now: float
     ) -> Redemption:
-        """Give a second client that presents a used token a session of its own.
+        """Give the second client with one token a copy of the session.
 
-        The browser duplicated a tab, and both present the same token. If it is one client on a
-        half-open link instead, the original session is left to its end. A position that was
-        acknowledged on the other connection does not apply to this one.
+        This happens when a browser duplicates a tab: both present the same token. (If it is one
+        client whose old link is half-open, the original session ends with that link.) The copy has
+        no position, because the stored one is of the other connection.
         """
         copy = Session(session.user, session.subscriptions, session.requested, session.refused)
         successor = make_successor(token, nonce)
@@ -305,7 +350,7 @@ class TokenRegistry:
         return Redemption(RedeemStatus.ACCEPTED, copy, successor)
 
     def _rotate(self, entry: _Entry, successor: Token, nonce: bytes) -> None:
-        """Make `successor` the current token and the current one the previous."""
+        """Make `successor` the current token, and the current token the previous one."""
         self._by_hash.pop(entry.previous, None)
         entry.previous, entry.nonce = entry.current, nonce
         entry.current = hash_token(successor)
@@ -324,7 +369,7 @@ class TokenRegistry:
         entry.expires_at = now + self.limits.lifetime
         grace = self.limits.lifetime if session.is_long_poll else self.limits.grace
         entry.grace_until = now + grace
-        detached = self._strangers if session.user is None else self._detached
+        detached = self._unidentified if session.user is None else self._detached
         detached[entry] = None
         if session.user is not None:
             own = self._by_user.setdefault(session.user, OrderedDict())
@@ -337,7 +382,7 @@ class TokenRegistry:
     def _remove_detached(self, entry: _Entry) -> None:
         user = entry.session.user
         if user is None:
-            del self._strangers[entry]
+            del self._unidentified[entry]
             return
         del self._detached[entry]
         own = self._by_user[user]

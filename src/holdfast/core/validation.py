@@ -57,7 +57,7 @@ def suggest_options(cls: type[T]) -> type[T]:
             check_keywords(cls.__name__, options, known)
         construct(self, *args, **options)
 
-    cls.__init__ = checked  # type: ignore[assignment]
+    cls.__init__ = checked  # type: ignore[assignment]  # pyright: ignore[reportUnnecessaryTypeIgnoreComment]
     return cls
 
 

@@ -316,8 +316,8 @@ class Broadcaster:
 
         Args:
             topic: The name of a topic, not a pattern.
-            data: Anything that `json.dumps` accepts. It is encoded before the first wait, so a
-                later change of the object has no effect.
+            data: Anything that `json.dumps` accepts. A later change of the object has no effect,
+                because the data is encoded before the first wait.
             priority: `Priority.NORMAL` by default. A message overtakes all with a lower priority.
             key: The message supersedes waiting messages of the same topic, `to_user` and key. At
                 most 200 bytes.
@@ -458,7 +458,7 @@ class Broadcaster:
             async with broadcaster.connect(topics=["orders"]) as connection:
                 await sse.serve(connection, scope, receive, send)
 
-        The connection resumes a session if the client presents a valid token. It is fresh
+        The connection resumes a session if the client presents a valid token, and is fresh
         otherwise. At the end of the block, the session is kept for the next connection.
 
         Args:
@@ -472,8 +472,8 @@ class Broadcaster:
                 that it has not acknowledged.
             expires_at: The time at which the credentials expire and the connection is closed, in
                 seconds since the Unix epoch.
-            may_subscribe: A plain or coroutine function of a topic or pattern, called for each
-                one. It returns True if the client may subscribe. `None` allows all.
+            may_subscribe: A plain or coroutine function that is called with each topic or
+                pattern, and returns True if the client may subscribe to it. `None` allows all.
 
         Returns:
             A connection that begins when its block is entered.
@@ -518,7 +518,7 @@ class Broadcaster:
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
             BrokerUnavailable, OutcomeUnknown: The broker does not answer.
 
-        Cancellation: The session may have been created. It expires as any other.
+        Cancellation: The session may have been created, and expires as any other.
         """
         run = self._running()
         if user is not None:
@@ -585,7 +585,7 @@ class Broadcaster:
     async def subscribe(
         self, connection: Connection, topics: Iterable[str]
     ) -> tuple[list[str], list[str]]:
-        """Subscribe a live connection to topics. It receives their messages from now on.
+        """Subscribe a live connection to topics, from the present end of the log on.
 
         The session is saved before this method returns, so a resume on any node includes the
         topics.
@@ -599,7 +599,7 @@ class Broadcaster:
 
         Raises:
             Refused: A name is not a topic, there are too many, the connection has ended, or the
-                broker does not answer. Nothing was added.
+                broker does not answer. No topic was added.
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
 
         Cancellation: The topics may have been added.

@@ -47,12 +47,12 @@ IDLE_CHECK = 30.0
 
 
 class DeliveredLog:
-    """The position of a node in the log. The node moves it, and its connections read it.
+    """The place of a node in the log. The node moves it, and its connections read it.
 
     Attributes:
-        broker: the log itself.
-        epoch: the life of the log that this node delivers.
-        delivered_offset: the offset up to which the live feed has been offered to connections.
+        broker: The broker that has the log.
+        epoch: The epoch of the log.
+        delivered_offset: The offset up to which the live feed was offered to the connections.
     """
 
     __slots__ = ("broker", "delivered_offset", "epoch")
@@ -63,7 +63,7 @@ class DeliveredLog:
 
     @property
     def head(self) -> Head:
-        """The position as a `Head`, to follow the log from."""
+        """The epoch and the delivered offset, for `Broker.follow`."""
         return Head(self.epoch, self.delivered_offset)
 
     def advance(self, head: Head) -> None:
@@ -72,7 +72,7 @@ class DeliveredLog:
 
     @property
     def resumable_for(self) -> float:
-        """Seconds for which a connection that is cut now can be resumed."""
+        """Seconds that a session can be resumed after its connection has ended."""
         lifetime, age = self.broker.token_lifetime, self.broker.history_age
         return lifetime if age is None else min(lifetime, age)
 

@@ -243,7 +243,7 @@ class BatchRenderer:
         self._bytes = 0
 
     def begin_turn(self, epoch: Epoch, offset: Offset) -> None:
-        """Render for a node that stands at `offset`, and drop the batches of other turns."""
+        """Render for a node that has delivered `epoch` up to `offset`; drop invalid batches."""
         if self._offset != offset or any(batch.has_ttl for batch, _ in self._rendered):
             self.clear()
         self._epoch, self._offset = epoch, offset

@@ -1,7 +1,7 @@
 """BroadcasterRun: the node and the tasks of a Broadcaster, from one start to its stop.
 
-One task, the owner, starts and ends all others. So a Broadcaster can be started in one task of the
-application and stopped in another.
+One task, the owner, starts and ends all others. The application can therefore start a Broadcaster
+in one task and stop it in another.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class BroadcasterRun:
             self.handshake = Handshake(self.node, self.subscriptions)
             reporter = self._make_reporter(local)
             remove_callback = self._broker.on_availability(self.node.set_reachable)
+            failure: Exception | None = None
             try:
                 async with anyio.create_task_group() as self._tasks:
                     self._start_tasks(self._tasks, reporter)

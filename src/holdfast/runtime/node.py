@@ -108,8 +108,8 @@ class Node:
     def check_accepting(self, *, replaces: bool = False) -> None:
         """Raise `Refused` if no connection may begin.
 
-        With `replaces`, a full node does not count: a client that presents a token usually takes
-        over a connection, which ends first. The handshake checks again without `replaces`.
+        A full node does not refuse a client that presents a token (`replaces`), because the client
+        usually takes over a connection, which ends first. The handshake checks again after that.
         """
         if not self._is_accepting:
             raise Refused(Reason.DRAIN, "the server is shutting down")
@@ -136,7 +136,10 @@ class Node:
     # -- delivery ------------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Read the log and deliver it, until cancelled. One batch has all messages of a tick."""
+        """Read the log and deliver it, until cancelled.
+
+        A batch has all messages since the previous one, so batches grow with the load.
+        """
         while True:
             self.deliver(await self.broker.follow(self.log.head))
             await asyncio.sleep(self.options.flush_interval or 0)

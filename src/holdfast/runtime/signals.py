@@ -1,8 +1,8 @@
 """DrainAtSignal: ends the streams at SIGTERM and SIGINT.
 
 At SIGTERM, uvicorn and granian wait without end for open streams, and run the lifespan's shutdown
-only after them. So a drain in the shutdown would be too late. It begins at the signal, in a handler
-that then calls the server's own handler. No class of the server is patched.
+after that. A drain in the shutdown would be too late. Therefore the drain begins at the signal, in
+a handler that then calls the server's own handler. No class of the server is patched.
 """
 
 from __future__ import annotations

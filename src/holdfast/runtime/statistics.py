@@ -98,7 +98,7 @@ class Statistics:
 
 @dataclass(slots=True)
 class Counters:
-    """The counts of a node since its start. Those of a connection are added at its end."""
+    """The counts of a node since its start. The end of a connection adds its counts."""
 
     opened: int = 0
     resumed: int = 0

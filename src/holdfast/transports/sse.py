@@ -1,8 +1,8 @@
 """Server-Sent Events: the frames of one connection as an event stream.
 
 The format is that of WHATWG HTML, section 9.2 ("Server-sent events"). Each frame has `data` on one
-line, and `id` as its last field. So a frame that is cut in half does not change the last event id
-of a client.
+line, and `id` as its last field, because a frame that is cut in half must not change the last event
+id of a client.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ def prefix(namespace: str) -> str:
     Raises:
         ConfigurationError: The namespace has other characters than those of its grammar.
     """
-    if not isinstance(namespace, str) or _NAMESPACE.fullmatch(namespace) is None:
+    given: object = namespace
+    if not isinstance(given, str) or _NAMESPACE.fullmatch(given) is None:
         raise ConfigurationError(
             f"namespace={namespace!r:.80}: 1 to 64 characters of A-Z a-z 0-9 . _ -"
         )

@@ -6,16 +6,16 @@ A lane is in one of two states. A *live* lane takes messages from the fan-out. A
     catching up ── a page ends at the node's delivered offset ──▶ live
     live ── an eviction or a refusal in the lane ──▶ catching up, from before the lost message
 
-A lane reads up to the delivered offset of its node, and not beyond. So the pages and the live feed
-meet at one offset: no message between them is missing, repeated or out of date.
+A lane reads up to the delivered offset of its node, and not beyond. The pages and the live feed
+then meet at one offset: no message between them is missing, repeated or out of date.
 
 An evicted message is read again from the history. If the history has trimmed it meanwhile, the
 page has a gap in its place. The mark of a lane stays below its first pending entry, so a client
 passes a gap only when the gap has been reported.
 
-Connections that keep up have nothing pending but the newest messages, which are the same for all
-of them. So the live feed comes as a `LiveBatch` that they share, and its way through an empty
-buffer is computed once for all, as a `DeliveryPlan`.
+Connections that keep up have only the newest messages pending, and these are the same for all of
+them. Therefore they share a `LiveBatch` of the live feed. Its way through an empty buffer is
+computed once for all of them: a `DeliveryPlan`.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ class Delivery:
         buffer: an empty buffer.
         start: the cursor at which the connection begins.
         catching_up: the lanes to read from the log. The other lanes have nothing after `start`.
-        farthest: the highest offset that the client has seen or subscribed at. Nothing is read
-            before the node has delivered up to it, because the client may come from a node that
-            is ahead of this one.
+        farthest: the highest offset that the client has seen or subscribed at. Lanes wait until
+            the node has delivered up to it, because the client may come from a node that is ahead
+            of this one.
     """
 
     __slots__ = ("_catching_up", "_farthest", "_read_up_to", "buffer", "pending_batch")
