@@ -44,11 +44,11 @@ class User:
     def __post_init__(self) -> None:
         if self.id is not None:
             check_name("id", self.id, "a str that is not empty, or None for an unidentified client")
-        roles: object = self.roles
-        if isinstance(roles, str) or not isinstance(roles, Collection):
+        roles = self.roles
+        if isinstance(roles, str) or not isinstance(roles, Collection):  # pyright: ignore[reportUnnecessaryIsInstance]
             reject("roles", roles, "a set of names, such as frozenset({'admin'})")
-        if not isinstance(roles, frozenset):
-            object.__setattr__(self, "roles", frozenset(self.roles))
+        if not isinstance(roles, frozenset):  # pyright: ignore[reportUnnecessaryIsInstance]
+            object.__setattr__(self, "roles", frozenset(roles))
         if self.expires_at is not None:
             check_number("expires_at", self.expires_at)
 

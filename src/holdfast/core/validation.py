@@ -57,7 +57,7 @@ def suggest_options(cls: type[T]) -> type[T]:
             check_keywords(cls.__name__, options, known)
         construct(self, *args, **options)
 
-    cls.__init__ = checked  # type: ignore[assignment]  # pyright: ignore[reportUnnecessaryTypeIgnoreComment]
+    setattr(cls, "__init__", checked)  # noqa: B010 - mypy rejects the assignment, pyright does not
     return cls
 
 

@@ -22,8 +22,8 @@ def prefix(namespace: str) -> str:
     Raises:
         ConfigurationError: The namespace has other characters than those of its grammar.
     """
-    given: object = namespace
-    if not isinstance(given, str) or _NAMESPACE.fullmatch(given) is None:
+    is_text = isinstance(namespace, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_text or _NAMESPACE.fullmatch(namespace) is None:
         raise ConfigurationError(
             f"namespace={namespace!r:.80}: 1 to 64 characters of A-Z a-z 0-9 . _ -"
         )
