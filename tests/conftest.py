@@ -11,28 +11,28 @@ from hypothesis import settings
 
 from holdfast import Broadcaster
 from tests.support import require
+from tests.support.processes import Starts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 TESTS = Path(__file__).parent
-# Folders and files that take long, because they start programs or draw long scripts.
-SLOW = tuple(
-    "benchmarks brokers browser faults fuzz model servers soak bad_inputs/test_raw_sockets.py"
-    " client/test_build.py client/test_node.py client/test_stream.py test_client_types.py"
-    " test_nginx.py test_support.py".split()
-)
-# Folders and files that read the real clock: a busy machine can fail them.
-REAL_TIME = tuple(
+# Folders and files that start programs. Programs are slow, and read the real clock.
+PROGRAMS = tuple(
     "benchmarks brokers browser faults servers soak bad_inputs/test_raw_sockets.py"
-    " client/test_node.py client/test_stream.py"
-    " test_nginx.py test_sockets.py test_support.py".split()
+    " client/test_acknowledger.py client/test_build.py client/test_node.py"
+    " client/test_real_servers.py client/test_requested_topics.py client/test_stream.py"
+    " test_client_types.py test_nginx.py test_support.py".split()
 )
+# These have long scripts and many inputs, without a program.
+SLOW = (*PROGRAMS, "bad_inputs", "fuzz", "model")
+# A busy machine can fail these.
+REAL_TIME = (*PROGRAMS, "test_sockets.py")
 
 # No deadline per example: on a busy machine it measures the machine. The timeout per test remains.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
-settings.register_profile("fast", deadline=None, max_examples=25)
+settings.register_profile("fast", deadline=None, max_examples=10)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,5 +69,6 @@ async def broadcaster() -> AsyncIterator[Broadcaster]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked with `needs`, or fail it in CI, before any of its fixtures is made."""
+    Starts.are_allowed = item.get_closest_marker("slow") is not None
     for mark in item.iter_markers("needs"):
         require(**mark.kwargs)

@@ -267,7 +267,15 @@ urlpatterns: list[object] = []
 """The URLs of the Django project."""
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(
+            block, id=str(block), marks=[pytest.mark.slow] if block.name in NEEDS_REDIS else []
+        )
+        for block in PYTHON
+    ],
+)
 async def test_python_block_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python block is executed without a warning, and does its work if it has a driver."""
     names = execute(prepare(block, monkeypatch))

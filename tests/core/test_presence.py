@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ STEPS = [
 steps = st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(MEMBERS[:2])), max_size=60)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(steps)
 def test_store_has_exactly_the_members_after_a_report(script: list[tuple[str, Member]]) -> None:

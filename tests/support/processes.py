@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
+import pytest
+
 from tests.support.requirements import require
 
 if TYPE_CHECKING:
@@ -89,6 +91,18 @@ def _command(kind: ServerKind, app: str, port: int) -> list[str]:
     return [sys.executable, "-m", kind, *options[kind], app]
 
 
+class Starts:
+    """The permission to start a program: a test has it if it has the mark `slow`."""
+
+    are_allowed = True
+
+    @classmethod
+    def check(cls) -> None:
+        """Fail the running test if it is not marked: the fast tests need no program."""
+        if not cls.are_allowed:
+            pytest.fail("a test that starts a program has the marks slow and real_time")
+
+
 class Process:
     """A server process that listens on `port`, during a `with` block.
 
@@ -119,6 +133,7 @@ class Process:
         self._start_timeout = start_timeout
 
     def __enter__(self) -> Self:
+        Starts.check()
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             self._command,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.support.processes import HOST, free_port, wait_listening
+from tests.support.processes import HOST, Starts, free_port, wait_listening
 from tests.support.requirements import require
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server, also again with its files. Returns when it listens."""
+        Starts.check()
         options: Sequence[str] = ["--save", "", "--appendonly", "no"]
         command = [self._path]
         if self._config is not None:

@@ -104,6 +104,7 @@ class TestParse:
             lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("type"), inner),
         ).map(json.dumps)
     )
+    @pytest.mark.slow
     @example("[" * 100_000)
     @example('{"type":' * 20_000)
     @example('{"type": "ping", "x": ' + "9" * 5000 + "}")

@@ -148,6 +148,7 @@ def test_gap_does_not_name_what_others_got() -> None:
         assert "m.secret" not in found.topics
 
 
+@pytest.mark.slow
 def test_nothing_grows_with_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory depends on the messages that are kept, and not on the number published before."""
     monkeypatch.setattr("holdfast.core.log.history.MIN_TRIMMED_OFFSETS", 16)
