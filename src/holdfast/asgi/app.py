@@ -143,7 +143,8 @@ class LiveApp:
         Raises:
             HoldfastError: The Broadcaster cannot be started. The client gets status 503.
 
-        Cancellation: The connection ends, and no task is left.
+        Cancellation:
+            The connection ends, and no task is left.
         """
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)

@@ -67,7 +67,7 @@ class Feed:
         """Return the end of the log.
 
         Raises:
-            NotRunning: the feed is closed; or the failure that it was closed with.
+            NotRunning: The feed is closed; or the failure that it was closed with.
         """
         if self.head is None:
             raise self._failure or NotRunning("the broker is not started, or closed")

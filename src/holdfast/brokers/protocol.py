@@ -48,7 +48,8 @@ class TokenStore(Protocol):
             session: The session.
             connection: The connection that has the session; `None` stores it detached.
 
-        Cancellation: The session may have been stored. `detach(connection, None)` detaches it.
+        Cancellation:
+            The session may have been stored. `detach(connection, None)` detaches it.
         """
         ...
 
@@ -64,7 +65,8 @@ class TokenStore(Protocol):
             The session and its next token. A session that is taken over has no position, because
             its connection has moved on from the stored one.
 
-        Cancellation: The session may have been attached. `detach(connection, None)` undoes it.
+        Cancellation:
+            The session may have been attached. `detach(connection, None)` undoes it.
         """
         ...
 
@@ -75,7 +77,8 @@ class TokenStore(Protocol):
             connection: The connection.
             session: The new session.
 
-        Cancellation: The session may have been replaced.
+        Cancellation:
+            The session may have been replaced.
         """
         ...
 
@@ -90,14 +93,16 @@ class TokenStore(Protocol):
             connection: The connection.
             session: The session to keep; `None` keeps the saved one.
 
-        Cancellation: The session may have been detached. The call can be repeated.
+        Cancellation:
+            The session may have been detached. The call can be repeated.
         """
         ...
 
     async def drop_user(self, user: UserId) -> int:
         """Drop the detached sessions of a user, and return their number.
 
-        Cancellation: The sessions may have been dropped. The call can be repeated.
+        Cancellation:
+            The sessions may have been dropped. The call can be repeated.
         """
         ...
 
@@ -119,21 +124,24 @@ class PresenceStore(Protocol):
         Returns:
             The changes over all nodes, including those of nodes whose lease has ended.
 
-        Cancellation: The changes may have been recorded. The caller reports all members again.
+        Cancellation:
+            The changes may have been recorded. The caller reports all members again.
         """
         ...
 
     async def remove(self, node: NodeId) -> PresenceDelta:
         """Remove a node, and return the members that were on no other node.
 
-        Cancellation: The node may have been removed.
+        Cancellation:
+            The node may have been removed.
         """
         ...
 
     async def users(self, topic: str) -> frozenset[UserId]:
         """Return the users with a subscription to exactly this topic or pattern, on all nodes.
 
-        Cancellation: Has no effect on the presence.
+        Cancellation:
+            A cancelled call has no effect on the presence.
         """
         ...
 
@@ -169,7 +177,8 @@ class Broker(Protocol):
     async def start(self) -> None:
         """Make the log ready. `close` takes effect after as many calls as `start` had.
 
-        Cancellation: The broker is not started.
+        Cancellation:
+            The broker is not started.
         """
         ...
 
@@ -187,7 +196,8 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Release all resources. `follow` raises `NotRunning` in tasks that wait in it.
 
-        Cancellation: Some resources may be left. A repeated call releases them.
+        Cancellation:
+            Some resources may be left. A repeated call releases them.
         """
         ...
 
@@ -197,14 +207,16 @@ class Broker(Protocol):
         Args:
             draft: The message.
 
-        Cancellation: The message may have been published.
+        Cancellation:
+            The message may have been published.
         """
         ...
 
     async def head(self) -> Head:
         """Return the end of the log.
 
-        Cancellation: Has no effect on the log.
+        Cancellation:
+            A cancelled call has no effect on the log.
         """
         ...
 
@@ -220,7 +232,8 @@ class Broker(Protocol):
         Raises:
             NotRunning: The broker was closed.
 
-        Cancellation: No message is lost, because the next call repeats `after`.
+        Cancellation:
+            No message is lost, because the next call repeats `after`.
         """
         ...
 
@@ -238,7 +251,8 @@ class Broker(Protocol):
         Returns:
             The page; `None` if the log has another epoch.
 
-        Cancellation: Has no effect on the log.
+        Cancellation:
+            A cancelled call has no effect on the log.
         """
         ...
 
@@ -256,13 +270,15 @@ class Broker(Protocol):
         Returns:
             The counts; `None` if the log has another epoch.
 
-        Cancellation: Has no effect on the log.
+        Cancellation:
+            A cancelled call has no effect on the log.
         """
         ...
 
     async def sweep(self) -> None:
         """Drop expired messages and sessions. A node calls this every `cleanup_interval` seconds.
 
-        Cancellation: Some of them may be left for the next call.
+        Cancellation:
+            Some of them may be left for the next call.
         """
         ...

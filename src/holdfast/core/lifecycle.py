@@ -66,7 +66,7 @@ def transition(state: ConnectionState, event: ConnectionEvent) -> ConnectionStat
     """Return the state that follows `state` after `event`.
 
     Raises:
-        IllegalTransition: the table has no such row.
+        IllegalTransition: The table has no such row.
     """
     following = TRANSITIONS.get((state, event))
     if following is None:

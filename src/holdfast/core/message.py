@@ -45,14 +45,14 @@ class Message:
     """A published message with its offset in the log.
 
     Attributes:
-        offset: the number of the message in the log.
-        topic: the topic.
-        priority: the lane.
-        body: the JSON frame without an event id, one line of UTF-8, encoded once, at publish.
-        timestamp: when it was published, in seconds since the Unix epoch.
-        key: a newer message with the same topic, addressee and key supersedes this one.
-        expires_at: when its ttl passes, in seconds since the Unix epoch.
-        to_user: the only user who may have it, `None` for every subscriber.
+        offset: The number of the message in the log.
+        topic: The topic.
+        priority: The lane.
+        body: The JSON frame without an event id, one line of UTF-8, encoded once, at publish.
+        timestamp: When it was published, in seconds since the Unix epoch.
+        key: A newer message with the same topic, addressee and key supersedes this one.
+        expires_at: When its ttl passes, in seconds since the Unix epoch.
+        to_user: The only user who may have it, `None` for every subscriber.
         subject: (topic, to_user, key), or `None` without a key. A message supersedes an older
             message of the same subject.
     """
@@ -122,12 +122,12 @@ class Gap:
     Example: the log holds L3 and L5, L4 was trimmed. The client gets L3, a gap from 4 to 4, L5.
 
     Attributes:
-        priority: the lane.
-        first: the lowest offset that may be missing.
-        last: the highest offset that may be missing. No message of the lane that the client gets
+        priority: The lane.
+        first: The lowest offset that may be missing.
+        last: The highest offset that may be missing. No message of the lane that the client gets
             has an offset from `first` to `last`.
-        topics: the topics of the missing messages; empty if there are too many to name.
-        count: the exact number of missing messages, `None` if it is unknown.
+        topics: The topics of the missing messages; empty if there are too many to name.
+        count: The exact number of missing messages, `None` if it is unknown.
     """
 
     priority: Priority

@@ -84,8 +84,8 @@ class PresenceDelta:
     Attributes:
         is_known: False if the store does not have all earlier reports of the node, because the
             node is new, its lease ended, or the store lost data. The node then reports everything.
-        joined: members that no node had before.
-        left: members that no node has any more.
+        joined: Members that no node had before.
+        left: Members that no node has any more.
     """
 
     is_known: bool
@@ -125,11 +125,11 @@ class PresenceTable:
         are then renewed, because no node had a chance to report.
 
         Args:
-            node: the node that reports; a node without an entry is added.
-            joined: members that joined on that node. A member that it already has is ignored.
-            left: members that left on that node. A member that it does not have is ignored.
-            now: the time, in seconds.
-            until: the end of the node's new lease.
+            node: The node that reports; a node without an entry is added.
+            joined: Members that joined on that node. A member that it already has is ignored.
+            left: Members that left on that node. A member that it does not have is ignored.
+            now: The time, in seconds.
+            until: The end of the node's new lease.
         """
         ended = [each for each, entry in self._nodes.items() if entry.lease_until <= now]
         if len(ended) == len(self._nodes):

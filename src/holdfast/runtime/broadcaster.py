@@ -170,7 +170,8 @@ class Broadcaster:
             NotRunning: The Broadcaster is running already.
             BrokerUnavailable: The broker's server cannot be reached.
 
-        Cancellation: Everything that was started is stopped again.
+        Cancellation:
+            Everything that was started is stopped again.
         """
         if self._starting is not None or self.state not in _STARTABLE:
             raise NotRunning("this Broadcaster is running already: start it once, in one place")
@@ -196,7 +197,8 @@ class Broadcaster:
     async def stop(self) -> None:
         """Drain, end all background tasks and close the broker; `async with` does it, too.
 
-        Cancellation: The call completes first, and then raises the cancellation.
+        Cancellation:
+            The call completes first, and then raises the cancellation.
         """
         if self._run is not None and self._run.state not in _STARTABLE:
             await self._run.stop()
@@ -207,7 +209,8 @@ class Broadcaster:
         Raises:
             BrokerUnavailable: The broker's server cannot be reached.
 
-        Cancellation: The call that starts stops everything again. Other calls only stop waiting.
+        Cancellation:
+            The call that starts stops everything again. Other calls only stop waiting.
         """
         if self._starting is not None:
             await asyncio.shield(self._starting)
@@ -238,7 +241,8 @@ class Broadcaster:
         Returns:
             True if all connections have ended.
 
-        Cancellation: The connections end all the same.
+        Cancellation:
+            The connections end all the same.
         """
         check_number("timeout", timeout, zero=True)
         run = self._built_run()
@@ -336,8 +340,9 @@ class Broadcaster:
             BrokerUnavailable: The broker does not answer, or refuses; nothing was published.
             OutcomeUnknown: The link to the broker broke before the answer arrived.
 
-        Cancellation: The message may have been published. A second call with the same
-        `idempotency_key` does not publish it twice.
+        Cancellation:
+            The message may have been published. A second call with the same `idempotency_key` does
+            not publish it twice.
         """
         run = self._running()
         draft = make_draft(
@@ -369,7 +374,8 @@ class Broadcaster:
             PublishError, BrokerUnavailable, OutcomeUnknown: See `publish`.
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
 
-        Cancellation: See `publish`.
+        Cancellation:
+            See `publish`.
         """
         check_name("user", user, "the id of a user, a str that is not empty")
         options["to_user"] = user
@@ -484,8 +490,9 @@ class Broadcaster:
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
             TypeError: An argument does not exist, or has the wrong type.
 
-        Cancellation: A cancelled entry keeps the session, and its token can be presented again. A
-        cancelled exit keeps the session, too.
+        Cancellation:
+            A cancelled entry keeps the session, and its token can be presented again. A cancelled
+            exit keeps the session, too.
         """
         run = self._running()
         if unknown:
@@ -518,7 +525,8 @@ class Broadcaster:
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
             BrokerUnavailable, OutcomeUnknown: The broker does not answer.
 
-        Cancellation: The session may have been created, and expires as any other.
+        Cancellation:
+            The session may have been created, and expires as any other.
         """
         run = self._running()
         if user is not None:
@@ -563,7 +571,8 @@ class Broadcaster:
         Raises:
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
 
-        Cancellation: Some connections may not have been checked.
+        Cancellation:
+            Some connections may not have been checked.
         """
         if user is not None:
             check_name("user", user, _USER_FORM)
@@ -577,7 +586,8 @@ class Broadcaster:
             BrokerUnavailable, OutcomeUnknown: The broker does not answer, so tokens may still be
                 valid.
 
-        Cancellation: Connections or tokens may be left, so call the method again.
+        Cancellation:
+            Connections or tokens may be left, so call the method again.
         """
         check_name("user", user, "the id of a user, a str that is not empty")
         await self._running().handshake.disconnect_user(UserId(user))
@@ -602,7 +612,8 @@ class Broadcaster:
                 broker does not answer. No topic was added.
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
 
-        Cancellation: The topics may have been added.
+        Cancellation:
+            The topics may have been added.
         """
         check_type("connection", connection, Connection, _CONNECTION_FORM)
         return await self._running().subscriptions.subscribe(connection, topics)
@@ -621,8 +632,8 @@ class Broadcaster:
             Refused: A name is not a topic, or there are too many.
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
 
-        Cancellation: The topics are removed from the connection, but its saved session may still
-        have them.
+        Cancellation:
+            The topics are removed from the connection, but its saved session may still have them.
         """
         check_type("connection", connection, Connection, _CONNECTION_FORM)
         return await self._running().subscriptions.unsubscribe(connection, topics)
@@ -643,7 +654,8 @@ class Broadcaster:
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
             BrokerUnavailable, OutcomeUnknown: The broker does not answer.
 
-        Cancellation: Has no effect on the presence.
+        Cancellation:
+            A cancelled call has no effect on the presence.
         """
         self._running()
         if not self._presence:
@@ -656,7 +668,8 @@ class Broadcaster:
 
         See `presence` for the lag and the errors.
 
-        Cancellation: Has no effect on the presence.
+        Cancellation:
+            A cancelled call has no effect on the presence.
         """
         return await self.presence(USER_TOPIC)
 

@@ -395,7 +395,8 @@ class Connection:
         Raises:
             RuntimeError: Another task waits in `next_frames` of this connection.
 
-        Cancellation: No frame is taken.
+        Cancellation:
+            No frame is taken.
         """
         has_yielded = False
         while True:
@@ -434,7 +435,8 @@ class Connection:
         Returns:
             False if the connection ended before that.
 
-        Cancellation: Has no effect on the frames.
+        Cancellation:
+            A cancelled call has no effect on the frames.
         """
         if self._first is not None or self._control or self._blocked_since is not None:
             if self._flushed is None:

@@ -116,7 +116,8 @@ class Handshake:
         Raises:
             Refused: The connection may not begin, or the client must come back later.
 
-        Cancellation: The session is given back, and its token can be presented again.
+        Cancellation:
+            The session is given back, and its token can be presented again.
         """
         node = self._node
         topics = check_topics(request.topics, node.registry.limits.topics)

@@ -97,8 +97,9 @@ class PeriodicSource:
             has_listeners: Returns True if a topic has a listener now.
             on_error: Called for each call of the source or of `publish` that raises.
 
-        Cancellation: A plain function that runs in a worker thread is abandoned, and its result is
-        not published.
+        Cancellation:
+            A plain function that runs in a worker thread is abandoned, and its result is not
+            published.
         """
         wake_up = self._wake_up = asyncio.Event()
         while not self._is_cancelled:

@@ -24,7 +24,8 @@ class DuplexScope:
         connection: The connection, for `on_abort`.
         receiving: The coroutine that receives. Its exception is raised at the end of the block.
 
-    Cancellation: A cancellation of the caller cancels both directions, and is raised.
+    Cancellation:
+        A cancellation of the caller cancels both directions, and is raised.
     """
 
     __slots__ = ("_before", "_is_ended", "_receiver", "_sender")
@@ -69,7 +70,8 @@ async def until_disconnect(receive: Receive, connection: Connection) -> None:
         receive: The ASGI receive callable of an `http` request. Request bodies are ignored.
         connection: The connection to mark.
 
-    Cancellation: The connection is not marked.
+    Cancellation:
+        The connection is not marked.
     """
     while (await receive())["type"] != "http.disconnect":
         pass

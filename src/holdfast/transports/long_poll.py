@@ -36,7 +36,8 @@ async def gather(connection: Connection, wait: float, into: list[Frame]) -> None
         wait: Seconds to wait for a frame, at most.
         into: The list to append to.
 
-    Cancellation: `into` has every frame that was taken.
+    Cancellation:
+        `into` has every frame that was taken.
     """
     first = await connection.next_frames()
     if first is None:

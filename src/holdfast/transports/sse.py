@@ -102,7 +102,8 @@ async def serve(
         send: The ASGI send callable.
         extra_headers: Further response headers, such as those of CORS.
 
-    Cancellation: The stream ends, and no task is left.
+    Cancellation:
+        The stream ends, and no task is left.
     """
     sender = InlineSender(send, _ENCODER, connection.token)
     async with DuplexScope(connection, until_disconnect(receive, connection)):

@@ -151,7 +151,8 @@ async def serve(
         and the caller serves it with a new connection. `None` after the socket was closed; its
         close code is that of `connection.close_reason`.
 
-    Cancellation: The stream ends, and no task is left. The ASGI server closes the socket.
+    Cancellation:
+        The stream ends, and no task is left. The ASGI server closes the socket.
     """
     resume: list[ResumeRequest] = []
     reading = _read(
@@ -196,7 +197,8 @@ async def close(send: Send, reason: Reason) -> None:
         send: The ASGI send callable.
         reason: The reason, whose word is the close reason.
 
-    Cancellation: The close event may not have been sent.
+    Cancellation:
+        The close event may not have been sent.
     """
     event: Event = {"type": "websocket.close", "code": reason.close_code, "reason": reason.word}
     with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError, RuntimeError):

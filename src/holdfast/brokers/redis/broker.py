@@ -52,7 +52,7 @@ class RedisBroker:
     node uses two connections of the client. The application closes the client.
 
     Args:
-        client: redis-py's asyncio client, with the application's options for TLS, Sentinel or
+        client: An asyncio client of redis-py, with the application's options for TLS, Sentinel or
             Cluster, and with `decode_responses=False`.
         namespace: The name of the log: 1 to 64 characters of A-Z a-z 0-9 . _ -
         retention: The bounds of the history.
@@ -159,7 +159,8 @@ class RedisBroker:
             OutcomeUnknown: Redis stopped replying.
             WrongThread: The client belongs to another event loop; the message says what to do.
 
-        Cancellation: the broker is not started.
+        Cancellation:
+            The broker is not started.
         """
         self._scripts.check_loop(asyncio.get_running_loop())
         async with self._starting:

@@ -44,7 +44,7 @@ class FeedReader:
     of the log over another connection, and reads the entries that it lacks over that one.
 
     Args:
-        client: redis-py's asyncio client.
+        client: An asyncio client of redis-py.
         scripts: Runs operations of the script.
         prefix: The prefix of all keys (`keys.prefix`).
         retention: The bounds of the replica.

@@ -31,7 +31,7 @@ class Publisher:
     and its client belong to one event loop: make both inside the loop that uses them.
 
     Args:
-        client: redis-py's asyncio client, with `decode_responses=False`.
+        client: An asyncio client of redis-py, with `decode_responses=False`.
         namespace: The namespace of the nodes.
         max_message_bytes: The size of an encoded message, at most.
         timeout: Seconds until a call to Redis has failed.
@@ -83,7 +83,8 @@ class Publisher:
                 `idempotency_key` does not publish it twice.
             WrongThread: The client belongs to another event loop.
 
-        Cancellation: the message may be published.
+        Cancellation:
+            The message may be published.
         """
         operation = _publish_operation(
             topic, data, options, now=self._clock(), max_bytes=self._max_bytes
@@ -114,7 +115,7 @@ class SyncPublisher:
     Threads may share a SyncPublisher, and so may forked processes.
 
     Args:
-        client: redis-py's synchronous client, with `decode_responses=False`. Its
+        client: A synchronous client of redis-py, with `decode_responses=False`. Its
             `socket_timeout` is the only bound of a call.
         namespace: The namespace of the nodes.
         max_message_bytes: The size of an encoded message, at most.

@@ -77,8 +77,8 @@ def check_client(client: object, *, is_async: bool) -> None:
     """Check that `client` is one of redis-py, and of the right kind.
 
     Raises:
-        TypeError: it is a URL, a class, or a synchronous client in place of an asynchronous one.
-        ConfigurationError: it decodes replies, but messages are bytes.
+        TypeError: It is a URL, a class, or a synchronous client in place of an asynchronous one.
+        ConfigurationError: It decodes replies, but messages are bytes.
     """
     kind = "redis.asyncio.Redis" if is_async else "redis.Redis"
     execute: Any = getattr(client, "execute_command", None)
@@ -109,7 +109,7 @@ class ScriptClient:
     A client and its ScriptClients belong to one event loop: that of the first operation.
 
     Args:
-        client: redis-py's asyncio client.
+        client: An asyncio client of redis-py.
         prefix: The prefix of all keys (`keys.prefix`).
         timeout: Seconds that a call and its repetition may take together.
         clock: Returns seconds since the Unix epoch.
@@ -173,7 +173,8 @@ class ScriptClient:
     async def call(self, operation: Operation, decode: Decoder | None = None) -> Any:
         """Submit an operation, and wait for its result (see `submit`).
 
-        Cancellation: the operation runs all the same.
+        Cancellation:
+            The operation runs all the same.
         """
         return await asyncio.shield(self.submit(operation, decode))
 

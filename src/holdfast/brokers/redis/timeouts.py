@@ -23,7 +23,8 @@ async def run_with_timeout(seconds: float, work: Awaitable[T]) -> T:
         TimeoutError: The work took longer, was cancelled, and is over.
         Exception: The work raised it.
 
-    Cancellation: the work is cancelled, and over when this returns.
+    Cancellation:
+        The work is cancelled, and over when this returns.
     """
     task = asyncio.ensure_future(work)
     try:

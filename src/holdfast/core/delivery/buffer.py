@@ -40,15 +40,15 @@ class BufferStatistics:
     At every moment, `offered == taken + conflated + expired + evicted + refused + held`.
 
     Attributes:
-        offered: messages that were offered.
-        taken: messages that left to be sent.
-        conflated: messages that a newer one of their key superseded while they were pending.
-        expired: messages whose ttl had passed when they were next.
-        evicted: messages that gave way to others, or whose topic was unsubscribed.
-        refused: messages for which there was no room.
-        held: pending messages.
-        held_bytes: bytes of the bodies of pending messages.
-        high_water: the highest `held` so far.
+        offered: Messages that were offered.
+        taken: Messages that left to be sent.
+        conflated: Messages that a newer one of their key superseded while they were pending.
+        expired: Messages whose ttl had passed when they were next.
+        evicted: Messages that gave way to others, or whose topic was unsubscribed.
+        refused: Messages for which there was no room.
+        held: Pending messages.
+        held_bytes: Bytes of the bodies of pending messages.
+        high_water: The highest `held` so far.
     """
 
     offered: int
@@ -89,11 +89,11 @@ class PriorityBuffer:
     large for the free bytes walks over the messages that it would evict.
 
     Args:
-        capacity: messages that are held, at most.
-        max_bytes: bytes of all bodies that are held, at most.
+        capacity: Messages that are held, at most.
+        max_bytes: Bytes of all bodies that are held, at most.
 
     Raises:
-        ConfigurationError: a bound is not a whole number over 0.
+        ConfigurationError: A bound is not a whole number over 0.
     """
 
     __slots__ = (
@@ -158,7 +158,7 @@ class PriorityBuffer:
         that is older than the held one of its subject is dropped.
 
         Args:
-            message: offsets are offered in ascending order within a lane.
+            message: Offsets are offered in ascending order within a lane.
 
         Returns:
             The lane and place of each evicted message; of `message` itself if it is refused.
@@ -195,7 +195,7 @@ class PriorityBuffer:
         """Remove and return the next message or gap, `None` if nothing is held.
 
         Args:
-            now: seconds since the Unix epoch; messages that have expired are dropped and counted.
+            now: Seconds since the Unix epoch; messages that have expired are dropped and counted.
         """
         while True:
             low, normal, high, critical = self._lanes
@@ -234,7 +234,7 @@ class PriorityBuffer:
         A gap in several topics is kept for the others (`Gap.without`).
 
         Args:
-            unwanted: called with a topic; True if the connection no longer has it.
+            unwanted: Called with a topic; True if the connection no longer has it.
         """
         before = self._count
         for lane in LANES:

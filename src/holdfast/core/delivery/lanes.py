@@ -95,9 +95,9 @@ class DeliveryPlan:
     """The way of a `LiveBatch` through the empty buffer of a connection that keeps up.
 
     Attributes:
-        steps: the messages that leave, in that order, each with the cursor after it.
-        conflated: the number of messages that a newer one in the batch superseded.
-        expired: the number of messages that had expired.
+        steps: The messages that leave, in that order, each with the cursor after it.
+        conflated: The number of messages that a newer one in the batch superseded.
+        expired: The number of messages that had expired.
     """
 
     steps: tuple[tuple[Message, Cursor], ...]
@@ -124,10 +124,10 @@ class Delivery:
       `MAX_PENDING_MESSAGES` and the buffer's bytes, for a replay of any length.
 
     Args:
-        buffer: an empty buffer.
-        start: the cursor at which the connection begins.
-        catching_up: the lanes to read from the log. The other lanes have nothing after `start`.
-        farthest: the highest offset that the client has seen or subscribed at. Lanes wait until
+        buffer: An empty buffer.
+        start: The cursor at which the connection begins.
+        catching_up: The lanes to read from the log. The other lanes have nothing after `start`.
+        farthest: The highest offset that the client has seen or subscribed at. Lanes wait until
             the node has delivered up to it, because the client may come from a node that is ahead
             of this one.
     """
@@ -243,10 +243,10 @@ class Delivery:
            read again.
 
         Args:
-            request: the result of `request`.
-            page: the answer of the broker.
-            delivered: the offset up to which the node has delivered the live feed by now.
-            room: bytes that may be sent at once.
+            request: The result of `request`.
+            page: The answer of the broker.
+            delivered: The offset up to which the node has delivered the live feed by now.
+            room: Bytes that may be sent at once.
 
         Returns:
             The page to send in case 2, if it has a message; `None` otherwise.
@@ -301,7 +301,7 @@ class Delivery:
         """Return the next message or gap to send. Call it only while `request` returns `None`.
 
         Args:
-            now: seconds since the Unix epoch; expired messages are dropped and counted.
+            now: Seconds since the Unix epoch; expired messages are dropped and counted.
         """
         self.flush()
         return self.buffer.take(now)
@@ -312,7 +312,7 @@ class Delivery:
         A gap in several topics stays for the others, with an unknown count.
 
         Args:
-            unwanted: returns True for a topic that the connection no longer has.
+            unwanted: Returns True for a topic that the connection no longer has.
         """
         self.flush()
         return self.buffer.discard(unwanted)
@@ -376,9 +376,9 @@ def plan_delivery(batch: LiveBatch, delivered: Offset, now: float) -> DeliveryPl
     """Compute the way of `batch` through the empty buffer of a connection that keeps up.
 
     Args:
-        batch: messages of the live feed.
-        delivered: the offset up to which the node has delivered the live feed, `batch` included.
-        now: seconds since the Unix epoch.
+        batch: Messages of the live feed.
+        delivered: The offset up to which the node has delivered the live feed, `batch` included.
+        now: Seconds since the Unix epoch.
     """
     buffer = PriorityBuffer(batch.count, max_bytes=max(batch.size, 1))
     delivery = Delivery(buffer, Cursor.at(OFFSET_ZERO), catching_up=NO_LANE)

@@ -33,7 +33,7 @@ class Window:
     something is unacknowledged, so acknowledging the last frame always opens it.
 
     Args:
-        limit: bytes, the largest window.
+        limit: Bytes, the largest window.
     """
 
     __slots__ = (
@@ -75,9 +75,9 @@ class Window:
         """Record a frame that was sent.
 
         Args:
-            cursor: the cursor of the connection after the frame; cursors never go back.
-            size: bytes of the frame.
-            now: seconds of a monotonic clock.
+            cursor: The cursor of the connection after the frame; cursors never go back.
+            size: Bytes of the frame.
+            now: Seconds of a monotonic clock.
         """
         self.unacknowledged += size
         if not self._sent:

@@ -42,7 +42,7 @@ class History:
     A read costs time in proportion to the logs that the subscriptions name or match.
 
     Args:
-        retention: the bounds; the default is `Retention()`.
+        retention: The bounds; the default is `Retention()`.
     """
 
     def __init__(self, retention: Retention | None = None) -> None:
@@ -71,11 +71,11 @@ class History:
         """Add the next message, and trim what exceeds the retention.
 
         Args:
-            message: the message; its offset is `head + 1`.
-            now: seconds since the Unix epoch.
+            message: The message; its offset is `head + 1`.
+            now: Seconds since the Unix epoch.
 
         Raises:
-            ValueError: the offset does not follow `head`; the history is unchanged.
+            ValueError: The offset does not follow `head`; the history is unchanged.
         """
         if message.offset != self.head + 1:
             raise ValueError(f"offset {message.offset} does not follow {self.head}")
@@ -104,7 +104,7 @@ class History:
         """Apply the retention to every log, because messages also age while nothing is appended.
 
         Args:
-            now: seconds since the Unix epoch.
+            now: Seconds since the Unix epoch.
         """
         for logs in self._logs.values():
             for log in logs:
@@ -121,10 +121,10 @@ class History:
         """Return the next messages and gaps of one lane.
 
         Args:
-            request: the lane and the range; a range beyond the head ends at the head.
-            subscriptions: the topics and patterns of the reader.
-            user: the reader, whose personal messages are included.
-            now: seconds since the Unix epoch; expired messages are left out.
+            request: The lane and the range; a range beyond the head ends at the head.
+            subscriptions: The topics and patterns of the reader.
+            user: The reader, whose personal messages are included.
+            now: Seconds since the Unix epoch; expired messages are left out.
         """
         if request.up_to > self.head:
             request = replace(request, up_to=self.head)

@@ -24,11 +24,11 @@ class PageRequest:
     """A request for the next messages of one lane.
 
     Attributes:
-        lane: the lane.
-        after: the offset after which the page begins.
-        up_to: the offset at which the page ends, inclusive.
-        limit: messages in the page, at most.
-        max_bytes: bytes of all bodies, at most; one message is returned even if it is larger.
+        lane: The lane.
+        after: The offset after which the page begins.
+        up_to: The offset at which the page ends, inclusive.
+        limit: Messages in the page, at most.
+        max_bytes: Bytes of all bodies, at most; one message is returned even if it is larger.
     """
 
     lane: Priority
@@ -46,11 +46,11 @@ class Page:
     first, then the gap, then message 7. Offsets 8 and 9 belong to other lanes or topics.
 
     Attributes:
-        lane: the lane.
-        messages: the messages in offset order.
-        gaps: the gap to report before `messages[n]`, by n; `len(messages)` means after the last.
-        size: bytes of all bodies.
-        up_to: the end of the page, and `after` of the request for the next page.
+        lane: The lane.
+        messages: The messages in offset order.
+        gaps: The gap to report before `messages[n]`, by n; `len(messages)` means after the last.
+        size: Bytes of all bodies.
+        up_to: The end of the page, and `after` of the request for the next page.
         complete: True if the page reaches the requested `up_to`, False if it is full.
     """
 
@@ -77,9 +77,9 @@ class DirectPage:
     """A page that is sent without passing the buffer: at least one message, and no gap.
 
     Attributes:
-        page: the page.
-        before: the cursor of the connection before the page.
-        after: the cursor of the connection after the page.
+        page: The page.
+        before: The cursor of the connection before the page.
+        after: The cursor of the connection after the page.
     """
 
     page: Page
@@ -107,10 +107,10 @@ class ReplaySummary:
     """The messages and losses between a cursor and the head of the log, as counts.
 
     Attributes:
-        replay: the number of messages to replay.
-        gap: all losses in one gap, `None` if nothing was lost. Its lane has no meaning.
-        empty_lanes: lanes with neither messages nor losses; they need not be read.
-        empty_up_to: the offset up to which `empty_lanes` holds.
+        replay: The number of messages to replay.
+        gap: All losses in one gap, `None` if nothing was lost. Its lane has no meaning.
+        empty_lanes: Lanes with neither messages nor losses; they need not be read.
+        empty_up_to: The offset up to which `empty_lanes` holds.
     """
 
     replay: int
@@ -127,9 +127,9 @@ def page_of(request: PageRequest, slices: Iterable[LogSlice], now: float) -> Pag
     """Merge the logs of one lane into the page that `request` describes.
 
     Args:
-        request: the request; the logs are known to be complete up to `request.up_to`.
-        slices: every log of that lane that the reader may see.
-        now: seconds since the Unix epoch; expired messages are left out.
+        request: The request; the logs are known to be complete up to `request.up_to`.
+        slices: Every log of that lane that the reader may see.
+        now: Seconds since the Unix epoch; expired messages are left out.
     """
     lane, after, up_to = request.lane, request.after, request.up_to
     limit, max_bytes = request.limit, request.max_bytes

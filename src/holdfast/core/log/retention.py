@@ -13,14 +13,14 @@ class Retention:
     """The bounds of each log (one topic, one user or all, one lane) and of the whole history.
 
     Args:
-        limit: messages per log.
-        age: seconds that a message is kept, `None` for no bound.
-        max_bytes: bytes of all bodies per log.
-        total_bytes: bytes of all bodies in the history.
-        max_logs: pairs of topic and user in the history; each has four logs, one per lane.
+        limit: Messages per log.
+        age: Seconds that a message is kept, `None` for no bound.
+        max_bytes: Bytes of all bodies per log.
+        total_bytes: Bytes of all bodies in the history.
+        max_logs: Pairs of topic and user in the history; each has four logs, one per lane.
 
     Raises:
-        ConfigurationError: a bound is not a number, or is below 0; `age` is not over 0.
+        ConfigurationError: A bound is not a number, or is below 0; `age` is not over 0.
     """
 
     limit: int = 1000

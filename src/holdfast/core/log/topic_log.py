@@ -39,8 +39,8 @@ class TopicLog:
     `None`.
 
     Args:
-        uncounted_through: up to this offset, the number of trimmed messages is unknown.
-        trimmed_offsets: trimmed offsets beyond it, in ascending order.
+        uncounted_through: Up to this offset, the number of trimmed messages is unknown.
+        trimmed_offsets: Trimmed offsets beyond it, in ascending order.
     """
 
     __slots__ = (
