@@ -69,6 +69,8 @@ class NumberedMessages:
     unknown: list[int] = field(default_factory=list)
     """The numbers whose outcome is unknown."""
     published_at: dict[int, float] = field(default_factory=dict)
+    """When each call began. A message may stand in the log long before its call returns, so a
+    reset that came between the two lies behind the message."""
     lane: dict[int, str] = field(default_factory=dict)
     refused: int = 0
     failure_times: list[float] = field(default_factory=list)
@@ -97,7 +99,7 @@ class NumberedMessages:
             raise
         else:
             self.published.append(number)
-            self.published_at[number] = time.monotonic()
+            self.published_at[number] = began
             return True
         self.failure_times.append(time.monotonic() - began)
         return False

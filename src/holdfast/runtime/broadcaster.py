@@ -21,7 +21,13 @@ from ..core.validation import (
     check_type,
     reject,
 )
-from ..errors import BroadcasterFailed, ConfigurationError, NotRunning, WrongThread
+from ..errors import (
+    BroadcasterFailed,
+    ConfigurationError,
+    NotRunning,
+    PublishError,
+    WrongThread,
+)
 from ..reasons import Reason
 from .audit import AuditAction, AuditHook
 from .connection import Connection, MaySubscribe
@@ -33,7 +39,8 @@ from .periodic import PeriodicSource, Source
 from .presence import PresenceHook
 from .statistics import ConnectionStatistics, Statistics
 
-_USER_FORM = "the id of a user, a str that is not empty, or None"
+_USER_ID = "the id of a user, a str that is not empty"
+_USER_FORM = f"{_USER_ID}, or None"
 _CONNECTION_FORM = "a Connection, such as broadcaster.connection(id, user=user)"
 _OPTIONS = ("broker", "audit", "presence", "clock", *Options.__slots__)
 
@@ -370,14 +377,15 @@ class Broadcaster:
             The offset of the message in the log.
 
         Raises:
-            TypeError: `user` is not a str, or is empty.
-            PublishError, BrokerUnavailable, OutcomeUnknown: See `publish`.
+            PublishError: `user` is not a str, or is empty, or see `publish`.
+            BrokerUnavailable, OutcomeUnknown: See `publish`.
             NotRunning, WrongThread, BroadcasterFailed: See `check_running`.
 
         Cancellation:
             See `publish`.
         """
-        check_name("user", user, "the id of a user, a str that is not empty")
+        if not isinstance(user, str) or not user:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PublishError(f"user={user!r:.80}: it must be {_USER_ID}")
         options["to_user"] = user
         return await self.publish(USER_TOPIC, data, **options)
 
@@ -589,7 +597,7 @@ class Broadcaster:
         Cancellation:
             Connections or tokens may be left, so call the method again.
         """
-        check_name("user", user, "the id of a user, a str that is not empty")
+        check_name("user", user, _USER_ID)
         await self._running().handshake.disconnect_user(UserId(user))
 
     async def subscribe(
