@@ -59,10 +59,10 @@ class DurableBroker(MemoryBroker):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._tokens = DurableTokens(self)
+        self.tokens = DurableTokens(self)
         if path.exists():
             kept = pickle.loads(path.read_bytes())  # noqa: S301 - written by `keep`
-            self._epoch, self._history, self._tokens.registry = kept
+            self._epoch, self._history, self.tokens.registry = kept
 
     def now(self) -> float:
         """Return seconds since the Unix epoch."""
