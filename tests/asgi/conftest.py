@@ -1,4 +1,4 @@
-"""Time is virtual here: a test that waits for an hour takes none."""
+"""The event loop of these tests is virtual: a wait of an hour takes no time."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def app(broadcaster: Broadcaster) -> LiveApp:
-    """All endpoints."""
+    """Return a LiveApp with all endpoints."""
     return live_app(broadcaster)

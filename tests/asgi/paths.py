@@ -1,4 +1,4 @@
-"""The endpoints of LiveApp, by what they are asked with."""
+"""The paths of LiveApp, by method."""
 
 from __future__ import annotations
 

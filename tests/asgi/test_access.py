@@ -1,4 +1,4 @@
-"""Who may have what: origins, and what the hooks of an application decide."""
+"""Access: the origins, and the hooks authenticate and authorize."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ CORS = {
 
 
 class TestOrigins:
-    """Pages of other origins."""
+    """Requests of pages with another origin."""
 
     @pytest.fixture
-    def shared(self, broadcaster: Broadcaster) -> LiveApp:
-        """All endpoints, for one foreign origin besides."""
+    def cross_origin_app(self, broadcaster: Broadcaster) -> LiveApp:
+        """Return a LiveApp that allows one foreign origin."""
         return live_app(broadcaster, allowed_origins=["https://page.test"])
 
-    async def test_allowed_origin_gets_its_headers(self, shared: LiveApp) -> None:
-        """An allowed foreign page may read the stream and the answers, with credentials."""
+    async def test_allowed_origin_gets_its_headers(self, cross_origin_app: LiveApp) -> None:
+        """The page of an allowed origin may read the stream and the answers, with credentials."""
         headers = {"Origin": "https://page.test"}
-        async with HttpExchange(shared, "/stream?topics=t", headers=headers) as call:
+        async with HttpExchange(cross_origin_app, "/stream?topics=t", headers=headers) as call:
             data = await call.first_frame_data()
             assert CORS.items() <= call.headers.items()
             body = {"connectionId": data["connectionId"], "topics": ["u"]}
@@ -48,58 +48,61 @@ class TestOrigins:
                 ("HEAD", "/stream"), ("GET", "/health"), ("GET", "/connection-stats"),
                 ("POST", "/subscribe"), ("GET", "/nothing"), ("DELETE", "/stream"),
             ]:  # fmt: skip
-                answer = await fetch(shared, method, path, body=body, headers=headers)
+                answer = await fetch(cross_origin_app, method, path, body=body, headers=headers)
                 assert CORS.items() <= answer.headers.items(), (method, path, answer)
 
     @pytest.mark.parametrize("path", [*STREAMS, *GETS, *POSTS])
-    async def test_preflight(self, shared: LiveApp, path: str) -> None:
-        """An allowed page's preflight is answered, a foreign one's refused; nothing is consumed."""
-        asked = {"Access-Control-Request-Method": "POST", "Origin": "https://page.test"}
-        answer = await fetch(shared, "OPTIONS", path, headers=asked)
+    async def test_preflight(self, cross_origin_app: LiveApp, path: str) -> None:
+        """The preflight of an allowed origin is answered, and that of a foreign one is refused."""
+        request_headers = {"Access-Control-Request-Method": "POST", "Origin": "https://page.test"}
+        answer = await fetch(cross_origin_app, "OPTIONS", path, headers=request_headers)
         assert (answer.status, answer.body) == (204, b"")
         assert CORS.items() <= answer.headers.items()
         assert "POST" in answer.headers["access-control-allow-methods"]
         for name in ("authorization", "content-type", "last-event-id", "x-reconnect-token"):
             assert name in answer.headers["access-control-allow-headers"]
         answer = await fetch(
-            shared, "OPTIONS", path, headers={**asked, "Origin": "https://evil.test"}
+            cross_origin_app,
+            "OPTIONS",
+            path,
+            headers={**request_headers, "Origin": "https://evil.test"},
         )
         assert answer.status in (403, 405)
         assert not any(name.startswith("access-control") for name in answer.headers)
 
-    async def test_own_page_gets_no_cors_headers(self, shared: LiveApp) -> None:
-        """A page of the same host needs none, and a request without an origin neither."""
+    async def test_own_page_gets_no_cors_headers(self, cross_origin_app: LiveApp) -> None:
+        """A request of the same origin, or without an origin, gets no CORS headers."""
         for headers in ({"Origin": "https://example.test"}, {}):
-            async with HttpExchange(shared, "/stream?topics=t", headers=headers) as call:
+            async with HttpExchange(cross_origin_app, "/stream?topics=t", headers=headers) as call:
                 await call.first_frame_data()
                 assert not any(name.startswith("access-control") for name in call.headers)
 
     async def test_refused_origin_is_audited_without_raw_bytes(self) -> None:
-        """What an attacker sends as an origin does not get into a log as it is."""
+        """A refused origin is escaped in the audit log."""
         events: list[AuditEvent] = []
         async with Broadcaster(audit=events.append) as broadcaster:
             origin = "https://evil.test/\r\n\x1b[31m" + "x" * 10_000
             await fetch(live_app(broadcaster), "GET", "/stream", headers={"Origin": origin})
-        (event,) = [e for e in events if e.action is AuditAction.ORIGIN_REFUSED]
+        (event,) = [event for event in events if event.action is AuditAction.ORIGIN_REFUSED]
         assert event.detail.isprintable()
         assert len(event.detail) < 300
 
-    def test_a_string_is_no_list_of_origins(self) -> None:
-        """A string would be taken apart into characters."""
+    def test_allowed_origins_may_not_be_a_string(self) -> None:
+        """A string for `allowed_origins` raises, because it would be read as characters."""
         with pytest.raises(ConfigurationError, match="allowed_origins"):
             LiveApp(Broadcaster(), authenticate=anonymous, allowed_origins="https://page.test")
 
     def test_websocket_path_begins_with_a_slash(self) -> None:
-        """A path without one would never match."""
+        """A WebSocket path without a leading slash raises, because it would never match."""
         with pytest.raises(ConfigurationError, match="websocket_path"):
             LiveApp(Broadcaster(), authenticate=anonymous, websocket_path="ws")
 
 
 class TestHooks:
-    """authenticate and authorize."""
+    """The hooks authenticate and authorize."""
 
     async def test_coroutine_hooks(self, broadcaster: Broadcaster) -> None:
-        """Both hooks may wait."""
+        """Both hooks may be coroutine functions."""
 
         async def authenticate(request: Request) -> User | None:
             await asyncio.sleep(1.0)
@@ -114,17 +117,17 @@ class TestHooks:
             data = await call.first_frame_data()
             assert (data["topics"], data["rejected"]) == (["t"], ["secret"])
 
-    async def test_hook_that_fails_has_not_answered(
+    async def test_hook_that_raises_means_try_again(
         self, broadcaster: Broadcaster, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """An error in a hook lets nobody in and turns nobody away for good; only the log tells."""
+        """An exception in a hook is logged, and the client is asked to try again."""
 
-        def broken(*_: Any) -> Any:
-            raise RuntimeError("the database is gone")
+        def raising(*_: Any) -> Any:
+            raise RuntimeError("the database is down")
 
         with caplog.at_level(logging.ERROR, logger="holdfast"):
             for hook in ("authenticate", "authorize"):
-                app = live_app(broadcaster, **{hook: broken})
+                app = live_app(broadcaster, **{hook: raising})
                 answer = await fetch(app, "GET", "/stream?topics=t")
                 assert answer.status == 200
                 assert b'"closing","data":{"reason":"failed","reconnect":true}' in answer.body
@@ -133,22 +136,24 @@ class TestHooks:
                 async with WebSocketExchange(app, "/websocket?topics=t") as socket:
                     await socket.wait_accepted()
                     assert await socket.wait_closed() == Reason.FAILED.close_code
-        assert caplog.text.count("the database is gone") >= 6
+        assert caplog.text.count("the database is down") >= 6
 
-    async def test_pattern_is_a_right_of_its_own(self, broadcaster: Broadcaster) -> None:
-        """By default single topics may be seen, patterns may not."""
+    async def test_patterns_are_refused_by_default(self, broadcaster: Broadcaster) -> None:
+        """The default `authorize` allows single topics, and no patterns."""
         app = LiveApp(broadcaster, authenticate=anonymous)
         async with HttpExchange(app, "/stream?topics=a.b,a.*,**") as call:
             data = await call.first_frame_data()
             assert (data["topics"], data["rejected"]) == (["a.b"], ["**", "a.*"])
 
-    async def test_authenticated_before_anything_is_opened(self, broadcaster: Broadcaster) -> None:
-        """An unknown client opens no connection and uses up no token."""
+    async def test_unknown_client_opens_no_connection(self, broadcaster: Broadcaster) -> None:
+        """A client that is not authenticated opens no connection and redeems no token."""
         app = live_app(broadcaster)
         async with HttpExchange(app, "/stream?topics=t") as call:
             await call.first_frame_data()
-            at = call.decoder.last_event_id
-        headers = {"Last-Event-ID": at, "X-User": "nobody"}
+            event_id = call.decoder.last_event_id
+        headers = {"Last-Event-ID": event_id, "X-User": "nobody"}
         assert (await fetch(app, "GET", "/stream?topics=t", headers=headers)).status == 401
-        async with HttpExchange(app, "/stream?topics=t", headers={"Last-Event-ID": at}) as call:
+        async with HttpExchange(
+            app, "/stream?topics=t", headers={"Last-Event-ID": event_id}
+        ) as call:
             assert (await call.first_frame_data())["session"] == "resumed"

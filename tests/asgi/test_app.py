@@ -1,4 +1,4 @@
-"""LiveApp: what each path takes, the lifespan, and where it may be mounted."""
+"""LiveApp: the methods of each path, the lifespan, and the mount point."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.virtual_loop import run_ready
 
 
 class TestMethods:
-    """What each path takes."""
+    """The methods of each path."""
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "X"])
     @pytest.mark.parametrize("path", [*STREAMS, *GETS])
     async def test_only_get_and_head(self, app: LiveApp, path: str, method: str) -> None:
-        """Anything else is 405 and says what is allowed."""
+        """Another method than GET and HEAD gets 405 with the header Allow."""
         answer = await fetch(app, method, f"{path}?topics=t")
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
         assert answer.json()["error"]["code"] == "method_not_allowed"
@@ -30,7 +30,7 @@ class TestMethods:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
     @pytest.mark.parametrize("path", POSTS)
     async def test_only_post(self, app: LiveApp, path: str, method: str) -> None:
-        """The same where something is changed."""
+        """Another method than POST gets 405 with the header Allow."""
         answer = await fetch(app, method, path)
         assert (answer.status, answer.headers["allow"]) == (405, "POST")
         assert (answer.body == b"") == (method == "HEAD")
@@ -39,14 +39,14 @@ class TestMethods:
         "path", ["/", "", "/nothing", "/stream/x", "/Stream", "//stream", "/%"]
     )
     async def test_not_found(self, app: LiveApp, path: str) -> None:
-        """Elsewhere there is nothing."""
+        """An unknown path gets 404."""
         for method in ("GET", "POST"):
             answer = await fetch(app, method, path)
             assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
 
     @pytest.mark.parametrize("path", GETS)
     async def test_head_is_get_without_its_body(self, app: LiveApp, path: str) -> None:
-        """HEAD has the headers of GET."""
+        """HEAD gets the headers of GET."""
         get, head = await fetch(app, "GET", path), await fetch(app, "HEAD", path)
         assert head.status == get.status == 200
         assert head.body == b""
@@ -56,10 +56,10 @@ class TestMethods:
 
 
 class TestLifespan:
-    """Served directly, it runs the broadcaster."""
+    """The lifespan of an application that the server runs directly."""
 
     async def test_startup_and_shutdown(self) -> None:
-        """Between startup and shutdown the broadcaster runs."""
+        """The Broadcaster runs between startup and shutdown."""
         broadcaster = Broadcaster()
         app = live_app(broadcaster)
         async with AsgiExchange(app, {"type": "lifespan"}) as lifespan:
@@ -72,14 +72,16 @@ class TestLifespan:
             assert (await lifespan.receive())["type"] == "lifespan.shutdown.complete"
         assert broadcaster.state is BroadcasterState.CLOSED
 
-    async def test_startup_that_fails_says_why(self) -> None:
-        """If the broker cannot be reached, the server is told, with the reason."""
+    async def test_failed_startup_has_the_cause(self) -> None:
+        """If the broker cannot be reached, the startup fails with the cause."""
 
-        class Unreachable(DelayedBroker):
+        class UnreachableBroker(DelayedBroker):
             async def start(self) -> None:
                 raise ConnectionError("no route to the broker")
 
-        lifespan = AsgiExchange(live_app(Broadcaster(broker=Unreachable())), {"type": "lifespan"})
+        lifespan = AsgiExchange(
+            live_app(Broadcaster(broker=UnreachableBroker())), {"type": "lifespan"}
+        )
         with pytest.raises(ConnectionError):
             async with lifespan:
                 lifespan.to_app.put_nowait({"type": "lifespan.startup"})
@@ -114,7 +116,7 @@ class TestLifespan:
             await call.wait_ended()
 
     async def test_stopped_broadcaster_is_not_started_again(self) -> None:
-        """A request after the end is answered with 503; health says why."""
+        """A request after the shutdown gets 503, and /health has the cause."""
         broadcaster = Broadcaster()
         async with broadcaster:
             app = live_app(broadcaster)
@@ -126,14 +128,14 @@ class TestLifespan:
                 await call.response()
         assert call.status == 503
 
-    async def test_unknown_kind_of_scope(self, app: LiveApp) -> None:
-        """A scope of a kind that did not exist when this was written is left alone."""
+    async def test_unknown_scope_type_is_ignored(self, app: LiveApp) -> None:
+        """A scope of an unknown type is ignored."""
         async with AsgiExchange(app, scope("http", "/") | {"type": "webtransport"}) as call:
             await call.wait_ended()
 
 
 class TestMounted:
-    """Below a prefix, as different frameworks say it (measured: see the table in the docs)."""
+    """LiveApp below a path prefix, as frameworks pass it (see the table in docs/guide.md)."""
 
     @pytest.mark.parametrize(
         ("path", "root"),
@@ -151,7 +153,7 @@ class TestMounted:
         ],
     )
     async def test_prefixes(self, app: LiveApp, path: str, root: str) -> None:
-        """The prefix left in the path, cut off, or with a slash behind: the endpoint is found."""
+        """The endpoint is found with the prefix in the path, removed, or followed by a slash."""
         async with HttpExchange(app, f"{path}?topics=t", root_path=root) as call:
             await call.first_frame_data()
         socket_path = path.replace("stream", "websocket", 1)
@@ -161,7 +163,7 @@ class TestMounted:
 
     @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
     async def test_frameworks(self, broadcaster: Broadcaster, framework: str) -> None:
-        """Mounted in a framework, stream, commands and WebSocket are below the prefix."""
+        """If mounted in a framework, stream, commands and WebSocket are below the prefix."""
         if framework == "starlette":
             from starlette.applications import Starlette
             from starlette.routing import Mount
@@ -188,21 +190,21 @@ class TestMounted:
         assert broadcaster.statistics().connections == 0
 
     async def test_behind_a_middleware_of_the_framework(self, broadcaster: Broadcaster) -> None:
-        """Compression leaves the stream alone, and a base-class middleware hides no disconnect."""
+        """Compression leaves the stream unchanged, and a middleware passes the disconnect on."""
         from starlette.applications import Starlette
         from starlette.middleware import Middleware
         from starlette.middleware.base import BaseHTTPMiddleware
         from starlette.middleware.gzip import GZipMiddleware
         from starlette.routing import Mount
 
-        async def passing(request: Any, call_next: Any) -> Any:
+        async def pass_on(request: Any, call_next: Any) -> Any:
             return await call_next(request)
 
         outer: Any = Starlette(
             routes=[Mount("/", app=live_app(broadcaster))],
             middleware=[
                 Middleware(GZipMiddleware, minimum_size=1),
-                Middleware(BaseHTTPMiddleware, dispatch=passing),
+                Middleware(BaseHTTPMiddleware, dispatch=pass_on),
             ],
         )
         headers = {"Accept-Encoding": "gzip"}

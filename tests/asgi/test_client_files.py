@@ -25,12 +25,12 @@ TYPES = {
 
 @pytest.fixture
 def app(broadcaster: Broadcaster) -> LiveApp:
-    """An application that authenticates no client."""
+    """Return an application that authenticates no client."""
     return LiveApp(broadcaster, authenticate=lambda request: None)
 
 
 def packaged(path: str) -> bytes:
-    """The file of the package that is served at a path."""
+    """Return the packaged file that is served at a path."""
     return (files("holdfast") / "browser" / path[1:]).read_bytes()
 
 
@@ -87,10 +87,8 @@ async def test_files_are_compressed_for_a_client_that_accepts_gzip(app: LiveApp,
         (",;,=", False),
     ],
 )
-async def test_the_weights_of_accept_encoding_decide(
-    app: LiveApp, accepted: str, compressed: bool
-) -> None:
-    """The file is compressed if the client accepts gzip, and does not prefer it as it is."""
+async def test_accept_encoding_is_weighted(app: LiveApp, accepted: str, compressed: bool) -> None:
+    """The file is compressed if the client accepts gzip, and does not prefer it uncompressed."""
     answer = await fetch(app, "GET", "/client.js", headers={"Accept-Encoding": accepted})
     assert answer.status == 200
     assert answer.headers.get("content-encoding") == ("gzip" if compressed else None)
@@ -124,19 +122,19 @@ async def test_each_coding_has_its_own_etag(app: LiveApp) -> None:
     assert plain.headers["etag"] != etag
 
 
-async def test_any_page_may_import_it(app: LiveApp) -> None:
-    """A browser sends Origin with every import of a module; the file is public."""
+async def test_pages_of_any_origin_may_import_the_file(app: LiveApp) -> None:
+    """The file is public, because a browser sends Origin with every import."""
     answer = await fetch(app, "GET", "/client.js", headers={"Origin": "https://elsewhere.test"})
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "*")
 
 
-async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
+async def test_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
     """The hook gets `bearer.<token>` as `Authorization`, and the server never chooses it."""
-    seen: list[str | None] = []
+    headers: list[str | None] = []
 
     def authenticate(request: Request) -> User | None:
-        seen.append(request.headers.get("authorization"))
-        return User(id="ann") if seen[-1] == "Bearer a/b+c= é" else None
+        headers.append(request.headers.get("authorization"))
+        return User(id="ann") if headers[-1] == "Bearer a/b+c= é" else None
 
     app = LiveApp(broadcaster, authenticate=authenticate)
     offered = {"Sec-WebSocket-Protocol": "holdfast, bearer.a%2Fb%2Bc%3D%20%C3%A9"}
@@ -148,7 +146,7 @@ async def test_a_bearer_token_by_subprotocol(broadcaster: Broadcaster) -> None:
     ) as socket:
         await socket.wait_accepted()
         assert await socket.wait_closed() == 4401
-    assert seen == ["Bearer a/b+c= é", "Bearer other"]
+    assert headers == ["Bearer a/b+c= é", "Bearer other"]
 
 
 @pytest.mark.parametrize("offered", ["", "graphql-ws", "bearer.x", "mqtt, bearer.x"])
@@ -163,18 +161,18 @@ async def test_other_subprotocols_change_nothing(broadcaster: Broadcaster, offer
 
 
 async def compressed_size(app: LiveApp, path: str) -> int:
-    """The bytes that a browser receives for a file."""
+    """Return the bytes that a browser receives for a file."""
     answer = await fetch(app, "GET", path, headers={"Accept-Encoding": "gzip"})
     return len(answer.body)
 
 
 @pytest.mark.parametrize(("path", "limit"), [("/client.js", 7_000), ("/tabs.js", 3_000)])
 async def test_size(app: LiveApp, path: str, limit: int) -> None:
-    """A page loads at most 7 KB, and 3 KB more where tabs share a stream."""
+    """A page loads 7 KB at most, and 3 KB more if its tabs share a stream."""
     assert await compressed_size(app, path) <= limit
 
 
-async def test_the_documents_give_the_sizes_that_are_sent(app: LiveApp) -> None:
+async def test_documented_sizes_are_the_measured_ones(app: LiveApp) -> None:
     """The sizes in README.md and docs/client.md are the measured ones, rounded up."""
     client = math.ceil(await compressed_size(app, "/client.js") / 1000)
     tabs = math.ceil(await compressed_size(app, "/tabs.js") / 1000)

@@ -16,10 +16,10 @@ from tests.support.asgi import HttpExchange, fetch, live_app
 
 
 class TestCommands:
-    """POST /subscribe, /unsubscribe, /ack, /test-connection."""
+    """The commands of a client by POST."""
 
     async def test_subscribe_and_unsubscribe(self, app: LiveApp, broadcaster: Broadcaster) -> None:
-        """A live connection's topics change, and the stream shows it."""
+        """The topics of an open connection change, and its stream reports the change."""
         async with HttpExchange(app, "/stream?topics=t", headers={"X-User": "ann"}) as call:
             id = (await call.first_frame_data())["connectionId"]
 
@@ -33,25 +33,29 @@ class TestCommands:
                 {"topics": ["u"], "rejected": ["secret"]},
             )
             assert (await post("/unsubscribe", metrics=["t"])).json() == {"topics": ["t"]}
-            await broadcaster.publish("t", "no")
-            await broadcaster.publish("u", "yes")
+            await broadcaster.publish("t", "unsubscribed")
+            await broadcaster.publish("u", "subscribed")
             while (frame := await call.frame())["type"] != "message":
                 pass
-            assert frame["data"] == "yes"
+            assert frame["data"] == "subscribed"
 
-    async def test_ack(self, app: LiveApp, broadcaster: Broadcaster) -> None:
-        """An ack by POST sets the resume point; a wrong one is answered, and changes nothing."""
+    async def test_acknowledgement(self, app: LiveApp, broadcaster: Broadcaster) -> None:
+        """An acknowledgement sets the resume point, and a wrong one changes nothing."""
         async with HttpExchange(app, "/stream?topics=t") as call:
             data = await call.first_frame_data()
             await broadcaster.publish("t", 1)
             await call.frame()
-            at = call.decoder.last_event_id
+            event_id = call.decoder.last_event_id
             await broadcaster.publish("t", 2)
             await call.frame()
-            for text, taken in ((at, True), ("nonsense", False), (at.replace("~1~", "~9~"), False)):
+            for text, is_taken in (
+                (event_id, True),
+                ("nonsense", False),
+                (event_id.replace("~1~", "~9~"), False),
+            ):
                 body = {"connectionId": data["connectionId"], "id": text}
                 answer = await fetch(app, "POST", "/ack", body=body)
-                assert (answer.status, answer.json()) == (200, {"acknowledged": taken})
+                assert (answer.status, answer.json()) == (200, {"acknowledged": is_taken})
         async with HttpExchange(
             app, f"/reconnect?reconnect_token={data['reconnectToken']}"
         ) as call:
@@ -59,7 +63,7 @@ class TestCommands:
             assert (resumed["session"], resumed["replay"]) == ("resumed", 1)
 
     async def test_probe(self, app: LiveApp) -> None:
-        """The probe arrives on the connection, and the answer says how soon."""
+        """The probe arrives on the connection, and the answer has its delay."""
         async with HttpExchange(app, "/stream?topics=t") as call:
             id = (await call.first_frame_data())["connectionId"]
             answer = await fetch(app, "POST", "/test-connection", body={"connectionId": id})
@@ -70,7 +74,7 @@ class TestCommands:
             assert (await call.frame())["type"] == "test"
 
     async def test_probe_of_a_blocked_connection(self, broadcaster: Broadcaster) -> None:
-        """A probe that the server does not take is reported so, within its time."""
+        """A probe that is not sent within its timeout is reported as such."""
         app = live_app(broadcaster)
         async with broadcaster.connect(topics=["t"]) as connection:
             await connection.next_frames()
@@ -80,16 +84,16 @@ class TestCommands:
             assert answer.json() == {"sent": False, "seconds": None, "transport": "custom"}
 
     @pytest.mark.parametrize("path", POSTS)
-    async def test_others_connections_look_like_none(
+    async def test_connection_of_another_user_is_not_found(
         self, app: LiveApp, broadcaster: Broadcaster, path: str
     ) -> None:
-        """Somebody else's connection, and one that does not exist, are answered alike."""
+        """A connection of another user and an unknown connection get the same answer."""
         async with HttpExchange(app, "/stream?topics=t", headers={"X-User": "ann"}) as call:
-            id = (await call.first_frame_data())["connectionId"]
+            own_id = (await call.first_frame_data())["connectionId"]
             answers = []
-            wrong: list[Any] = [id, "x", "", "A" * 22, None, 5, [], {}, "\ud800"]
-            for asked in wrong:
-                body = {"connectionId": asked, "topics": ["t"], "id": "x"}
+            ids: list[Any] = [own_id, "x", "", "A" * 22, None, 5, [], {}, "\ud800"]
+            for connection_id in ids:
+                body = {"connectionId": connection_id, "topics": ["t"], "id": "x"}
                 answer = await fetch(app, "POST", path, body=body, headers={"X-User": "bob"})
                 answers.append((answer.status, answer.body, sorted(answer.headers)))
             assert answers == [answers[0]] * len(answers)
@@ -99,7 +103,7 @@ class TestCommands:
 
     @pytest.mark.parametrize("path", POSTS)
     @pytest.mark.parametrize(
-        ("content", "status", "code"),
+        ("content", "status", "word"),
         [
             (b"", 404, "no_connection"),
             (b"{}", 404, "no_connection"),
@@ -115,15 +119,15 @@ class TestCommands:
         ids=lambda value: str(value)[:20],
     )
     async def test_bad_bodies(
-        self, app: LiveApp, path: str, content: bytes, status: int, code: str
+        self, app: LiveApp, path: str, content: bytes, status: int, word: str
     ) -> None:
-        """A body that is no JSON object, or too large, is refused."""
+        """A body that is not a JSON object, or is too large, is refused."""
         async with HttpExchange(app, path, method="POST", body=content) as call:
             answer = await call.response()
-        assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+        assert (answer.status, answer.json()["error"]["code"]) == (status, word)
 
     @pytest.mark.parametrize(
-        ("body", "code"),
+        ("body", "word"),
         [
             ({}, "invalid_message"), ({"topics": []}, "invalid_message"),
             ({"topics": [1]}, "invalid_message"), ({"topics": {"a": 1}}, "invalid_message"),
@@ -131,30 +135,34 @@ class TestCommands:
             ({"topics": [f"t{n}" for n in range(300)]}, "too_many_topics"),
         ],
     )  # fmt: skip
-    async def test_bad_topics(self, app: LiveApp, body: dict[str, Any], code: str) -> None:
-        """Topics that are none change nothing."""
+    async def test_bad_topics(self, app: LiveApp, body: dict[str, Any], word: str) -> None:
+        """Invalid topics are refused, and change nothing."""
         async with HttpExchange(app, "/stream?topics=t") as call:
             id = (await call.first_frame_data())["connectionId"]
             answer = await fetch(app, "POST", "/subscribe", body={"connectionId": id, **body})
-            assert (answer.status, answer.json()["error"]["code"]) == (400, code)
+            assert (answer.status, answer.json()["error"]["code"]) == (400, word)
 
     async def test_body_in_pieces(self, app: LiveApp) -> None:
-        """A body may come in many pieces."""
+        """A body may arrive in many pieces."""
         async with HttpExchange(app, "/stream?topics=t") as stream:
             id = (await stream.first_frame_data())["connectionId"]
             content = json.dumps({"connectionId": id, "topics": ["u"]}).encode()
             call = HttpExchange(app, "/subscribe", method="POST")
             call.to_app.get_nowait()
             async with call:
-                for at in range(len(content)):
-                    piece = content[at : at + 1]
+                for index in range(len(content)):
+                    piece = content[index : index + 1]
                     call.to_app.put_nowait(
-                        {"type": "http.request", "body": piece, "more_body": at + 1 < len(content)}
+                        {
+                            "type": "http.request",
+                            "body": piece,
+                            "more_body": index + 1 < len(content),
+                        }
                     )
                 assert (await call.response()).status == 200
 
     async def test_body_that_never_ends(self, app: LiveApp) -> None:
-        """A body that does not come is given up, and so is one that comes for ever."""
+        """A body that does not arrive, or does not end, times out."""
         call = HttpExchange(app, "/subscribe", method="POST")
         call.to_app.get_nowait()
         call.to_app.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
@@ -171,8 +179,8 @@ class TestCommands:
                 )
             assert (await call.response()).status == 413
 
-    async def test_client_that_leaves_while_sending(self, app: LiveApp) -> None:
-        """A client that is gone before its body was whole gets no answer, and causes no error."""
+    async def test_client_that_disconnects_during_its_body(self, app: LiveApp) -> None:
+        """A client that disconnects during its body gets no answer, and causes no error."""
         call = HttpExchange(app, "/subscribe", method="POST")
         call.to_app.get_nowait()
         call.to_app.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
@@ -182,8 +190,10 @@ class TestCommands:
             assert call.from_app.empty()
 
     @pytest.mark.parametrize("path", POSTS)
-    async def test_who_may_post(self, app: LiveApp, path: str) -> None:
-        """Unknown clients are 401, pages of foreign origins 403, before the body is looked at."""
+    async def test_unknown_clients_and_foreign_origins_are_refused(
+        self, app: LiveApp, path: str
+    ) -> None:
+        """An unknown client gets 401 and a foreign origin 403, before the body is read."""
         async with HttpExchange(
             app, path, method="POST", body=b"{", headers={"X-User": "nobody"}
         ) as call:

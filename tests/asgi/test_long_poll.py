@@ -1,4 +1,4 @@
-"""GET /poll: a resume that waits, answered with the frames of WebSocket."""
+"""GET /poll: a resume that waits for messages, and answers with the frames of WebSocket."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def broadcaster() -> AsyncIterator[Broadcaster]:
-    """A running broadcaster, without the heartbeats that would answer a poll early."""
+    """Return a running Broadcaster without heartbeats, which would answer a poll early."""
     async with Broadcaster(heartbeat_interval=None) as made:
         yield made
 
 
-async def poll(app: LiveApp, at: str | None = None, query: str = "", **headers: str) -> list[Any]:
-    """The frames of one poll."""
-    if at is not None:
-        headers["Last-Event-ID"] = at
+async def poll(
+    app: LiveApp, event_id: str | None = None, query: str = "", **headers: str
+) -> list[Any]:
+    """Send one poll. Returns its frames."""
+    if event_id is not None:
+        headers["Last-Event-ID"] = event_id
     answer = await fetch(app, "GET", f"/poll?topics=t{query}", headers=headers)
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
@@ -39,38 +41,38 @@ async def poll(app: LiveApp, at: str | None = None, query: str = "", **headers: 
 
 
 def now() -> float:
-    """Seconds of the loop's clock."""
+    """Return seconds of the loop's clock."""
     return asyncio.get_running_loop().time()
 
 
 async def test_first_poll_is_answered_at_once(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """A fresh session is not made to wait, and its connection has ended when it is answered."""
-    began = now()
+    """A fresh session is answered at once, and its connection has ended then."""
+    start = now()
     (first,) = await poll(app)
-    assert now() - began < 0.1
+    assert now() - start < 0.1
     assert (first["data"]["session"], first["data"]["topics"]) == ("fresh", ["t"])
     assert first["id"].endswith(first["data"]["reconnectToken"])
     assert broadcaster.statistics().connections == 0
 
 
-async def test_resumed_poll_has_what_came_in_between(
+async def test_poll_returns_the_messages_since_the_last_one(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
-    """What was published while nobody asked is answered at once, in one piece and in order."""
+    """A poll returns the messages since the last one at once, in order."""
     (first,) = await poll(app)
     for n in range(250):
         await broadcaster.publish("t", n)
-    began = now()
+    start = now()
     first_frame, *frames = await poll(app, first["id"])
-    assert now() - began < 0.1
+    assert now() - start < 0.1
     assert first_frame["data"]["session"] == "resumed"
     assert [frame["data"] for frame in frames] == list(range(250))
     first_frame, *frames = await poll(app, frames[99]["id"], "&wait=0")
     assert [frame["data"] for frame in frames] == list(range(100, 250))
 
 
-async def test_resumed_poll_waits(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """With nothing there it waits, and is answered when something comes."""
+async def test_poll_without_messages_waits(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """A poll without pending messages is answered with the next message."""
     (first,) = await poll(app)
     waiting = asyncio.create_task(poll(app, first["id"]))
     await asyncio.sleep(10.0)
@@ -85,38 +87,38 @@ async def test_resumed_poll_waits(app: LiveApp, broadcaster: Broadcaster) -> Non
     ("query", "seconds"), [("", 25.0), ("&wait=3", 3.0), ("&wait=0.5", 0.5), ("&wait=9999", 25.0)]
 )
 async def test_wait_is_bounded(app: LiveApp, query: str, seconds: float) -> None:
-    """25 s by default, and at most, so that no proxy on the way gives up first."""
+    """A poll waits for 25 s at most, which proxies allow."""
     (first,) = await poll(app)
-    began = now()
+    start = now()
     assert len(await poll(app, first["id"], query)) == 1
-    assert seconds <= now() - began < seconds + 0.1
+    assert seconds <= now() - start < seconds + 0.1
 
 
-async def test_a_gap_is_told_at_once(app: LiveApp) -> None:
-    """A client whose position is not known does not wait to learn of it."""
-    began = now()
+async def test_gap_is_reported_at_once(app: LiveApp) -> None:
+    """A client with an unknown position gets its gap at once."""
+    start = now()
     (first,) = await poll(app, "nonsense")
     assert first["data"]["gap"] == {"cause": "unknown", "count": None}
-    assert now() - began < 0.1
+    assert now() - start < 0.1
 
 
-async def test_lost_answer_loses_nothing(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Whoever never got an answer presents the same id again and gets the same."""
+async def test_lost_answer_is_repeated(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """A client whose answer was lost gets the same messages with the same id."""
     (first,) = await poll(app)
     await broadcaster.publish("t", 1)
-    at = ""
+    event_id = ""
     for _ in range(3):
         first_frame, message = await poll(app, first["id"])
         assert (first_frame["data"]["session"], message["data"]) == ("resumed", 1)
-        at = message["id"]
-    (first_frame,) = await poll(app, at, "&wait=0")
+        event_id = message["id"]
+    (first_frame,) = await poll(app, event_id, "&wait=0")
     assert (first_frame["data"]["session"], first_frame["data"]["replay"]) == ("resumed", 0)
 
 
-async def test_client_that_leaves_while_it_waits_is_let_go(
+async def test_client_that_disconnects_while_it_waits(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
-    """Its connection ends at once, nothing is answered, and what comes then is not lost."""
+    """If the client disconnects, its connection ends, and no message is lost."""
     (first,) = await poll(app)
     async with HttpExchange(app, "/poll?topics=t", headers={"Last-Event-ID": first["id"]}) as call:
         await run_ready()
@@ -130,7 +132,7 @@ async def test_client_that_leaves_while_it_waits_is_let_go(
 
 
 async def test_drain_answers_at_once(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Whoever waits is told to come back, and whoever comes then, when."""
+    """A drain answers a waiting poll, and refuses a new one with Retry-After."""
     (first,) = await poll(app)
     waiting = asyncio.create_task(poll(app, first["id"]))
     await run_ready()
@@ -141,10 +143,10 @@ async def test_drain_answers_at_once(app: LiveApp, broadcaster: Broadcaster) -> 
     assert 2 <= int(answer.headers["retry-after"]) <= 10
 
 
-async def test_no_room_is_a_status(broadcaster: Broadcaster) -> None:
-    """No room is 503: this client is no EventSource, and does not give up at it."""
-    async with Broadcaster(max_connections=1) as small:
-        app = live_app(small)
+async def test_poll_over_capacity_gets_503(broadcaster: Broadcaster) -> None:
+    """A poll over the limit of connections gets 503, because it is not an EventSource."""
+    async with Broadcaster(max_connections=1) as full:
+        app = live_app(full)
         async with HttpExchange(app, "/stream?topics=t") as call:
             await call.read_head()
             answer = await fetch(app, "GET", "/poll?topics=t")
@@ -153,10 +155,12 @@ async def test_no_room_is_a_status(broadcaster: Broadcaster) -> None:
 
 
 async def test_credentials_that_expire_while_it_waits(broadcaster: Broadcaster) -> None:
-    """A poll does not outlive the credentials that it came with."""
-    until = wall_clock() + 30.0
-    async with Broadcaster(clock=wall_clock, heartbeat_interval=None) as timed:
-        app = live_app(timed, authenticate=lambda request: User(id="ann", expires_at=until))
+    """A waiting poll ends when its credentials expire."""
+    expires_at = wall_clock() + 30.0
+    async with Broadcaster(clock=wall_clock, heartbeat_interval=None) as own_broadcaster:
+        app = live_app(
+            own_broadcaster, authenticate=lambda request: User(id="ann", expires_at=expires_at)
+        )
         (first,) = await poll(app)
         (second,) = await poll(app, first["id"])
         frames = await poll(app, second["id"])
@@ -165,8 +169,8 @@ async def test_credentials_that_expire_while_it_waits(broadcaster: Broadcaster) 
 
 
 async def test_refusals(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Those of the stream, with the same statuses, and a wait that is no number."""
-    for path, headers, status, code in [
+    """A poll is refused with the same statuses as a stream, and if `wait` is not a number."""
+    for path, headers, status, word in [
         ("/poll?topics=a%20b", {}, 400, "invalid_topic"),
         ("/poll?topics=t&wait=-1", {}, 400, "invalid_query"),
         ("/poll?topics=t&wait=nan", {}, 400, "invalid_query"),
@@ -177,14 +181,14 @@ async def test_refusals(app: LiveApp, broadcaster: Broadcaster) -> None:
         ("/poll?topics=t", {"Origin": "https://evil.test"}, 403, "foreign_origin"),
     ]:
         answer = await fetch(app, "GET", path, headers=headers)
-        assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+        assert (answer.status, answer.json()["error"]["code"]) == (status, word)
     assert broadcaster.statistics().opened == 0
     (first,) = await poll(app, None, ",secret")
     assert first["data"]["rejected"] == ["secret"]
 
 
-async def test_a_page_of_an_allowed_origin_may_poll(broadcaster: Broadcaster) -> None:
-    """CORS as for a stream, also for a refusal."""
+async def test_cors_headers_of_a_poll(broadcaster: Broadcaster) -> None:
+    """A poll and a refusal have the CORS headers of a stream."""
     app = live_app(broadcaster, allowed_origins=["https://page.test"])
     for query, status in (("t", 200), ("a%20b", 400)):
         answer = await fetch(
@@ -195,7 +199,7 @@ async def test_a_page_of_an_allowed_origin_may_poll(broadcaster: Broadcaster) ->
 
 
 async def test_head_and_prefetch_consume_nothing(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """Whoever only looks uses up no token, and does not wait."""
+    """HEAD and a prefetch redeem no token, and do not wait."""
     (first,) = await poll(app)
     opened = broadcaster.statistics().opened
     for method, more in (("HEAD", {}), ("GET", {"Sec-Purpose": "prefetch"})):
@@ -206,33 +210,33 @@ async def test_head_and_prefetch_consume_nothing(app: LiveApp, broadcaster: Broa
     assert broadcaster.statistics().opened == opened
 
 
-async def test_disabled(broadcaster: Broadcaster) -> None:
-    """When switched off, 204, as for streams."""
+async def test_disabled_poll_gets_204(broadcaster: Broadcaster) -> None:
+    """A disabled /poll gets 204, as a stream does."""
     answer = await fetch(live_app(broadcaster, enabled=False), "GET", "/poll?topics=t")
     assert (answer.status, answer.body) == (204, b"")
 
 
-async def test_an_answer_has_a_limit(app: LiveApp, broadcaster: Broadcaster) -> None:
-    """What is more than about 256 KiB is for the next poll; together they have all."""
+async def test_answer_has_a_limit(app: LiveApp, broadcaster: Broadcaster) -> None:
+    """An answer has about 256 KiB at most, and the next poll has the remaining messages."""
     (first,) = await poll(app)
-    pad = "x" * 30_000
+    padding = "x" * 30_000
     for n in range(40):
-        await broadcaster.publish("t", [n, pad])
-    at, got = first["id"], list[int]()
-    polls = 0
-    while len(got) < 40:
-        frames = await poll(app, at, "&wait=0")
-        got += [frame["data"][0] for frame in frames[1:]]
-        at, polls = frames[-1]["id"], polls + 1
+        await broadcaster.publish("t", [n, padding])
+    event_id, received = first["id"], list[int]()
+    poll_count = 0
+    while len(received) < 40:
+        frames = await poll(app, event_id, "&wait=0")
+        received += [frame["data"][0] for frame in frames[1:]]
+        event_id, poll_count = frames[-1]["id"], poll_count + 1
         assert sum(len(str(frame)) for frame in frames) < 400_000
-    assert got == list(range(40))
-    assert polls > 3
+    assert received == list(range(40))
+    assert poll_count > 3
 
 
-async def test_an_answer_is_not_held_back_by_what_keeps_coming(
+async def test_steady_messages_do_not_delay_an_answer(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
-    """Where messages follow each other faster than the pause, the answer leaves all the same."""
+    """A poll is answered even if messages come faster than its pause."""
     (first,) = await poll(app)
 
     async def publish() -> None:
@@ -241,69 +245,69 @@ async def test_an_answer_is_not_held_back_by_what_keeps_coming(
             await asyncio.sleep(0.005)
 
     publishing = asyncio.create_task(publish())
-    began, at, got = now(), first["id"], list[int]()
+    start, event_id, received = now(), first["id"], list[int]()
     for _ in range(20):
-        frames = await poll(app, at)
-        got += [frame["data"] for frame in frames[1:]]
-        at = frames[-1]["id"]
-    assert now() - began < 20 * 0.2
-    assert got == list(range(len(got)))
+        frames = await poll(app, event_id)
+        received += [frame["data"] for frame in frames[1:]]
+        event_id = frames[-1]["id"]
+    assert now() - start < 20 * 0.2
+    assert received == list(range(len(received)))
     publishing.cancel()
 
 
-async def test_polls_do_not_race_while_the_broker_is_away(
+async def test_polls_are_slow_while_the_broker_is_unavailable(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
-    """What tells `degraded` each time waits a little, and what tells of its end does not."""
+    """A `degraded` frame delays the answer, and the frame of its end does not."""
     (first,) = await poll(app)
     node_of(broadcaster).set_reachable(False)
-    began = now()
+    start = now()
     frames = await poll(app, first["id"])
     assert [frame["type"] for frame in frames[1:]] == ["degraded"]
-    assert 4.0 < now() - began < 6.0
+    assert 4.0 < now() - start < 6.0
     waiting = asyncio.create_task(poll(app, frames[-1]["id"]))
     await asyncio.sleep(1.0)
     node_of(broadcaster).set_reachable(True)
-    began = now()
+    start = now()
     assert [frame["type"] for frame in (await waiting)[1:]] == ["degraded", "recovered"]
-    assert now() - began < 0.2
+    assert now() - start < 0.2
 
 
-async def test_the_topics_of_a_poll_are_those_that_it_gets(
+async def test_topics_of_a_poll_replace_the_subscriptions(
     app: LiveApp, broadcaster: Broadcaster
 ) -> None:
-    """No POST reaches the connection of a poll: what was changed by one before, it changes back."""
+    """The subscriptions of a poll are its topics, because no POST reaches its connection."""
     async with HttpExchange(app, "/stream?topics=t,u") as call:
         await call.read_head()
         first_frame = await call.frame()
         body = {"connectionId": first_frame["data"]["connectionId"], "topics": ["u"]}
         assert (await fetch(app, "POST", "/unsubscribe", body=body)).status == 200
-        at = call.decoder.last_event_id
-    (first,) = await poll(app, at, ",u&wait=0")
+        event_id = call.decoder.last_event_id
+    (first,) = await poll(app, event_id, ",u&wait=0")
     assert sorted(first["data"]["topics"]) == ["t", "u"]
     assert first["data"]["session"] == "resumed"
 
 
-async def test_an_answer_that_was_lost_an_hour_ago_loses_nothing(
+async def test_answer_lost_an_hour_ago_is_repeated(
     broadcaster: Broadcaster,
 ) -> None:
-    """A laptop that slept while its poll was answered goes on; a token that is older does not."""
+    """The predecessor of a token that was sent in a poll is valid for the token lifetime."""
     async with Broadcaster(
         clock=wall_clock, heartbeat_interval=None, history_age=86_400.0
-    ) as timed:
-        app = live_app(timed)
+    ) as own_broadcaster:
+        app = live_app(own_broadcaster)
         (first,) = await poll(app)
-        await timed.publish("t", 1)
+        await own_broadcaster.publish("t", 1)
         (_, lost) = await poll(app, first["id"])
         await asyncio.sleep(3600.0)
         first_frame, message = await poll(app, first["id"])
         assert (first_frame["data"]["session"], message["data"]) == ("resumed", 1)
         (first_frame,) = await poll(app, message["id"], "&wait=0")
         (first_frame,) = await poll(app, lost["id"], "&wait=0")
-        assert first_frame["data"]["session"] == "resumed", "the same token: the same answer again"
+        assert first_frame["data"]["session"] == "resumed", "the same token gets the same answer"
         (first_frame,) = await poll(app, first["id"], "&wait=0")
         assert first_frame["data"]["gap"]["cause"] == "unknown"
-        # A stream has given its token with the first frame, and asks for no such patience.
+        # A stream sends its token in the first frame, so its predecessor has only the grace time.
         async with HttpExchange(
             app, "/stream?topics=t", headers={"Last-Event-ID": lost["id"]}
         ) as call:

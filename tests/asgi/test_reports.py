@@ -15,10 +15,10 @@ from tests.support.asgi import (
 
 
 class TestReports:
-    """Health, statistics, configuration."""
+    """Health, statistics and configuration."""
 
-    async def test_health_needs_nobody(self, broadcaster: Broadcaster) -> None:
-        """Health is open, and says whether connections are served."""
+    async def test_health_needs_no_credentials(self, broadcaster: Broadcaster) -> None:
+        """/health needs no credentials, and reports whether connections are served."""
         app = live_app(broadcaster, authenticate=lambda request: None)
         answer = await fetch(app, "GET", "/health")
         assert (answer.status, answer.json()) == (200, {"status": "ok"})
@@ -27,7 +27,7 @@ class TestReports:
         assert (answer.status, answer.json()) == (503, {"status": "draining"})
 
     async def test_statistics_are_guarded(self, broadcaster: Broadcaster) -> None:
-        """Who is connected is for those who may read it; by default nobody may."""
+        """The statistics need a permission, which the default `authorize` refuses."""
         for options, status in (
             ({"authorize": authorize_unless_secret}, 200),
             ({"authorize": lambda user, action, topic: False}, 403),
@@ -36,11 +36,11 @@ class TestReports:
             app = live_app(broadcaster, **options)
             for path in ("/connection-stats", "/websocket-stats"):
                 assert (await fetch(app, "GET", path)).status == status
-        plain = LiveApp(broadcaster, authenticate=anonymous)
-        assert (await fetch(plain, "GET", "/connection-stats")).status == 403
+        app_by_default = LiveApp(broadcaster, authenticate=anonymous)
+        assert (await fetch(app_by_default, "GET", "/connection-stats")).status == 403
 
     async def test_statistics(self, app: LiveApp) -> None:
-        """Both reports have the counts; the second only the WebSocket connections; no tokens."""
+        """Both reports have the counts, /websocket-stats those of WebSockets, and no token."""
         async with (
             HttpExchange(app, "/stream?topics=t", headers={"X-User": "ann"}) as stream,
             WebSocketExchange(app, "/websocket?topics=t") as socket,
@@ -48,17 +48,20 @@ class TestReports:
             data = await stream.first_frame_data()
             await socket.wait_accepted()
             await socket.frame()
-            both = await fetch(app, "GET", "/connection-stats")
-            assert both.json()["count"] == 2
-            assert both.json()["statistics"]["connections"] == 2
-            (ann,) = [c for c in both.json()["connections"] if c["user"] == "ann"]
+            all_transports = await fetch(app, "GET", "/connection-stats")
+            assert all_transports.json()["count"] == 2
+            assert all_transports.json()["statistics"]["connections"] == 2
+            (ann,) = [row for row in all_transports.json()["connections"] if row["user"] == "ann"]
             assert (ann["connection_id"], ann["transport"]) == (data["connectionId"], "sse")
-            sockets = (await fetch(app, "GET", "/websocket-stats")).json()
-            assert (sockets["count"], sockets["connections"][0]["transport"]) == (1, "websocket")
-            assert data["reconnectToken"] not in both.body.decode()
+            websockets = (await fetch(app, "GET", "/websocket-stats")).json()
+            assert (websockets["count"], websockets["connections"][0]["transport"]) == (
+                1,
+                "websocket",
+            )
+            assert data["reconnectToken"] not in all_transports.body.decode()
 
     async def test_websocket_info(self, broadcaster: Broadcaster) -> None:
-        """How to connect by WebSocket, or that one cannot."""
+        """/websocket-info has the address of the WebSocket, or reports that it is disabled."""
         info = (await fetch(live_app(broadcaster), "GET", "/websocket-info")).json()
         assert (info["enabled"], info["path"], info["heartbeatInterval"]) == (
             True, "/websocket", 30.0,

@@ -1,4 +1,4 @@
-"""GET /stream and /reconnect: what is presented, and what each refuses."""
+"""GET /stream and /reconnect: the parameters, and the refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.virtual_loop import run_ready, wall_clock
 
 
 class TestStreams:
-    """GET /stream and /reconnect."""
+    """The event stream."""
 
     @pytest.mark.parametrize("path", STREAMS)
     @pytest.mark.parametrize(
@@ -36,24 +36,26 @@ class TestStreams:
         async with HttpExchange(app, f"{path}?{query}") as call:
             assert (await call.first_frame_data())["topics"] == topics
 
-    async def test_where_a_position_may_come_from(
-        self, app: LiveApp, broadcaster: Broadcaster
-    ) -> None:
-        """The header counts before the query; header token before query token."""
+    async def test_sources_of_a_position(self, app: LiveApp, broadcaster: Broadcaster) -> None:
+        """The header precedes the query, for the event id and the reconnect token."""
         async with HttpExchange(app, "/stream?topics=t") as call:
             await call.first_frame_data()
-            at = call.decoder.last_event_id
+            event_id = call.decoder.last_event_id
         await broadcaster.publish("t", 1)
-        epoch, _, token = at.split("~")
-        bad = f"{epoch}~0~{'A' * 22}"
+        epoch, _, token = event_id.split("~")
+        invalid = f"{epoch}~0~{'A' * 22}"
         for path, headers, session in [
-            (f"/stream?topics=t&last_event_id={bad}", {"Last-Event-ID": at}, "resumed"),
-            (f"/reconnect?last_event_id={at}", {}, "resumed"),
+            (f"/stream?topics=t&last_event_id={invalid}", {"Last-Event-ID": event_id}, "resumed"),
+            (f"/reconnect?last_event_id={event_id}", {}, "resumed"),
             (f"/reconnect?reconnect_token={token}", {}, "gap"),
             ("/reconnect", {"X-Reconnect-Token": token}, "gap"),
-            (f"/reconnect?last_event_id={at}", {"Last-Event-ID": bad}, "gap"),
+            (f"/reconnect?last_event_id={event_id}", {"Last-Event-ID": invalid}, "gap"),
             (f"/reconnect?reconnect_token={'A' * 22}", {"X-Reconnect-Token": token}, "gap"),
-            (f"/stream?topics=t&reconnect_token={'A' * 22}", {"Last-Event-ID": at}, "resumed"),
+            (
+                f"/stream?topics=t&reconnect_token={'A' * 22}",
+                {"Last-Event-ID": event_id},
+                "resumed",
+            ),
             ("/reconnect", {"Last-Event-ID": ""}, "fresh"),
             ("/stream?topics=t&last_event_id=&reconnect_token=", {}, "fresh"),
         ]:
@@ -62,7 +64,9 @@ class TestStreams:
                 assert data["session"] == session, (path, headers)
                 if session == "resumed":
                     assert (await call.frame())["data"] == 1
-                    at = f"{call.decoder.last_event_id.split('~')[0]}~0~{data['reconnectToken']}"
+                    event_id = (
+                        f"{call.decoder.last_event_id.split('~')[0]}~0~{data['reconnectToken']}"
+                    )
                     token = data["reconnectToken"]
 
     @pytest.mark.parametrize(
@@ -71,8 +75,8 @@ class TestStreams:
          "٥".encode().decode("latin-1"), "A" * 60_000],
         ids=lambda text: ascii(text)[:20],
     )  # fmt: skip
-    async def test_bad_cursor_is_never_an_http_error(self, app: LiveApp, text: str) -> None:
-        """A browser's EventSource would give up for good: so it is 200, and declared."""
+    async def test_invalid_position_gets_200(self, app: LiveApp, text: str) -> None:
+        """An invalid position gets 200 and a gap, because an HTTP error ends an EventSource."""
         for headers in ({"Last-Event-ID": text}, {"X-Reconnect-Token": text}):
             async with HttpExchange(app, "/stream?topics=t", headers=headers) as call:
                 data = await call.first_frame_data()
@@ -81,11 +85,13 @@ class TestStreams:
 
     @pytest.mark.parametrize("path", STREAMS)
     async def test_head_consumes_nothing(self, app: LiveApp, path: str) -> None:
-        """HEAD answers the headers and ends, and leaves connection and token alone."""
+        """HEAD gets the headers, and opens no connection and redeems no token."""
         async with HttpExchange(app, "/stream?topics=t") as call:
             await call.first_frame_data()
-            at = call.decoder.last_event_id
-            answer = await fetch(app, "HEAD", f"{path}?topics=t", headers={"Last-Event-ID": at})
+            event_id = call.decoder.last_event_id
+            answer = await fetch(
+                app, "HEAD", f"{path}?topics=t", headers={"Last-Event-ID": event_id}
+            )
             assert (answer.status, answer.body) == (200, b"")
             assert answer.headers["content-type"] == "text/event-stream"
             assert "x-reconnect-token" not in answer.headers
@@ -96,12 +102,14 @@ class TestStreams:
         "header", [{"Sec-Purpose": "prefetch"}, {"Purpose": "prefetch"}, {"X-Moz": "prefetch"}]
     )
     async def test_prefetch_consumes_nothing(self, app: LiveApp, header: dict[str, str]) -> None:
-        """A browser that only looks ahead does not use up a token."""
+        """A prefetch of a browser redeems no token."""
         async with HttpExchange(app, "/stream?topics=t") as call:
             await call.first_frame_data()
-            at = call.decoder.last_event_id
-        await fetch(app, "GET", "/stream?topics=t", headers={"Last-Event-ID": at, **header})
-        async with HttpExchange(app, "/stream?topics=t", headers={"Last-Event-ID": at}) as call:
+            event_id = call.decoder.last_event_id
+        await fetch(app, "GET", "/stream?topics=t", headers={"Last-Event-ID": event_id, **header})
+        async with HttpExchange(
+            app, "/stream?topics=t", headers={"Last-Event-ID": event_id}
+        ) as call:
             assert (await call.first_frame_data())["session"] == "resumed"
 
     @pytest.mark.parametrize(
@@ -114,13 +122,13 @@ class TestStreams:
         ],
     )  # fmt: skip
     async def test_accept(self, app: LiveApp, accept: str, status: int) -> None:
-        """Whoever takes no event stream is told so."""
+        """A client that does not accept event streams gets 406."""
         async with HttpExchange(app, "/stream?topics=t", headers={"Accept": accept}) as call:
             assert await call.read_head() == status
 
     async def test_refusals(self, broadcaster: Broadcaster, app: LiveApp) -> None:
-        """Bad topics are 400, unknown clients 401, foreign pages 403; all as JSON errors."""
-        for path, headers, status, code in [
+        """Bad topics get 400, unknown clients 401, foreign origins 403, all as JSON errors."""
+        for path, headers, status, word in [
             ("/stream?topics=a%20b", {}, 400, "invalid_topic"),
             ("/stream?topics=$user", {}, 400, "invalid_topic"),
             ("/stream?topics=" + ",".join(f"t{n}" for n in range(201)), {}, 400, "too_many_topics"),
@@ -131,18 +139,18 @@ class TestStreams:
             ("/stream?topics=t", {"Origin": "null"}, 403, "foreign_origin"),
         ]:
             answer = await fetch(app, "GET", path, headers=headers)
-            assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+            assert (answer.status, answer.json()["error"]["code"]) == (status, word)
             assert answer.headers["content-type"] == "application/json"
         assert broadcaster.statistics().opened == 0
 
-    async def test_rejected_topic_is_no_error(self, app: LiveApp) -> None:
-        """Topics that the hook refuses are named, the others work."""
+    async def test_rejected_topic_is_named(self, app: LiveApp) -> None:
+        """A topic that the hook refuses is named, and the other topics are subscribed."""
         async with HttpExchange(app, "/stream?topics=secret,open") as call:
             data = await call.first_frame_data()
             assert (data["topics"], data["rejected"]) == (["open"], ["secret"])
 
-    async def test_no_room_and_no_future_mean_come_back_later(self) -> None:
-        """A 503 would end an EventSource for good: a stream that ends at once, with a delay."""
+    async def test_refusal_for_a_time_is_a_stream_that_ends(self) -> None:
+        """Over capacity or in a drain, a stream ends at once with a retry time, not by a 503."""
         async with Broadcaster(max_connections=1) as broadcaster:
             app = live_app(broadcaster)
             async with HttpExchange(app, "/stream?topics=t") as first:
@@ -155,11 +163,13 @@ class TestStreams:
                         assert frame["data"] == {"reason": reason, "reconnect": True}
                         assert await call.event() is None
                         assert 2000 <= (call.decoder.retry or 0) <= 10_000
-                        assert call.decoder.last_event_id == "", "no id: the client keeps its own"
+                        assert call.decoder.last_event_id == "", (
+                            "without an id, the client keeps its own"
+                        )
                     broadcaster.begin_drain()
 
-    async def test_failed_broadcaster_means_come_back_later(self) -> None:
-        """When a task has died, streams are answered the same way, and health says so."""
+    async def test_failed_broadcaster_is_a_stream_that_ends(self) -> None:
+        """After a failure, a stream ends at once with a retry time, and /health has the failure."""
         broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
             app = live_app(broadcaster)
@@ -170,8 +180,8 @@ class TestStreams:
                 assert await call.read_head() == 200
                 assert (await call.frame())["data"] == {"reason": "failed", "reconnect": True}
 
-    async def test_disabled(self, broadcaster: Broadcaster) -> None:
-        """When switched off, 204: an EventSource does not come back."""
+    async def test_disabled_stream_gets_204(self, broadcaster: Broadcaster) -> None:
+        """A disabled stream gets 204, after which an EventSource does not reconnect."""
         app = live_app(broadcaster, enabled=False)
         for path in STREAMS:
             for method in ("GET", "HEAD"):
@@ -180,11 +190,11 @@ class TestStreams:
                 assert "content-length" not in answer.headers
 
     async def test_credentials_that_expire_end_the_stream(self) -> None:
-        """A stream does not outlive the credentials that opened it."""
-        until = wall_clock() + 60.0
+        """A stream ends when its credentials expire."""
+        expiry = wall_clock() + 60.0
         async with Broadcaster(clock=wall_clock) as broadcaster:
             app = live_app(
-                broadcaster, authenticate=lambda request: User(id="ann", expires_at=until)
+                broadcaster, authenticate=lambda request: User(id="ann", expires_at=expiry)
             )
             async with HttpExchange(app, "/stream?topics=t") as call:
                 await call.first_frame_data()
@@ -192,5 +202,5 @@ class TestStreams:
                     pass
                 assert frame["data"] == {"reason": "credentials_expired", "reconnect": False}
                 assert await call.event() is None
-                assert until <= wall_clock() <= until + 1.0
+                assert expiry <= wall_clock() <= expiry + 1.0
             assert (await fetch(app, "GET", "/stream?topics=t")).status == 401

@@ -1,4 +1,4 @@
-"""/websocket: who gets a connection at all."""
+"""/websocket: the handshake and its refusals."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.support.asgi import WebSocketExchange, live_app
 
 
 class TestHandshake:
-    """Who gets a connection at all. A refusal is accepted first: 1006 would say nothing."""
+    """The handshake. A refusal is accepted first, because a browser reports 1006 otherwise."""
 
     async def refused(self, app: LiveApp, **request: Any) -> tuple[str, int]:
-        """The code of the error frame, and the close code."""
+        """Return the reason in the error frame, and the close code."""
         async with WebSocketExchange(app, **{"path": "/websocket?topics=t", **request}) as socket:
             await socket.wait_accepted()
             frame = await socket.frame()
             assert frame["type"] == "error"
-            code = await socket.wait_closed()
-        return frame["data"]["code"], code
+            close_code = await socket.wait_closed()
+        return frame["data"]["code"], close_code
 
     async def test_unauthenticated(self, broadcaster: Broadcaster) -> None:
-        """Without credentials: 4401."""
+        """A client without credentials is closed with 4401."""
         app = live_app(broadcaster, authenticate=lambda request: None)
         assert await self.refused(app) == ("unauthorized", 4401)
 
@@ -36,12 +36,12 @@ class TestHandshake:
          "https://example.test:8443", "https://user@example.test", "file://"],
     )  # fmt: skip
     async def test_foreign_origin(self, broadcaster: Broadcaster, origin: str) -> None:
-        """A page of another origin is refused: the browser would have sent its cookies along."""
+        """A page of a foreign origin is refused, because its browser sends our cookies."""
         app = live_app(broadcaster)
         assert await self.refused(app, headers={"Origin": origin}) == ("foreign_origin", 4403)
 
     @pytest.mark.parametrize(
-        ("origin", "allowed"),
+        ("origin", "allowed_origins"),
         [
             ("https://example.test", []),
             ("http://EXAMPLE.test", []),
@@ -52,24 +52,24 @@ class TestHandshake:
         ],
     )
     async def test_own_or_allowed_origin(
-        self, broadcaster: Broadcaster, origin: str | None, allowed: list[str]
+        self, broadcaster: Broadcaster, origin: str | None, allowed_origins: list[str]
     ) -> None:
-        """The page's own host, a listed origin, and whoever is no browser get in."""
+        """The same origin, an allowed origin and a client without an origin are accepted."""
         headers = {} if origin is None else {"Origin": origin}
         async with WebSocketExchange(
-            live_app(broadcaster, allowed_origins=allowed), headers=headers
+            live_app(broadcaster, allowed_origins=allowed_origins), headers=headers
         ) as socket:
             await socket.first_frame()
 
     async def test_bad_topics(self, broadcaster: Broadcaster) -> None:
-        """A topic that is none is refused with a code that says not to try again."""
+        """An invalid topic is refused with a close code that means: do not reconnect."""
         for path in ("/websocket?topics=a%20b", "/websocket?topics=$user", "/websocket?topics=*b"):
-            code, close = await self.refused(live_app(broadcaster), path=path)
-            assert code == "invalid_topic"
-            assert close >= 4400
+            word, close_code = await self.refused(live_app(broadcaster), path=path)
+            assert word == "invalid_topic"
+            assert close_code >= 4400
 
     async def test_draining_and_full(self) -> None:
-        """While there is no room or no future here, clients are told to come back."""
+        """In a drain or over capacity, the close code means: reconnect."""
         async with Broadcaster(max_connections=1) as broadcaster:
             app = live_app(broadcaster)
             async with WebSocketExchange(app) as socket:
@@ -80,7 +80,7 @@ class TestHandshake:
                 assert await socket.wait_closed() == 1012
 
     async def test_other_path(self, broadcaster: Broadcaster) -> None:
-        """Elsewhere, or where WebSocket is off, the handshake is rejected."""
+        """The handshake is rejected on another path, and if WebSocket is disabled."""
         for app, path in (
             (live_app(broadcaster), "/other"),
             (live_app(broadcaster, websocket_path=None), "/websocket"),
@@ -90,16 +90,18 @@ class TestHandshake:
                 assert (await socket.receive())["type"] == "websocket.close"
 
     @pytest.mark.parametrize("path", ["/live", "/live/", "/a/b", "/"])
-    async def test_own_path(self, broadcaster: Broadcaster, path: str) -> None:
-        """The path can be chosen, with a slash at its end or without."""
-        for asked in (path, path.rstrip("/") or "/"):
+    async def test_path_is_configurable(self, broadcaster: Broadcaster, path: str) -> None:
+        """The path can be configured, and may end with a slash."""
+        for request_path in (path, path.rstrip("/") or "/"):
             async with WebSocketExchange(
-                live_app(broadcaster, websocket_path=path), asked
+                live_app(broadcaster, websocket_path=path), request_path
             ) as socket:
                 await socket.first_frame()
 
-    async def test_client_that_left_during_the_handshake(self, broadcaster: Broadcaster) -> None:
-        """A client that is gone before it was accepted, or refused, causes no error."""
+    async def test_client_that_disconnects_during_the_handshake(
+        self, broadcaster: Broadcaster
+    ) -> None:
+        """A client that disconnects during the handshake causes no error."""
         app = live_app(broadcaster)
         socket = WebSocketExchange(app)
         socket.to_app.get_nowait()
@@ -107,8 +109,8 @@ class TestHandshake:
         async with socket:
             await socket.wait_ended()
 
-    async def test_expired_credentials_end_it(self) -> None:
-        """When the credentials expire in mid-stream the socket is closed with 4401."""
+    async def test_expired_credentials_close_the_socket(self) -> None:
+        """When the credentials expire, the socket is closed with 4401."""
         now = 1000.0
 
         def clock() -> float:

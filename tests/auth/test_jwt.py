@@ -1,4 +1,4 @@
-"""JWTAuthenticator: who gets in, who does not, and keys that it refuses at start."""
+"""JWTAuthenticator: valid and invalid tokens, and the keys that its constructor refuses."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ LATER = 4_000_000_000
 
 
 def token(key: str | bytes = KEY, algorithm: str = "HS256", **claims: Any) -> str:
-    """A signed token for ann, with claims replaced, or left out with None."""
-    whole = {"sub": "ann", "exp": LATER, **claims}
-    return jwt.encode({k: v for k, v in whole.items() if v is not None}, key, algorithm=algorithm)
+    """Return a signed token for ann. `claims` replace the defaults; None leaves a claim out."""
+    merged = {"sub": "ann", "exp": LATER, **claims}
+    return jwt.encode({k: v for k, v in merged.items() if v is not None}, key, algorithm=algorithm)
 
 
 def bearer(text: str) -> Request:
-    """A request with an Authorization header."""
+    """Return a request with a bearer token."""
     return Request({"headers": [(b"authorization", f"Bearer {text}".encode())]})
 
 
 def part(value: Any) -> str:
-    """One part of a token: JSON in base64url."""
+    """Return JSON in base64url, as one part of a token."""
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
 def raw(header: Any, claims: Any, signature: str = "") -> str:
-    """A token made by hand."""
+    """Return a token with any header and claims."""
     return f"{part(header)}.{part(claims)}.{signature}"
 
 
 def test_good_token() -> None:
-    """Subject, roles and end of validity come from the token."""
+    """The user has the subject, the roles and the expiry of the token."""
     user = JWTAuthenticator(KEY)(bearer(token(roles=["a", "b", 5])))
     assert user == User(id="ann", roles=frozenset({"a", "b"}), expires_at=float(LATER))
 
@@ -73,15 +73,15 @@ def test_good_token() -> None:
     ids=lambda text: text[:30] or "empty",
 )  # fmt: skip
 def test_bad_token(text: str) -> None:
-    """Whatever is wrong with a token, it names nobody, and nothing is raised."""
+    """An invalid token is not authenticated, and raises no error."""
     assert JWTAuthenticator(KEY)(bearer(text)) is None
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=200))
-def test_any_text_is_nobody(text: str) -> None:
-    """No text at all raises."""
-    made = Request({"headers": [(b"authorization", b"Bearer " + text.encode("latin-1"))]})
-    assert JWTAuthenticator(KEY)(made) is None
+def test_any_text_is_not_authenticated(text: str) -> None:
+    """No text in place of a token is authenticated, or raises."""
+    request = Request({"headers": [(b"authorization", b"Bearer " + text.encode("latin-1"))]})
+    assert JWTAuthenticator(KEY)(request) is None
 
 
 @given(
@@ -92,7 +92,7 @@ def test_any_text_is_nobody(text: str) -> None:
     )
 )  # fmt: skip
 def test_any_claims_raise_nothing(claims: dict[str, Any]) -> None:
-    """Even rightly signed, claims of any type are answered with a user or nobody."""
+    """Signed claims of any type give a user or None."""
     header = part({"alg": "HS256"})
     signed = f"{header}.{part(claims)}"
     signature = jwt.get_algorithm_by_name("HS256").sign(signed.encode(), KEY.encode())
@@ -102,27 +102,27 @@ def test_any_claims_raise_nothing(claims: dict[str, Any]) -> None:
 
 
 def test_audience_and_issuer() -> None:
-    """If they are asked for they must be there and right."""
-    check = JWTAuthenticator(KEY, audience="push", issuer="us")
-    assert check(bearer(token(aud="push", iss="us"))) is not None
-    assert check(bearer(token(aud=["x", "push"], iss="us"))) is not None
+    """A configured audience and issuer must be in the token."""
+    authenticate = JWTAuthenticator(KEY, audience="push", issuer="us")
+    assert authenticate(bearer(token(aud="push", iss="us"))) is not None
+    assert authenticate(bearer(token(aud=["x", "push"], iss="us"))) is not None
     for claims in (
         {}, {"aud": "push"}, {"iss": "us"}, {"aud": "other", "iss": "us"},
         {"aud": "push", "iss": "them"}, {"aud": [], "iss": "us"}, {"aud": 5, "iss": "us"},
     ):  # fmt: skip
-        assert check(bearer(token(**claims))) is None, claims
+        assert authenticate(bearer(token(**claims))) is None, claims
 
 
 def test_role() -> None:
-    """With a role asked for, only its holders get in; the claim is a list of strings."""
-    check = JWTAuthenticator(KEY, role="ops", roles_claim="groups")
-    assert check(bearer(token(groups=["x", "ops"]))) is not None
+    """A configured role must be in the roles claim, which is a list of strings."""
+    authenticate = JWTAuthenticator(KEY, role="ops", roles_claim="groups")
+    assert authenticate(bearer(token(groups=["x", "ops"]))) is not None
     for groups in (None, [], "ops", ["opsx"], {"ops": 1}, [["ops"]], 5):
-        assert check(bearer(token(groups=groups))) is None, groups
+        assert authenticate(bearer(token(groups=groups))) is None, groups
 
 
 def test_leeway() -> None:
-    """A token that expired within the leeway is good, and the stream lasts as long."""
+    """A token that expired within the leeway is valid, and so is its stream."""
     expired = int(time.time()) - 5
     assert JWTAuthenticator(KEY)(bearer(token(exp=expired))) is None
     user = JWTAuthenticator(KEY, leeway=60.0)(bearer(token(exp=expired)))
@@ -132,37 +132,37 @@ def test_leeway() -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_scheme_is_case_insensitive(scheme: str) -> None:
-    """RFC 9110, section 11.1."""
-    made = Request({"headers": [(b"authorization", f"{scheme} {token()}".encode())]})
-    assert JWTAuthenticator(KEY)(made) is not None
+    """The name of the scheme is case-insensitive (RFC 9110, section 11.1)."""
+    request = Request({"headers": [(b"authorization", f"{scheme} {token()}".encode())]})
+    assert JWTAuthenticator(KEY)(request) is not None
 
 
-def test_where_it_is_looked_for() -> None:
-    """Header before cookie before query, the latter two only if asked for."""
-    by = {name: token(sub=name) for name in ("header", "cookie", "query")}
+def test_sources_of_the_token() -> None:
+    """The header precedes the cookie and the query, which are read only if configured."""
+    tokens = {name: token(sub=name) for name in ("header", "cookie", "query")}
 
-    def made(*places: str) -> Request:
+    def request_with(*places: str) -> Request:
         headers = []
         if "header" in places:
-            headers.append((b"authorization", f"Bearer {by['header']}".encode()))
+            headers.append((b"authorization", f"Bearer {tokens['header']}".encode()))
         if "cookie" in places:
-            headers.append((b"cookie", f"other={{'; jwt={by['cookie']}".encode()))
-        query = f"token={by['query']}" if "query" in places else ""
+            headers.append((b"cookie", f"other={{'; jwt={tokens['cookie']}".encode()))
+        query = f"token={tokens['query']}" if "query" in places else ""
         return Request({"headers": headers, "query_string": query.encode()})
 
-    everywhere = JWTAuthenticator(KEY, cookie="jwt", query="token")
+    authenticate = JWTAuthenticator(KEY, cookie="jwt", query="token")
     for places in (("header", "cookie", "query"), ("cookie", "query"), ("query",)):
-        user = everywhere(made(*places))
+        user = authenticate(request_with(*places))
         assert user is not None
         assert user.id == places[0]
-    assert everywhere(made()) is None
-    assert JWTAuthenticator(KEY)(made("cookie", "query")) is None
+    assert authenticate(request_with()) is None
+    assert JWTAuthenticator(KEY)(request_with("cookie", "query")) is None
 
 
 def test_basic_credentials_are_not_a_token() -> None:
-    """Another scheme is passed over."""
-    made = Request({"headers": [(b"authorization", f"Basic {token()}".encode())]})
-    assert JWTAuthenticator(KEY)(made) is None
+    """Credentials of another scheme are ignored."""
+    request = Request({"headers": [(b"authorization", f"Basic {token()}".encode())]})
+    assert JWTAuthenticator(KEY)(request) is None
 
 
 @pytest.mark.parametrize(
@@ -185,20 +185,20 @@ def test_basic_credentials_are_not_a_token() -> None:
     ],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
-def test_keys_that_cannot_be_meant(key: str | bytes, options: dict[str, Any]) -> None:
-    """A weak, sample or wrong key, and algorithms that cannot work, fail at start."""
+def test_unusable_keys_are_refused(key: str | bytes, options: dict[str, Any]) -> None:
+    """A weak, sample or wrong key, or an unsuitable algorithm, raises in the constructor."""
     with pytest.raises(ConfigurationError):
         JWTAuthenticator(key, **options)
 
 
 def test_shortest_key() -> None:
-    """A secret of just the size of the hash is good."""
+    """A secret of exactly the size of the hash is accepted."""
     assert JWTAuthenticator(SHORTEST)(bearer(token(SHORTEST))) is not None
     assert JWTAuthenticator(KEY, algorithms=["HS512"])(bearer(token(KEY, "HS512"))) is not None
 
 
 def test_key_is_in_no_error_and_no_repr() -> None:
-    """Neither the repr nor an error shows the key."""
+    """Neither the repr nor an error contains the key."""
     assert KEY not in repr(JWTAuthenticator(KEY))
     with pytest.raises(ConfigurationError) as caught:
         JWTAuthenticator("hush-hush", algorithms=["HS256"])
@@ -206,7 +206,7 @@ def test_key_is_in_no_error_and_no_repr() -> None:
 
 
 def test_public_key() -> None:
-    """Asymmetric keys work, and a token that uses the public key as an HMAC secret does not."""
+    """A public key verifies tokens, and is refused as an HMAC secret."""
     crypto = pytest.importorskip("cryptography.hazmat.primitives")
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -219,11 +219,11 @@ def test_public_key() -> None:
     public = private.public_key().public_bytes(
         crypto.serialization.Encoding.PEM, crypto.serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    check = JWTAuthenticator(public, algorithms=["ES256"])
-    assert check(bearer(token(pem, "ES256"))) is not None
+    authenticate = JWTAuthenticator(public, algorithms=["ES256"])
+    assert authenticate(bearer(token(pem, "ES256"))) is not None
     signed = f"{part({'alg': 'HS256'})}.{part({'sub': 'ann', 'exp': LATER})}"
     signature = jwt.get_algorithm_by_name("HS256").sign(signed.encode(), public)
     forged = f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
-    assert check(bearer(forged)) is None
+    assert authenticate(bearer(forged)) is None
     with pytest.raises(ConfigurationError):
         JWTAuthenticator(public)

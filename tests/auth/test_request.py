@@ -1,4 +1,4 @@
-"""Request: reading headers, query and cookies of whatever a client sends."""
+"""Request: the headers, the query and the cookies of a client."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from holdfast.auth import Request
 
 
 def request(query: bytes = b"", **headers: bytes) -> Request:
-    """A request with a query string and headers."""
-    listed = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
-    return Request({"type": "http", "path": "/p", "query_string": query, "headers": listed})
+    """Return a request with a query string and headers."""
+    pairs = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
+    return Request({"type": "http", "path": "/p", "query_string": query, "headers": pairs})
 
 
 def test_headers_are_lower_case_and_the_first_counts() -> None:
-    """Names are lowered, values are Latin-1, and of several the first is taken."""
-    made = Request({"headers": [(b"X-Name", b"one"), (b"x-name", b"two"), (b"Other", b"\xe9")]})
-    assert made.headers == {"x-name": "one", "other": "é"}
+    """Names are in lower case, values are Latin-1, and the first of equal names counts."""
+    parsed = Request({"headers": [(b"X-Name", b"one"), (b"x-name", b"two"), (b"Other", b"\xe9")]})
+    assert parsed.headers == {"x-name": "one", "other": "é"}
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,19 @@ def test_headers_are_lower_case_and_the_first_counts() -> None:
     ],
 )
 def test_query(query: bytes, fields: dict[str, str]) -> None:
-    """The query is decoded as forms are; nonsense is no error."""
-    made = request(query)
-    assert made.query == fields
-    made.check_query()
+    """The query is decoded as forms are; an invalid escape is kept."""
+    parsed = request(query)
+    assert parsed.query == fields
+    parsed.check_query()
 
 
 @pytest.mark.parametrize("query", [b"a=" + b"x" * 65_536, b"&".join([b"a=1"] * 101)])
-def test_query_that_is_too_long(query: bytes) -> None:
-    """A query over the limits is read as empty, and whoever relies on it is told."""
-    made = request(query)
-    assert made.query == {}
+def test_query_over_the_limits(query: bytes) -> None:
+    """A query over the limits is empty, and `check_query` raises Refused."""
+    parsed = request(query)
+    assert parsed.query == {}
     with pytest.raises(Refused) as caught:
-        made.check_query()
+        parsed.check_query()
     assert caught.value.reason.status == 400
 
 
@@ -71,24 +71,24 @@ def test_query_that_is_too_long(query: bytes) -> None:
     ],
 )
 def test_cookies(header: bytes, cookies: dict[str, str]) -> None:
-    """Cookies are read one by one: a strange one hides no other."""
+    """An unusual cookie does not hide another one."""
     assert dict(request(cookie=header).cookies) == cookies
 
 
-def test_facts() -> None:
-    """Method and peer are what the server says, and no credential is in the repr."""
-    made = Request({"method": "POST", "client": ("192.0.2.1", 5), "path": "/p", "headers": []})
-    assert (made.method, made.client) == ("POST", "192.0.2.1")
+def test_method_client_and_repr() -> None:
+    """Method and client are those of the scope, and no credential is in the repr."""
+    parsed = Request({"method": "POST", "client": ("192.0.2.1", 5), "path": "/p", "headers": []})
+    assert (parsed.method, parsed.client) == ("POST", "192.0.2.1")
     assert Request({}).method == "GET"
     assert Request({}).client is None
     assert Request({"client": None}).client is None
-    shown = repr(request(b"token=secret", authorization=b"Bearer secret", cookie=b"a=secret"))
-    assert "secret" not in shown
+    text = repr(request(b"token=secret", authorization=b"Bearer secret", cookie=b"a=secret"))
+    assert "secret" not in text
 
 
 @given(st.binary(), st.lists(st.tuples(st.binary(), st.binary())))
 def test_any_bytes(query: bytes, headers: list[Any]) -> None:
-    """No bytes at all raise."""
-    made = Request({"query_string": query, "headers": [*headers, (b"cookie", query)]})
-    assert all(isinstance(text, str) for pair in made.query.items() for text in pair)
-    assert all(isinstance(text, str) for pair in made.cookies.items() for text in pair)
+    """No bytes in the query or the headers raise."""
+    parsed = Request({"query_string": query, "headers": [*headers, (b"cookie", query)]})
+    assert all(isinstance(text, str) for pair in parsed.query.items() for text in pair)
+    assert all(isinstance(text, str) for pair in parsed.cookies.items() for text in pair)

@@ -1,4 +1,4 @@
-"""Time is virtual here: a test that waits for an hour takes none."""
+"""The event loop of these tests is virtual: a wait of an hour takes no time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversation: the end of one direction is the end of the other, and of nothing else."""
+"""DuplexScope: the end of one direction ends the other, and nothing outside the scope."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from holdfast.runtime.connection import Connection
 from holdfast.transports.duplex import DuplexScope
 from tests.support.virtual_loop import run_ready
 
-PATIENCE = 60.0
-"""Seconds, which take no time here."""
+TIMEOUT = 60.0
+"""Seconds of the virtual clock."""
 
 
 class Directions:
-    """What both sides of a conversation did; each lasts until its event is set."""
+    """A listener and a block of a DuplexScope; each lasts until its event is set."""
 
     def __init__(self) -> None:
-        self.heard, self.said = asyncio.Event(), asyncio.Event()
+        self.end_listener, self.end_block = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = None
         self.log: list[str] = []
 
     async def listen(self) -> None:
         try:
-            await self.heard.wait()
+            await self.end_listener.wait()
             if self.error is not None:
                 raise self.error
         finally:
-            self.log.append("listened")
+            self.log.append("listener ended")
 
     async def run(self, connection: Connection) -> None:
         async with DuplexScope(connection, self.listen()):
             try:
-                await self.said.wait()
+                await self.end_block.wait()
             finally:
-                self.log.append("sent")
-        self.log.append("went on")
+                self.log.append("block ended")
+        self.log.append("after the block")
 
 
 def abort(connection: Connection) -> None:
-    """End both directions, as a send that is stuck does."""
+    """End both directions, as the timeout of a stuck send does."""
     assert connection._abort is not None
     connection._abort()
 
 
 async def begin(broadcaster: Broadcaster) -> tuple[Directions, Connection, asyncio.Task[None]]:
-    """A conversation in which both directions wait."""
+    """Return a running DuplexScope whose listener and block both wait."""
     async with broadcaster.connect() as connection:
         directions = Directions()
         task = asyncio.create_task(directions.run(connection))
@@ -55,81 +55,81 @@ async def begin(broadcaster: Broadcaster) -> tuple[Directions, Connection, async
         return directions, connection, task
 
 
-async def test_end_of_listening_ends_sending(broadcaster: Broadcaster) -> None:
-    """Whatever the block waits for is cancelled, and the task goes on behind it."""
+async def test_end_of_the_listener_cancels_the_block(broadcaster: Broadcaster) -> None:
+    """The end of the listener cancels the block, and the task continues after it."""
     directions, _, task = await begin(broadcaster)
-    directions.heard.set()
-    await asyncio.wait_for(task, PATIENCE)
-    assert directions.log == ["listened", "sent", "went on"]
+    directions.end_listener.set()
+    await asyncio.wait_for(task, TIMEOUT)
+    assert directions.log == ["listener ended", "block ended", "after the block"]
     assert task.cancelling() == 0
 
 
-async def test_end_of_sending_ends_listening(broadcaster: Broadcaster) -> None:
-    """The listener is cancelled, and waited for."""
+async def test_end_of_the_block_cancels_the_listener(broadcaster: Broadcaster) -> None:
+    """The end of the block cancels the listener, and waits for it."""
     directions, _, task = await begin(broadcaster)
-    directions.said.set()
-    await asyncio.wait_for(task, PATIENCE)
-    assert directions.log == ["sent", "listened", "went on"]
+    directions.end_block.set()
+    await asyncio.wait_for(task, TIMEOUT)
+    assert directions.log == ["block ended", "listener ended", "after the block"]
 
 
 async def test_abort_ends_both(broadcaster: Broadcaster) -> None:
-    """The callback of `on_abort` ends them at once; again, or afterwards, it does nothing."""
+    """The callback of `on_abort` ends both; a second call has no effect."""
     directions, connection, task = await begin(broadcaster)
     abort(connection)
     abort(connection)
-    await asyncio.wait_for(task, PATIENCE)
-    assert directions.log == ["sent", "listened", "went on"]
+    await asyncio.wait_for(task, TIMEOUT)
+    assert directions.log == ["block ended", "listener ended", "after the block"]
     abort(connection)
     await run_ready()
     assert task.cancelling() == 0
 
 
 async def test_both_end_in_one_turn(broadcaster: Broadcaster) -> None:
-    """The end of the listener does not reach beyond the block."""
+    """If both end in one turn of the loop, the task is not cancelled."""
     directions, _, task = await begin(broadcaster)
-    directions.said.set()
-    directions.heard.set()
-    await asyncio.wait_for(task, PATIENCE)
-    assert directions.log[-1] == "went on"
+    directions.end_block.set()
+    directions.end_listener.set()
+    await asyncio.wait_for(task, TIMEOUT)
+    assert directions.log[-1] == "after the block"
     assert task.cancelling() == 0
 
 
-@pytest.mark.parametrize("ends", ["nothing", "listening", "abort"])
-async def test_cancellation_from_elsewhere_goes_on(broadcaster: Broadcaster, ends: str) -> None:
-    """Who cancels the task gets it cancelled, though a direction ends at the same time."""
+@pytest.mark.parametrize("ending", ["neither", "listener", "abort"])
+async def test_cancellation_of_the_task_is_kept(broadcaster: Broadcaster, ending: str) -> None:
+    """A cancelled task is cancelled, even if a direction ends at the same time."""
     directions, connection, task = await begin(broadcaster)
-    if ends == "listening":
-        directions.heard.set()
-    if ends == "abort":
+    if ending == "listener":
+        directions.end_listener.set()
+    if ending == "abort":
         abort(connection)
     task.cancel()
-    await asyncio.wait([task], timeout=PATIENCE)
+    await asyncio.wait([task], timeout=TIMEOUT)
     assert task.cancelled()
-    assert sorted(directions.log) == ["listened", "sent"]
+    assert sorted(directions.log) == ["block ended", "listener ended"]
 
 
-async def test_error_of_listening_is_raised(broadcaster: Broadcaster) -> None:
-    """What the listener raises comes out of the block that it ended."""
+async def test_error_of_the_listener_is_raised(broadcaster: Broadcaster) -> None:
+    """An error of the listener is raised by the scope."""
     directions, _, task = await begin(broadcaster)
     directions.error = ValueError("listening")
-    directions.heard.set()
+    directions.end_listener.set()
     with pytest.raises(ValueError, match="listening"):
-        await asyncio.wait_for(task, PATIENCE)
+        await asyncio.wait_for(task, TIMEOUT)
 
 
-async def test_error_of_sending_is_raised(broadcaster: Broadcaster) -> None:
-    """What the block raises ends the listener, and goes on."""
+async def test_error_of_the_block_is_raised(broadcaster: Broadcaster) -> None:
+    """An error of the block ends the listener, and is raised."""
     log: list[str] = []
 
     async def listen() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            log.append("listened")
+            log.append("listener ended")
 
     async with broadcaster.connect() as connection:
         with pytest.raises(ValueError, match="sending"):
             async with DuplexScope(connection, listen()):
                 await run_ready()
                 raise ValueError("sending")
-    assert log == ["listened"]
+    assert log == ["listener ended"]

@@ -1,4 +1,4 @@
-"""The SSE transport, on a scope and two queues."""
+"""The SSE transport, with a scope and two queues in place of a server."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.support.virtual_loop import anyio_backend as anyio_backend
 from tests.support.virtual_loop import run_ready
 
 
-def app(broadcaster: Broadcaster, **first_frame: Any) -> Any:
-    """An endpoint of the application's own, as small as it gets."""
+def app(broadcaster: Broadcaster, **options: Any) -> Any:
+    """Return a minimal endpoint of an application."""
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
-        async with broadcaster.connect(**{"topics": ["t"], **first_frame}) as connection:
+        async with broadcaster.connect(**{"topics": ["t"], **options}) as connection:
             await sse.serve(connection, scope, receive, send, extra_headers=[(b"x-extra", b"1")])
 
     return endpoint
 
 
 async def test_bytes_of_a_stream(broadcaster: Broadcaster) -> None:
-    """The first chunk has a retry and the first frame; each frame is data, then id, then blank."""
+    """The first chunk has `retry` and the first frame; each event has data and id."""
     async with HttpExchange(app(broadcaster), "/") as call:
         assert await call.read_head() == 200
         first = await call.chunk()
@@ -46,7 +46,7 @@ async def test_bytes_of_a_stream(broadcaster: Broadcaster) -> None:
 
 @pytest.mark.parametrize("version", ["1.0", "1.1", "2", "3"])
 async def test_headers(broadcaster: Broadcaster, version: str) -> None:
-    """The headers of an event stream; keep-alive belongs to HTTP/1.1 alone (RFC 9113, 8.2.2)."""
+    """An event stream has these headers; `connection` only in HTTP/1.1 (RFC 9113, 8.2.2)."""
     async with HttpExchange(app(broadcaster), "/", http_version=version) as call:
         await call.read_head()
         token = (await call.frame())["data"]["reconnectToken"]
@@ -63,7 +63,7 @@ async def test_headers(broadcaster: Broadcaster, version: str) -> None:
 
 
 async def test_retry_is_jittered(broadcaster: Broadcaster) -> None:
-    """Clients are told different reconnection times, and never 0."""
+    """Clients get different reconnection times from 1 s to 3 s."""
     times = set()
     for _ in range(20):
         async with HttpExchange(app(broadcaster), "/") as call:
@@ -74,8 +74,8 @@ async def test_retry_is_jittered(broadcaster: Broadcaster) -> None:
     assert all(time is not None and 1000 <= time <= 3000 for time in times)
 
 
-async def test_client_that_leaves_is_let_go_at_once(broadcaster: Broadcaster) -> None:
-    """When the client is gone the call returns, and the connection with it."""
+async def test_disconnect_ends_the_connection(broadcaster: Broadcaster) -> None:
+    """If the client disconnects, the call returns, and the connection ends."""
     async with HttpExchange(app(broadcaster), "/") as call:
         await call.read_head()
         await call.event()
@@ -83,11 +83,11 @@ async def test_client_that_leaves_is_let_go_at_once(broadcaster: Broadcaster) ->
         call.disconnect()
         await call.wait_ended()
         assert broadcaster.statistics().connections == 0
-        assert call.from_app.empty(), "it was sent an end that nobody reads"
+        assert call.from_app.empty(), "no closing frame is sent to a client that has disconnected"
 
 
-async def test_client_that_left_before_the_response_began(broadcaster: Broadcaster) -> None:
-    """A request whose client is gone already ends without harm."""
+async def test_disconnect_before_the_response(broadcaster: Broadcaster) -> None:
+    """A client that disconnects before the response ends its connection."""
     call = HttpExchange(app(broadcaster), "/")
     call.disconnect()
     async with call:
@@ -96,7 +96,7 @@ async def test_client_that_left_before_the_response_began(broadcaster: Broadcast
 
 
 async def test_drain_ends_the_stream_cleanly(broadcaster: Broadcaster) -> None:
-    """A stream that this side ends has a closing frame and a proper last chunk."""
+    """A drained stream has a closing frame and a last chunk."""
     async with HttpExchange(app(broadcaster), "/") as call:
         await call.read_head()
         await call.event()
@@ -108,8 +108,8 @@ async def test_drain_ends_the_stream_cleanly(broadcaster: Broadcaster) -> None:
         await call.wait_ended()
 
 
-class Blocking:
-    """A `send` that behaves as told from the nth call on."""
+class BlockingSend:
+    """A `send` that raises `error`, or blocks, after `calls` calls."""
 
     def __init__(self, send: Any, calls: int, error: BaseException | None = None) -> None:
         self.send, self.calls, self.error = send, calls, error
@@ -124,22 +124,22 @@ class Blocking:
             await asyncio.sleep(1_000_000.0)
 
 
-def faulty(broadcaster: Broadcaster, calls: int, error: BaseException | None = None) -> Any:
-    """The endpoint behind a server whose `send` fails after so many calls."""
+def app_with_blocking_send(
+    broadcaster: Broadcaster, calls: int, error: BaseException | None = None
+) -> Any:
+    """Return the endpoint with a `send` that fails after `calls` calls."""
     inner = app(broadcaster)
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
-        await inner(scope, receive, Blocking(send, calls, error))
+        await inner(scope, receive, BlockingSend(send, calls, error))
 
     return endpoint
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2])
-async def test_blocked_send_ends_when_the_client_leaves(
-    broadcaster: Broadcaster, calls: int
-) -> None:
-    """A client that leaves while a send is stuck ends the call all the same."""
-    async with HttpExchange(faulty(broadcaster, calls), "/") as call:
+async def test_disconnect_ends_a_blocked_send(broadcaster: Broadcaster, calls: int) -> None:
+    """If the client disconnects while a send is blocked, the call returns."""
+    async with HttpExchange(app_with_blocking_send(broadcaster, calls), "/") as call:
         await run_ready()
         await broadcaster.publish("t", 1)
         await run_ready()
@@ -149,10 +149,10 @@ async def test_blocked_send_ends_when_the_client_leaves(
 
 
 @pytest.mark.parametrize("calls", [1, 2])
-async def test_blocked_send_is_given_up_in_time(calls: int) -> None:
-    """A send that is stuck for longer than `send_timeout` ends the stream; the client resumes."""
+async def test_blocked_send_times_out(calls: int) -> None:
+    """A send that is blocked for `send_timeout` ends the stream."""
     async with Broadcaster(send_timeout=20.0) as broadcaster:
-        async with HttpExchange(faulty(broadcaster, calls), "/") as call:
+        async with HttpExchange(app_with_blocking_send(broadcaster, calls), "/") as call:
             await run_ready()
             await broadcaster.publish("t", 1)
             await asyncio.wait_for(call.wait_ended(), 60.0)
@@ -161,30 +161,30 @@ async def test_blocked_send_is_given_up_in_time(calls: int) -> None:
 
 @pytest.mark.parametrize("calls", [0, 1, 2])
 @pytest.mark.parametrize("error", [OSError, ConnectionResetError, TimeoutError])
-async def test_send_that_raises_is_a_client_that_left(
+async def test_send_that_raises_oserror_is_a_disconnect(
     broadcaster: Broadcaster, calls: int, error: type[OSError]
 ) -> None:
-    """An OSError from send is no error of the application."""
-    async with HttpExchange(faulty(broadcaster, calls, error()), "/") as call:
+    """An OSError of `send` is not an error of the application."""
+    async with HttpExchange(app_with_blocking_send(broadcaster, calls, error()), "/") as call:
         await run_ready()
         await broadcaster.publish("t", 1)
         await asyncio.wait_for(call.wait_ended(), 1.0)
     assert broadcaster.statistics().connections == 0
 
 
-async def test_last_send_that_never_ends_is_given_up(broadcaster: Broadcaster) -> None:
-    """A server that hangs in the final send holds the call up for two seconds at most."""
-    async with HttpExchange(faulty(broadcaster, 3), "/") as call:
+async def test_blocked_last_send_times_out(broadcaster: Broadcaster) -> None:
+    """A blocked last send delays the end of the call by two seconds at most."""
+    async with HttpExchange(app_with_blocking_send(broadcaster, 3), "/") as call:
         await run_ready()
         broadcaster.begin_drain()
-        begun = asyncio.get_running_loop().time()
+        start = asyncio.get_running_loop().time()
         await asyncio.wait_for(call.wait_ended(), 10.0)
-        assert asyncio.get_running_loop().time() - begun <= 2.01
+        assert asyncio.get_running_loop().time() - start <= 2.01
 
 
-async def test_cancelled_call_leaves_nothing(broadcaster: Broadcaster) -> None:
-    """A server that cancels the call gets it ended, and the session is kept for a resume."""
-    before = asyncio.all_tasks()
+async def test_cancelled_call_ends_its_connection(broadcaster: Broadcaster) -> None:
+    """A call that the server cancels ends, leaves no task, and keeps the session."""
+    tasks = asyncio.all_tasks()
     async with HttpExchange(app(broadcaster), "/") as call:
         await call.read_head()
         event = await call.event()
@@ -194,7 +194,7 @@ async def test_cancelled_call_leaves_nothing(broadcaster: Broadcaster) -> None:
         assert call.task.cancelled()
         call.task = asyncio.ensure_future(asyncio.sleep(0))
     await run_ready()
-    assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() == tasks
     assert broadcaster.statistics().connections == 0
     await broadcaster.publish("t", 1)
     async with HttpExchange(app(broadcaster, last_event_id=event.last_event_id), "/") as call:
@@ -202,8 +202,8 @@ async def test_cancelled_call_leaves_nothing(broadcaster: Broadcaster) -> None:
         assert (await call.frame())["data"]["replay"] == 1
 
 
-async def test_every_wake_is_one_chunk(broadcaster: Broadcaster) -> None:
-    """What is published in one go is handed to the server in one send."""
+async def test_messages_of_one_turn_are_one_chunk(broadcaster: Broadcaster) -> None:
+    """Messages that are published in one turn of the loop are sent in one chunk."""
     async with HttpExchange(app(broadcaster), "/") as call:
         await call.read_head()
         await call.chunk()
@@ -212,8 +212,8 @@ async def test_every_wake_is_one_chunk(broadcaster: Broadcaster) -> None:
         assert (await call.chunk()).count(b"\n\n") == 30
 
 
-async def test_urgent_overtakes_on_the_wire(broadcaster: Broadcaster) -> None:
-    """What is better comes first in the bytes, too."""
+async def test_bytes_are_in_the_order_of_the_lanes(broadcaster: Broadcaster) -> None:
+    """The most urgent message comes first in the bytes."""
     async with HttpExchange(app(broadcaster), "/") as call:
         await call.read_head()
         await call.chunk()
@@ -224,8 +224,8 @@ async def test_urgent_overtakes_on_the_wire(broadcaster: Broadcaster) -> None:
         ]  # fmt: skip
 
 
-async def test_close_while_starting(broadcaster: Broadcaster) -> None:
-    """A connection that is ended before its first frame still says what it was, and why."""
+async def test_close_before_the_first_frame(broadcaster: Broadcaster) -> None:
+    """A connection that is closed at once still sends the first and the closing frame."""
 
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
         async with broadcaster.connect(topics=["t"]) as connection:
@@ -250,8 +250,8 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, min_size=1, max_size=5))
-def test_what_is_sent_is_what_a_browser_reads(values: list[Any]) -> None:
-    """Whatever the data, the specification's decoder gets just these frames and ids."""
+def test_encoded_frames_are_decoded_as_they_were(values: list[Any]) -> None:
+    """The decoder of the specification reads exactly the encoded frames and ids."""
     sent = [
         Frame(frames.message("t", value, Priority.LOW, 1.0, None), f"e~{n}~t")
         for n, value in enumerate(values)
@@ -264,10 +264,10 @@ def test_what_is_sent_is_what_a_browser_reads(values: list[Any]) -> None:
 
 
 @given(st.lists(st.text("a\n\r:é\u2028", max_size=5), min_size=1, max_size=4), st.data())
-def test_cut_anywhere_the_id_belongs_to_the_last_whole_event(
+def test_cut_stream_has_the_id_of_its_last_whole_event(
     values: list[str], data: st.DataObject
 ) -> None:
-    """However few bytes arrived, the last id never stands beyond what was dispatched."""
+    """The last event id after a cut is that of the last whole event."""
     sent = [
         Frame(frames.message("t", value, Priority.LOW, 1.0, None), f"e~{n}~t")
         for n, value in enumerate(values)

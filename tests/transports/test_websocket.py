@@ -1,4 +1,4 @@
-"""The WebSocket transport: the same frames, and messages from the client."""
+"""The WebSocket transport: the frames of SSE, and messages of the client."""
 
 from __future__ import annotations
 
@@ -22,30 +22,28 @@ from tests.support.virtual_loop import run_ready, run_virtual
 
 
 class TestFrames:
-    """What the server sends."""
+    """The frames of the server."""
 
     async def test_frames_are_those_of_sse_with_an_id(self, broadcaster: Broadcaster) -> None:
-        """The same JSON goes over both, over WebSocket with the event id as its last member."""
+        """Both transports send the same JSON; WebSocket adds the event id as the last member."""
         app = live_app(broadcaster)
         async with (
             WebSocketExchange(app, "/websocket?topics=t") as socket,
-            HttpExchange(app, "/stream?topics=t") as h,
+            HttpExchange(app, "/stream?topics=t") as stream,
         ):
             await socket.first_frame()
-            await h.read_head()
-            await h.event()
+            await stream.read_head()
+            await stream.event()
             await broadcaster.publish("t", {"id": "mine", "é": "\u2028\r\n"}, key="k")
             message = await socket.receive()
             frame = json.loads(message["text"])
             assert list(frame)[-1] == "id"
             frame.pop("id")
-            assert frame == await h.frame()
+            assert frame == await stream.frame()
             assert "\n" not in message["text"]
 
-    async def test_closed_with_a_code_that_says_whether_to_come_back(
-        self, broadcaster: Broadcaster
-    ) -> None:
-        """Each reason has a close code: 1012 and 4000 to 4399 mean reconnect, 44xx do not."""
+    async def test_each_reason_has_its_close_code(self, broadcaster: Broadcaster) -> None:
+        """Each reason has its close code: 1012 and 4000 to 4399 mean reconnect."""
         for reason in Reason:
             async with WebSocketExchange(live_app(broadcaster)) as socket:
                 first = await socket.first_frame()
@@ -59,8 +57,8 @@ class TestFrames:
                 assert code == reason.close_code
                 assert (code == 1012 or 4000 <= code < 4400) == reason.reconnect
 
-    async def test_client_that_leaves_is_let_go(self, broadcaster: Broadcaster) -> None:
-        """When the client is gone the call returns, and the connection with it."""
+    async def test_disconnect_ends_the_connection(self, broadcaster: Broadcaster) -> None:
+        """If the client disconnects, the call returns, and the connection ends."""
         async with WebSocketExchange(live_app(broadcaster)) as socket:
             await socket.first_frame()
             socket.disconnect()
@@ -68,25 +66,25 @@ class TestFrames:
         assert broadcaster.statistics().connections == 0
 
     @pytest.mark.parametrize("error", [OSError, RuntimeError])
-    async def test_send_that_raises_is_a_client_that_left(
+    async def test_send_that_raises_is_a_disconnect(
         self, broadcaster: Broadcaster, error: type[Exception]
     ) -> None:
-        """What servers raise after a disconnect is no error of the application."""
+        """An error of `send` after a disconnect is not an error of the application."""
         app = live_app(broadcaster)
 
-        async def faulty(scope: Any, receive: Any, send: Any) -> None:
-            sends = 0
+        async def app_that_raises(scope: Any, receive: Any, send: Any) -> None:
+            calls = 0
 
-            async def raising(message: Any) -> None:
-                nonlocal sends
-                sends += 1
-                if sends > 2:
+            async def send_or_raise(message: Any) -> None:
+                nonlocal calls
+                calls += 1
+                if calls > 2:
                     raise error("closed")
                 await send(message)
 
-            await app(scope, receive, raising)
+            await app(scope, receive, send_or_raise)
 
-        async with WebSocketExchange(faulty, "/websocket?topics=t") as socket:
+        async with WebSocketExchange(app_that_raises, "/websocket?topics=t") as socket:
             await socket.first_frame()
             await broadcaster.publish("t", 1)
             await asyncio.wait_for(socket.wait_ended(), 1.0)
@@ -94,8 +92,9 @@ class TestFrames:
 
 
 class TestParse:
-    """`parse` is total: a value or a refusal, for whatever comes."""
+    """The function `parse`, which returns a value or raises Refused."""
 
+    @pytest.mark.slow
     @settings(max_examples=150)
     @given(
         st.text()
@@ -113,13 +112,13 @@ class TestParse:
     @example("\ufeff{}")
     @example("\0")
     def test_any_text(self, text: str) -> None:
-        """Any text is an object with a string type, or refused; nothing else is raised."""
+        """Any text is parsed as an object with a string type, or refused."""
         with contextlib.suppress(Refused):
             value = websocket.parse({"type": "websocket.receive", "text": text}, 64 * 1024)
             assert isinstance(value["type"], str)
 
     @pytest.mark.parametrize(
-        ("message", "code"),
+        ("message", "word"),
         [
             ({"bytes": b"{}"}, "not_text"),
             ({"bytes": b"{}", "text": None}, "not_text"),
@@ -144,14 +143,14 @@ class TestParse:
         ],
         ids=lambda value: str(value)[:40],
     )
-    def test_refusals(self, message: dict[str, Any], code: str) -> None:
-        """Each kind of nonsense has its code."""
+    def test_refusals(self, message: dict[str, Any], word: str) -> None:
+        """Each kind of invalid message has its reason."""
         with pytest.raises(Refused) as caught:
             websocket.parse(message, 65_536)
-        assert caught.value.reason.word == code
+        assert caught.value.reason.word == word
 
     def test_largest_message(self) -> None:
-        """A message of exactly the limit is taken, in bytes and not in characters."""
+        """A message of exactly the limit, in bytes, is parsed."""
         text = '{"type":"é"}'
         size = len(text.encode())
         assert websocket.parse({"text": text}, size) == {"type": "é"}
@@ -160,10 +159,10 @@ class TestParse:
 
 
 class TestMessages:
-    """What a client may say, and what comes back."""
+    """The messages of a client, and their answers."""
 
     @pytest.mark.parametrize(
-        ("message", "code"),
+        ("message", "word"),
         [
             ("{", "not_json"),
             ("[]", "no_type"),
@@ -189,21 +188,21 @@ class TestMessages:
         ],
         ids=lambda value: str(value)[:50],
     )
-    async def test_nonsense_is_an_error_frame(
-        self, broadcaster: Broadcaster, message: Any, code: str
+    async def test_invalid_message_gets_an_error_frame(
+        self, broadcaster: Broadcaster, message: Any, word: str
     ) -> None:
-        """A message that cannot be carried out is answered, and the connection goes on."""
+        """An invalid message gets an error frame, and the connection stays open."""
         async with WebSocketExchange(live_app(broadcaster), "/websocket?topics=t") as socket:
             await socket.first_frame()
             socket.send(message)
             frame = await socket.frame()
-            assert (frame["type"], frame["data"]["code"]) == ("error", code)
+            assert (frame["type"], frame["data"]["code"]) == ("error", word)
             assert frame["id"]
             await broadcaster.publish("t", 1)
             assert (await socket.frame())["data"] == 1
 
     async def test_commands(self, broadcaster: Broadcaster) -> None:
-        """Ping, subscribe, unsubscribe: each has its answer; extra fields are ignored."""
+        """Ping, subscribe and unsubscribe are answered, and unknown members are ignored."""
         async with WebSocketExchange(live_app(broadcaster, authorize=subscribe_only)) as socket:
             await socket.first_frame()
             for message, kind, data in [
@@ -228,21 +227,22 @@ class TestMessages:
             assert (await socket.frame())["data"] == 2
 
     async def test_resume_as_first_message(self, broadcaster: Broadcaster) -> None:
-        """A client that cannot send headers resumes by its first message, on the same socket."""
+        """A client without headers resumes by its first message on the same socket."""
         app = live_app(broadcaster)
         async with WebSocketExchange(app, "/websocket?topics=t") as socket:
             await socket.first_frame()
             await broadcaster.publish("t", 1)
-            at = (await socket.frame())["id"]
+            event_id = (await socket.frame())["id"]
             await broadcaster.publish("t", 2)
             await socket.frame()
-        for text, session in ((at, "resumed"), ("nonsense", "gap"), ("", "fresh")):
+        for text, session in ((event_id, "resumed"), ("nonsense", "gap"), ("", "fresh")):
             async with WebSocketExchange(app, "/websocket?topics=t") as socket:
                 socket.send({"type": "resume", "id": text})
                 await socket.wait_accepted()
                 frame = await socket.frame()
                 if frame["data"]["session"] == "fresh" and session != "fresh":
-                    frame = await socket.frame()  # the one that was there before the message
+                    # The first frame was sent before the message arrived.
+                    frame = await socket.frame()
                 assert frame["data"]["session"] == session
                 if session == "resumed":
                     assert (await socket.frame())["data"] == 2
@@ -253,7 +253,7 @@ class TestMessages:
         assert broadcaster.statistics().connections == 0
 
     async def test_resume_later_is_refused(self, broadcaster: Broadcaster) -> None:
-        """After any other message it is too late to resume."""
+        """A resume after another message is refused with too_late."""
         async with WebSocketExchange(live_app(broadcaster)) as socket:
             first = await socket.first_frame()
             socket.send({"type": "ping"})
@@ -261,32 +261,31 @@ class TestMessages:
             socket.send({"type": "resume", "id": first["id"]})
             assert (await socket.frame())["data"]["code"] == "too_late"
 
-    async def test_acks_set_the_resume_point_only_where_they_may(
-        self, broadcaster: Broadcaster
-    ) -> None:
-        """Good acks count; those from elsewhere, the future or the past have no effect at all."""
+    async def test_acknowledgements_set_the_resume_point(self, broadcaster: Broadcaster) -> None:
+        """Valid acknowledgements set the resume point, and others have no effect."""
         app = live_app(broadcaster)
         async with (
             WebSocketExchange(app, "/websocket?topics=t") as socket,
             WebSocketExchange(app, "/websocket?topics=t") as other,
         ):
-            first, theirs = await socket.first_frame(), await other.first_frame()
+            own_first, other_first = await socket.first_frame(), await other.first_frame()
             ids = []
             for n in range(4):
                 await broadcaster.publish("t", n)
                 ids.append((await socket.frame())["id"])
             epoch, _, token = ids[0].split("~")
             future = f"{epoch}~999~{token}"
-            for ack in (ids[1], ids[1], ids[0], first["id"], theirs["id"], future, "-1", "", "~"):
-                socket.send({"type": "ack", "id": ack})
+            invalid = (own_first["id"], other_first["id"], future, "-1", "", "~")
+            for event_id in (ids[1], ids[1], ids[0], *invalid):
+                socket.send({"type": "ack", "id": event_id})
             socket.send({"type": "ping"})
-            assert (await socket.frame())["type"] == "pong", "an ack has no answer"
+            assert (await socket.frame())["type"] == "pong", "an acknowledgement has no answer"
         async with WebSocketExchange(app, f"/websocket?topics=t&reconnect_token={token}") as socket:
             data = (await socket.first_frame())["data"]
             assert (data["session"], data["replay"]) == ("resumed", 2)
 
     async def test_flood_is_closed(self, broadcaster: Broadcaster) -> None:
-        """More messages than the limit end the connection, with a code that says: stay away."""
+        """Messages over the limit close the connection with too_many_messages."""
         inbound = InboundLimits(rate=10.0, burst=20)
         async with WebSocketExchange(live_app(broadcaster, inbound=inbound)) as socket:
             await socket.first_frame()
@@ -302,8 +301,8 @@ class TestMessages:
                 socket.send({"type": "ack", "id": "x"})
             assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
-    async def test_acknowledging_each_frame_is_no_flood(self, broadcaster: Broadcaster) -> None:
-        """A client may answer every frame, however fast they come; repeating itself is counted."""
+    async def test_acknowledgement_of_each_frame_is_free(self, broadcaster: Broadcaster) -> None:
+        """An acknowledgement that advances does not count for the limit; a repeated one does."""
         app = live_app(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
         async with WebSocketExchange(app, "/websocket?topics=t&ack=true") as socket:
             id = (await socket.first_frame())["id"]
@@ -315,10 +314,8 @@ class TestMessages:
                 socket.send({"type": "ack", "id": id})
             assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
-    async def test_acknowledging_more_than_was_sent_is_a_flood(
-        self, broadcaster: Broadcaster
-    ) -> None:
-        """Ids that were never issued, though each lies before the end, are counted."""
+    async def test_acknowledgement_of_an_unissued_id_counts(self, broadcaster: Broadcaster) -> None:
+        """An id that was never issued counts for the limit, even below the sent position."""
         app = live_app(broadcaster, inbound=InboundLimits(rate=1.0, burst=5))
         for number in range(100):
             await broadcaster.publish("other", number)
@@ -329,21 +326,21 @@ class TestMessages:
                 socket.send({"type": "ack", "id": f"{epoch}~{number}~{token}"})
             assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
-    async def test_asking_faster_than_reading_is_closed(self) -> None:
-        """Pings whose answers are not taken do not pile up in memory."""
+    async def test_unread_answers_close_the_connection(self) -> None:
+        """A client that sends pings and does not read the answers is closed."""
         async with Broadcaster() as broadcaster:
             app = live_app(broadcaster, inbound=InboundLimits(rate=1e6, burst=1_000_000))
             release = asyncio.Event()
 
-            async def slow(scope: Any, receive: Any, send: Any) -> None:
-                async def sending(message: Any) -> None:
+            async def slow_app(scope: Any, receive: Any, send: Any) -> None:
+                async def send_when_released(message: Any) -> None:
                     if message["type"] == "websocket.send":
                         await release.wait()
                     await send(message)
 
-                await app(scope, receive, sending)
+                await app(scope, receive, send_when_released)
 
-            async with WebSocketExchange(slow) as socket:
+            async with WebSocketExchange(slow_app) as socket:
                 await socket.wait_accepted()
                 for _ in range(10 * MAX_CONTROL_FRAMES):
                     socket.send({"type": "ping"})
@@ -351,8 +348,8 @@ class TestMessages:
                 release.set()
                 assert await socket.wait_closed() == Reason.TOO_MANY_MESSAGES.close_code
 
-    async def test_sign_of_life(self) -> None:
-        """Any message keeps a quiet connection from being ended as idle."""
+    async def test_any_message_resets_the_idle_timeout(self) -> None:
+        """Any message of the client resets the idle timeout."""
         async with (
             Broadcaster(idle_timeout=100.0, heartbeat_interval=None) as broadcaster,
             WebSocketExchange(live_app(broadcaster)) as socket,
@@ -380,8 +377,8 @@ class TestMessages:
         max_size=15,
     )
 )
-def test_whatever_a_client_says_the_connection_lives(messages: list[Any]) -> None:
-    """After any sequence of messages a ping is still answered, and nothing has been raised."""
+def test_connection_survives_any_messages(messages: list[Any]) -> None:
+    """A ping is answered after any sequence of messages."""
 
     async def script() -> None:
         async with Broadcaster() as broadcaster, WebSocketExchange(live_app(broadcaster)) as socket:
