@@ -309,6 +309,109 @@ class TestStartAndStop:
                 assert received == [["after"]]
 
 
+class SlowBroker(DelayedBroker):
+    """A broker whose `start` waits for `opened`, and whose `close` waits for `closed`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened, self.closed = asyncio.Event(), asyncio.Event()
+        self.error: Exception | None = None
+
+    async def start(self) -> None:
+        await self.opened.wait()
+        if self.error is not None:
+            raise self.error
+        await super().start()
+
+    async def close(self) -> None:
+        await self.closed.wait()
+        await super().close()
+
+
+class TestStartAndStopTogether:
+    """Calls of `start`, `stop` and `ensure_started` that overlap."""
+
+    async def test_stopped_while_it_starts(self) -> None:
+        """`stop` waits for a start of another task, and the Broadcaster does not run afterwards."""
+        before = asyncio.all_tasks()
+        broker = SlowBroker()
+        broker.closed.set()
+        broadcaster = Broadcaster(broker=broker)
+        starting = asyncio.create_task(broadcaster.start())
+        await settle()
+        stopping = asyncio.create_task(broadcaster.stop())
+        await settle()
+        assert not stopping.done()
+        broker.opened.set()
+        await asyncio.gather(starting, stopping)
+        assert broadcaster.state is BroadcasterState.CLOSED
+        assert asyncio.all_tasks() == before
+        async with broadcaster:
+            await broadcaster.publish("t", 1)
+
+    async def test_stopped_while_a_start_fails(self) -> None:
+        """Only `start` raises the error of the start; `stop` finds nothing to stop."""
+        broker = SlowBroker()
+        broker.error = ConnectionError("refused")
+        broadcaster = Broadcaster(broker=broker)
+        starting = asyncio.create_task(broadcaster.start())
+        await settle()
+        stopping = asyncio.create_task(broadcaster.stop())
+        await settle()
+        broker.opened.set()
+        await stopping
+        with pytest.raises(ConnectionError):
+            await starting
+        assert broadcaster.state is BroadcasterState.NEW
+
+    async def test_every_stop_waits_until_the_broker_is_closed(self) -> None:
+        """A second `stop` returns when the first one does, and a start before that is refused."""
+        broker = SlowBroker()
+        broker.opened.set()
+        broadcaster = Broadcaster(broker=broker)
+        await broadcaster.start()
+        first = asyncio.create_task(broadcaster.stop())
+        await settle(20)
+        second = asyncio.create_task(broadcaster.stop())
+        await settle(20)
+        assert not second.done()
+        with pytest.raises(NotRunning, match="already"):
+            await broadcaster.start()
+        broker.closed.set()
+        await asyncio.gather(first, second)
+        async with broadcaster:
+            await broadcaster.publish("t", 1)
+
+    async def test_first_request_is_cancelled(self) -> None:
+        """If the caller that starts it is cancelled, a caller that waits starts it instead."""
+        broker = SlowBroker()
+        broker.closed.set()
+        broadcaster = Broadcaster(broker=broker)
+        first, second, third = (asyncio.create_task(broadcaster.ensure_started()) for _ in range(3))
+        await settle()
+        first.cancel()
+        await settle()
+        broker.opened.set()
+        await asyncio.gather(second, third)
+        assert broadcaster.state is BroadcasterState.RUNNING
+        await broadcaster.stop()
+
+    async def test_start_fails_for_all_who_wait(self) -> None:
+        """Callers of `ensure_started` share one attempt and its error; the next one tries again."""
+        broker = SlowBroker()
+        broker.closed.set()
+        broker.error = ConnectionError("refused")
+        broadcaster = Broadcaster(broker=broker)
+        waiting = [asyncio.create_task(broadcaster.ensure_started()) for _ in range(3)]
+        await settle()
+        broker.opened.set()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(answer) for answer in answers] == ["refused"] * 3
+        broker.error = None
+        await broadcaster.ensure_started()
+        await broadcaster.stop()
+
+
 class TestThreads:
     """Calls from another thread or another event loop."""
 
@@ -354,6 +457,18 @@ class TestThreads:
             await anyio.to_thread.run_sync(thread.join)
             assert len(errors) == 2
             assert broadcaster.statistics().published == 0
+
+    @REAL_LOOP
+    async def test_stop_in_another_loop_raises(self) -> None:
+        """`stop` in a loop of another thread raises instead of waiting there for ever."""
+        async with Broadcaster() as broadcaster:
+
+            def other() -> None:
+                with pytest.raises(WrongThread):
+                    asyncio.run(asyncio.wait_for(broadcaster.stop(), 2.0))
+
+            await anyio.to_thread.run_sync(other)
+            await broadcaster.publish("t", 1)
 
     @REAL_LOOP
     async def test_publish_from_thread_times_out(self) -> None:

@@ -174,13 +174,13 @@ class Broadcaster:
         """Start the broker and the background tasks; `async with` does it, too.
 
         Raises:
-            NotRunning: The Broadcaster is running already.
+            NotRunning: The Broadcaster is running already, or has not stopped completely.
             BrokerUnavailable: The broker's server cannot be reached.
 
         Cancellation:
             Everything that was started is stopped again.
         """
-        if self._starting is not None or self.state not in _STARTABLE:
+        if self._run is not None and not self._run.is_over:
             raise NotRunning("this Broadcaster is running already: start it once, in one place")
         run = BroadcasterRun(
             self._broker,
@@ -190,39 +190,51 @@ class Broadcaster:
             presence=self._presence,
             publish=self.publish,
         )
-        self._starting = run.loop.create_future()
+        starting = self._starting = run.loop.create_future()
         before, self._run = self._run, run
         try:
             await run.start(self._sources)
-        except BaseException:
+        except BaseException as error:
             self._run = before
+            if isinstance(error, Exception):
+                starting.set_exception(error)
+                starting.exception()  # marks it as retrieved: perhaps no caller waits
             raise
         finally:
-            self._starting.set_result(None)
             self._starting = None
+            if not starting.done():
+                starting.set_result(None)
 
     async def stop(self) -> None:
         """Drain, end all background tasks and close the broker; `async with` does it, too.
 
+        A Broadcaster that is starting in another task is stopped when it has started.
+
+        Raises:
+            WrongThread: The caller is in another event loop.
+
         Cancellation:
             The call completes first, and then raises the cancellation.
         """
-        if self._run is not None and self._run.state not in _STARTABLE:
-            await self._run.stop()
+        run = self._run
+        if run is not None and not run.is_over:
+            run.check_loop()
+            await run.stop()
 
     async def ensure_started(self) -> None:
         """Start the Broadcaster unless it was started before. Concurrent calls start it once.
 
         Raises:
-            BrokerUnavailable: The broker's server cannot be reached.
+            BrokerUnavailable: The broker's server cannot be reached. All concurrent calls raise it.
 
         Cancellation:
-            The call that starts stops everything again. Other calls only stop waiting.
+            The call that starts stops everything again, and another call starts instead.
         """
-        if self._starting is not None:
-            await asyncio.shield(self._starting)
-        elif self._run is None:
-            await self.start()
+        while self._run is None or self._starting is not None:
+            if self._starting is None:
+                await self.start()
+            else:
+                await asyncio.shield(self._starting)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -279,8 +291,7 @@ class Broadcaster:
                 "the Broadcaster is not running: serve LiveApp, or use `async with broadcaster:` "
                 "in the lifespan of your framework"
             )
-        if asyncio._get_running_loop() is not run.loop:
-            raise WrongThread("call this in the Broadcaster's event loop, or publish_from_thread")
+        run.check_loop()
         return run
 
     # -- called by LiveApp ---------------------------------------------------------------------

@@ -17,7 +17,7 @@ import anyio
 
 from ..brokers.protocol import Broker
 from ..core.presence import LocalPresence
-from ..errors import BrokerUnavailable, OutcomeUnknown
+from ..errors import BrokerUnavailable, OutcomeUnknown, WrongThread
 from ..reasons import Reason
 from .audit import AuditHook, AuditTrail
 from .clock import Clock
@@ -103,11 +103,25 @@ class BroadcasterRun:
             started.cancel()
             self._owner.result()
 
+    def check_loop(self) -> None:
+        """Raise `WrongThread` unless the caller is in the event loop of this run."""
+        if asyncio._get_running_loop() is not self.loop:
+            raise WrongThread("call this in the Broadcaster's event loop, or publish_from_thread")
+
+    @property
+    def is_over(self) -> bool:
+        """True once nothing of the run is left: its tasks have ended, and the broker is closed."""
+        return self._owner.done()
+
     async def stop(self) -> None:
-        """Drain, end all tasks and close the broker. A cancellation is raised after that."""
+        """Drain, end all tasks and close the broker. A cancellation is raised after that.
+
+        A run that is still starting is stopped when it has started.
+        """
         self._stop_requested.set()
         await _finish(self._owner)
-        if not self._owner.cancelled():
+        # `start` raises the error of a run that never began.
+        if self.state is BroadcasterState.CLOSED and not self._owner.cancelled():
             self._owner.result()
 
     async def _own(self, started: asyncio.Future[None]) -> None:
