@@ -103,6 +103,43 @@ async def test_installed_again_below_another_handler(handlers: list[str]) -> Non
     assert handlers.count("server") == 1
 
 
+async def test_removed_below_another_leaves_the_chain(handlers: list[str]) -> None:
+    """Broadcasters that start and stop in turns leave no handler of an earlier run behind."""
+    before = current()
+    one, two = Broadcaster(), Broadcaster()
+    await one.start()
+    for _ in range(5):
+        await two.start()
+        await one.stop()
+        await one.start()
+        await two.stop()
+    signal.raise_signal(signal.SIGTERM)
+    await settle()
+    assert not one.is_accepting
+    assert handlers == ["server"]
+    handler: Any = signal.getsignal(signal.SIGTERM)
+    assert handler.__self__._previous[signal.SIGTERM] == before[0]
+    await one.stop()
+    assert current() == before
+
+
+async def test_removed_below_a_foreign_handler_stays_harmless(handlers: list[str]) -> None:
+    """Below a handler that is not of this package, the removed one only calls the previous one."""
+    made = DrainAtSignal(lambda: handlers.append("drain"))
+    made.install()
+    below = signal.getsignal(signal.SIGTERM)
+
+    def foreign(number: int, frame: Any) -> None:
+        handlers.append("foreign")
+        below(number, frame)  # type: ignore[operator,misc]
+
+    signal.signal(signal.SIGTERM, foreign)
+    made.remove()
+    signal.raise_signal(signal.SIGTERM)
+    await settle()
+    assert handlers == ["foreign", "server"]
+
+
 async def test_install_in_another_thread_returns_false() -> None:
     """`install` returns False outside the main thread, where Python has no signal handlers."""
     before, installed = current(), list[bool]()

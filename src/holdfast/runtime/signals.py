@@ -44,11 +44,20 @@ class DrainAtSignal:
         return True
 
     def remove(self) -> None:
-        """Restore the previous handlers, except where another handler was installed since."""
+        """Take the handler out of the chain, except below a handler of another kind.
+
+        Without that, Broadcasters that start and stop in turns would chain one more handler at
+        each start, and each would keep its stopped run alive.
+        """
         for number, previous in list(self._previous.items()):
-            if signal.getsignal(number) == self._handle:
+            front = signal.getsignal(number)
+            if front == self._handle:
                 signal.signal(number, previous)
                 del self._previous[number]
+            while isinstance(above := getattr(front, "__self__", None), DrainAtSignal):
+                front = above._previous.get(number)
+                if front == self._handle:
+                    above._previous[number] = self._previous.pop(number)
         self._loop = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
