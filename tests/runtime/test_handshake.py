@@ -14,8 +14,10 @@ from holdfast import (
     AuditAction,
     AuditEvent,
     Broadcaster,
+    BrokerUnavailable,
     MemoryBroker,
     Priority,
+    Reason,
     Refused,
     TokenLimits,
 )
@@ -41,6 +43,20 @@ async def begin(broadcaster: Broadcaster, **options: Any) -> tuple[dict[str, Any
     async with broadcaster.connect(**{"topics": ["t"], **options}) as connection:
         first_frame = await FrameReader(connection).first_frame()
     return dict(first_frame.data), first_frame.id
+
+
+@contextlib.asynccontextmanager
+async def acknowledged(broadcaster: Broadcaster) -> AsyncIterator[str]:
+    """A connection of ann that has acknowledged 1 and was not sent 2; yields its token."""
+    async with broadcaster.connect(user="ann", topics=["t"], acknowledges=True) as connection:
+        reader = FrameReader(connection)
+        token = (await reader.first_frame()).data["reconnectToken"]
+        await broadcaster.publish("t", 1)
+        assert await reader.take(1) == [1]
+        assert connection.acknowledge(reader.last_id)
+        await broadcaster.publish("t", 2)
+        await run_ready()
+        yield token
 
 
 def is_reset(data: dict[str, Any], cause: str = "unknown") -> bool:
@@ -279,6 +295,48 @@ class TestToken:
                 ]
                 await broadcaster.publish("t", 1)
                 assert await reader.take(1) == [1]
+
+    @pytest.mark.parametrize("failing", ["authorize", "head", "save", "summarize"])
+    async def test_failed_takeover_keeps_the_position(
+        self, failing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A handshake that fails after it took over leaves the position of the old connection."""
+        broker = MemoryBroker()
+
+        async def fail(*_: Any) -> bool:
+            raise BrokerUnavailable("gone")
+
+        async with Broadcaster(broker=broker) as broadcaster, acknowledged(broadcaster) as token:
+            options: dict[str, Any] = {"user": "ann", "reconnect_token": token}
+            with monkeypatch.context() as patch:
+                if failing == "save":
+                    patch.setattr(broker.tokens, "save", fail)
+                elif failing != "authorize":
+                    patch.setattr(broker, failing, fail)
+                with pytest.raises((BrokerUnavailable, Refused)):
+                    await begin(
+                        broadcaster, **options, may_subscribe=fail if failing == "authorize" else None
+                    )
+            async with broadcaster.connect(**options, topics=["t"]) as connection:
+                reader = FrameReader(connection)
+                assert (await reader.first_frame()).data["session"] == "resumed"
+                assert await reader.take(1) == [2]
+
+    async def test_takes_over_a_connection_that_was_ended(self, broadcaster: Broadcaster) -> None:
+        """The position of a connection counts until its transport returns, though it was ended."""
+        async with acknowledged(broadcaster) as token:
+            connection = broadcaster.connections_of("ann")[0]
+
+            def fail(topic: str) -> bool:
+                raise RuntimeError("the database is away")
+
+            connection.may_subscribe = fail
+            await broadcaster.reauthorize("ann")
+            assert connection.close_reason is Reason.FAILED
+            async with broadcaster.connect(user="ann", reconnect_token=token) as newcomer:
+                reader = FrameReader(newcomer)
+                assert (await reader.first_frame()).data["session"] == "resumed"
+                assert await reader.take(1) == [2]
 
     async def test_two_tabs_with_one_id_both_stay_connected(self, broadcaster: Broadcaster) -> None:
         """Two tabs that share an event id both get a connection that stays."""

@@ -75,11 +75,10 @@ class ConnectRequest:
 
 @dataclass(slots=True)
 class _Redeemed:
-    """The outcome of the presented token: the session, if it was accepted, and the resume point."""
+    """The outcome of the presented token: the session and its token, if it was accepted."""
 
-    session: Session | None
-    token: Token | None
-    point: ResumePoint
+    session: Session | None = None
+    token: Token | None = None
 
 
 @dataclass(slots=True)
@@ -135,20 +134,21 @@ class Handshake:
     async def _connect(
         self, request: ConnectRequest, topics: tuple[str, ...], id: ConnectionId
     ) -> Connection:
-        node = self._node
+        node, event_id, redeemed = self._node, None, _Redeemed()
+        if request.last_event_id or request.reconnect_token:
+            event_id = EventId.parse(request.last_event_id) if request.last_event_id else None
+            try:
+                redeemed = await self._redeem(request, event_id, id)
+            except BaseException:
+                node.abandon(id)  # the store may have attached the session, although `redeem` failed
+                raise
         try:
-            if request.last_event_id or request.reconnect_token:
-                redeemed = await self._redeem(request, id)
-            else:
-                redeemed = _Redeemed(None, None, ResumePoint(node.log.epoch))
-        except BaseException:
-            node.abandon(id)  # the store may have attached the session, although `redeem` failed
-            raise
-        try:
-            prepared = await self._prepare(request, topics, id, redeemed)
+            point = await self._resume_point(request, event_id, redeemed.session)
+            prepared = await self._prepare(request, topics, id, redeemed, point)
             return self._register(request, id, prepared)
         except BaseException:
-            await node.detach(id, None)
+            # The store has no position of a session that was taken over, but this one may.
+            await node.detach(id, redeemed.session)
             raise
 
     async def disconnect(self, connection: Connection) -> None:
@@ -185,31 +185,38 @@ class Handshake:
 
     # -- token and position --------------------------------------------------------------------
 
-    async def _redeem(self, request: ConnectRequest, id: ConnectionId) -> _Redeemed:
-        """Redeem the presented token, and decide where the connection begins."""
+    async def _redeem(
+        self, request: ConnectRequest, event_id: EventId | None, id: ConnectionId
+    ) -> _Redeemed:
+        """Redeem the presented token. Nothing waits after the store has answered."""
         node = self._node
-        event_id = EventId.parse(request.last_event_id) if request.last_event_id else None
-        presented = Presented(
-            event_id,
-            is_unreadable=bool(request.last_event_id) and event_id is None,
-            has_token=bool(request.reconnect_token),
-        )
         token = request.reconnect_token or (event_id.token if event_id else None)
         if token is None:
             self._count_refused(request, id, "malformed")
-            return _Redeemed(None, None, resume_point(presented, None, node.log.head))
+            return _Redeemed()
         redemption = await node.broker.tokens.redeem(token, request.user, id)
         session = redemption.session
         if redemption.status is not RedeemStatus.ACCEPTED or session is None:
             self._count_refused(request, id, redemption.status.value)
-            return _Redeemed(None, None, resume_point(presented, None, node.log.head))
+            return _Redeemed()
         if redemption.taken_over is not None:
             old = node.take_over(redemption.taken_over)
             if old is not None:  # a connection of this node, whose position is exact
                 last = old.last_session()
                 session = replace(session, position=last.position, acknowledged=last.acknowledged)
-        head = await self._head_for(event_id)
-        return _Redeemed(session, redemption.token, resume_point(presented, session, head))
+        return _Redeemed(session, redemption.token)
+
+    async def _resume_point(
+        self, request: ConnectRequest, event_id: EventId | None, session: Session | None
+    ) -> ResumePoint:
+        """Decide where the connection begins."""
+        presented = Presented(
+            event_id,
+            is_unreadable=bool(request.last_event_id) and event_id is None,
+            has_token=bool(request.reconnect_token),
+        )
+        head = self._node.log.head if session is None else await self._head_for(event_id)
+        return resume_point(presented, session, head)
 
     async def _head_for(self, event_id: EventId | None) -> Head:
         """Return the head to compare `event_id` with.
@@ -239,13 +246,14 @@ class Handshake:
         topics: tuple[str, ...],
         id: ConnectionId,
         redeemed: _Redeemed,
+        point: ResumePoint,
     ) -> _Prepared:
         """Authorize the subscriptions, save the session, and count the messages to replay.
 
         The steps are repeated if `reauthorize` was called meanwhile.
         """
         node, tokens = self._node, self._node.broker.tokens
-        session, token, point = redeemed.session, redeemed.token, redeemed.point
+        session, token = redeemed.session, redeemed.token
         candidates: Iterable[str] = topics
         requested = _requested(topics)
         if session is None:

@@ -84,7 +84,7 @@ class Node:
 
         An answer of `may_subscribe` that was given at a lower number is out of date.
         """
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[ConnectionId, Connection] = {}
         self._handshakes: dict[ConnectionId, UserId | None] = {}
         self._waiting_for_log: set[Connection] = set()
         self._no_connections = asyncio.Event()
@@ -96,7 +96,7 @@ class Node:
     @property
     def connections(self) -> Collection[Connection]:
         """All connections, oldest first, including those that are closing."""
-        return self._connections.keys()
+        return self._connections.values()
 
     # -- handshakes ----------------------------------------------------------------------------
 
@@ -150,12 +150,12 @@ class Node:
             # The log was replaced. Close all connections, so that clients resume in the new log.
             # `end` rather than `close`: their event ids name the old log, and must not get marks
             # of the new one.
-            for connection in list(self._connections):
+            for connection in list(self.connections):
                 self.end(connection, Reason.FAILED)
             self.log.advance(batch.head)
             return
         if batch.truncated:
-            for connection in self._connections:
+            for connection in self.connections:
                 connection.delivery.rewind(self.log.delivered_offset)
                 connection.wake()
         else:
@@ -176,7 +176,7 @@ class Node:
         self._is_reachable = is_reachable
         if not is_reachable:
             _logger.warning("the broker does not answer; no messages are delivered until it does")
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             self._report_reachable(connection)
 
     def _report_reachable(self, connection: Connection) -> None:
@@ -189,7 +189,7 @@ class Node:
         """Add a connection to the fan-out, and close the user's oldest ones beyond the limit."""
         for old in self.registry.add(connection):
             self.end(old, Reason.REPLACED)
-        self._connections[connection] = None
+        self._connections[connection.id] = connection
         self._no_connections.clear()
         if connection.delivery.is_ahead_of(self.log.delivered_offset):
             self._waiting_for_log.add(connection)
@@ -206,8 +206,8 @@ class Node:
         connection.finish()
         session = connection.last_session()
         self._leave_fan_out(connection)
-        if connection in self._connections:
-            del self._connections[connection]
+        if self._connections.get(connection.id) is connection:
+            del self._connections[connection.id]
             if self.audit.is_on:
                 reason = connection.close_reason
                 detail = reason.word if reason else "the client left"
@@ -218,9 +218,13 @@ class Node:
         return session
 
     def take_over(self, id: ConnectionId) -> Connection | None:
-        """End the connection whose session was taken over; return it if it is on this node."""
-        connection = self.registry.get(id)
-        if connection is not None:
+        """End the connection whose session was taken over; return it if it is on this node.
+
+        A connection that has ended already, but whose transport has not returned, still has the
+        session, and the position of its client.
+        """
+        connection = self._connections.get(id)
+        if connection is not None and connection in self.registry:
             self.audit_connection(AuditAction.TAKEN_OVER, connection, "")
             self.end(connection, Reason.TAKEN_OVER)
         return connection
@@ -239,7 +243,7 @@ class Node:
     def close_all(self, reason: Reason) -> None:
         """Refuse new connections, and close all existing ones."""
         self._is_accepting = False
-        for connection in self._connections:
+        for connection in self.connections:
             connection.close(reason)
 
     async def wait_empty(self) -> None:
@@ -279,9 +283,9 @@ class Node:
     def statistics(self, state: str, uptime: float) -> Statistics:
         """Return the counts of this node. Takes time in proportion to its connections."""
         total = replace(self.counters)
-        for connection in self._connections:
+        for connection in self.connections:
             connection.count_into(total)
-        transports = Counter(connection.transport for connection in self._connections)
+        transports = Counter(connection.transport for connection in self.connections)
         return Statistics(
             state=state,
             reachable=self._is_reachable,
@@ -299,7 +303,7 @@ class Node:
         """Return the statistics of the oldest `limit` connections, of one transport or of all."""
         found = (
             connection
-            for connection in self._connections
+            for connection in self.connections
             if transport is None or connection.transport == transport
         )
         return [connection.statistics() for connection in islice(found, limit)]
