@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Broadcaster, Priority, Reason, Refused
+from holdfast import Broadcaster, BrokerUnavailable, MemoryBroker, Priority, Reason, Refused
 from tests.support.delayed_broker import DelayedBroker
 from tests.support.frame_reader import FrameReader
 from tests.support.virtual_loop import run_ready
@@ -44,6 +44,29 @@ async def test_subscribe_returns_after_the_session_is_saved() -> None:
             await subscribing
         async with broadcaster.connect(topics=["t"], last_event_id=event_id) as connection:
             assert (await FrameReader(connection).first_frame()).data["topics"] == ["t", "u"]
+
+
+async def test_subscription_that_cannot_be_saved_does_not_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the refusal, neither the connection nor a resume of its session has the topic."""
+    broker = MemoryBroker()
+
+    async def fail(*_: Any) -> bool:
+        raise BrokerUnavailable("gone")
+
+    async with Broadcaster(broker=broker) as broadcaster:
+        async with broadcaster.connect(user="ann", topics=["t"]) as connection:
+            reader = Reader(connection)
+            await reader.hello()
+            with monkeypatch.context() as patch:
+                patch.setattr(broker.tokens, "save", fail)
+                with pytest.raises(Refused) as caught:
+                    await broadcaster.subscribe(connection, ["u"])
+            assert caught.value.reason is Reason.UNAVAILABLE
+            assert set(connection.subscriptions) == {"t", "$user"}
+        async with broadcaster.connect(user="ann", last_event_id=reader.last_id) as connection:
+            assert (await Reader(connection).hello()).data["topics"] == ["t"]
 
 
 async def test_subscribed_again_keeps_its_since() -> None:

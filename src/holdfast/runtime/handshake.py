@@ -140,7 +140,8 @@ class Handshake:
             try:
                 redeemed = await self._redeem(request, event_id, id)
             except BaseException:
-                node.abandon(id)  # the store may have attached the session, although `redeem` failed
+                # The store may have attached the session, although `redeem` failed.
+                node.abandon(id)
                 raise
         try:
             point = await self._resume_point(request, event_id, redeemed.session)

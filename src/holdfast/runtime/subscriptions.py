@@ -91,6 +91,7 @@ class SubscriptionControl:
             await self._save(connection)
         except (BrokerUnavailable, OutcomeUnknown) as error:
             node.registry.unsubscribe(connection, added)
+            _record_subscriptions(connection)  # or a resume would have what was refused here
             raise Refused(Reason.UNAVAILABLE, "the subscription could not be saved") from error
         node.audit_connection(AuditAction.SUBSCRIBED, connection, " ".join(allowed))
         return allowed, rejected
@@ -115,9 +116,8 @@ class SubscriptionControl:
 
     async def _save(self, connection: Connection) -> None:
         """Save the current subscriptions, unless another connection has taken over the session."""
-        session = replace(connection.session, subscriptions=connection.subscriptions)
-        connection.replace_session(session)
-        await self._node.broker.tokens.save(connection.id, session)
+        _record_subscriptions(connection)
+        await self._node.broker.tokens.save(connection.id, connection.session)
 
     async def reauthorize(self, user: str | None) -> None:
         """Authorize the topics of a user (`None`: of all users) again; see the Broadcaster."""
@@ -147,3 +147,9 @@ class SubscriptionControl:
             await self._remove(connection, rejected)
             data = {"topics": rejected}
             connection.put_control(frames.control("unsubscribed", self._node.clock.time(), data))
+
+
+def _record_subscriptions(connection: Connection) -> None:
+    """Let the session of a connection have its current subscriptions."""
+    session = replace(connection.session, subscriptions=connection.subscriptions)
+    connection.replace_session(session)
