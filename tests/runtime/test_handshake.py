@@ -47,7 +47,7 @@ async def begin(broadcaster: Broadcaster, **options: Any) -> tuple[dict[str, Any
 
 @contextlib.asynccontextmanager
 async def acknowledged(broadcaster: Broadcaster) -> AsyncIterator[str]:
-    """A connection of ann that has acknowledged 1 and was not sent 2; yields its token."""
+    """Open a connection of ann that acknowledges 1 and does not read 2. Yields its token."""
     async with broadcaster.connect(user="ann", topics=["t"], acknowledges=True) as connection:
         reader = FrameReader(connection)
         token = (await reader.first_frame()).data["reconnectToken"]
@@ -308,6 +308,7 @@ class TestToken:
 
         async with Broadcaster(broker=broker) as broadcaster, acknowledged(broadcaster) as token:
             options: dict[str, Any] = {"user": "ann", "reconnect_token": token}
+            may_subscribe = fail if failing == "authorize" else None
             with monkeypatch.context() as patch:
                 if failing == "save":
                     patch.setattr(broker.tokens, "save", fail)
@@ -315,7 +316,9 @@ class TestToken:
                     patch.setattr(broker, failing, fail)
                 with pytest.raises((BrokerUnavailable, Refused)):
                     await begin(
-                        broadcaster, **options, may_subscribe=fail if failing == "authorize" else None
+                        broadcaster,
+                        **options,
+                        may_subscribe=fail if failing == "authorize" else None,
                     )
             async with broadcaster.connect(**options, topics=["t"]) as connection:
                 reader = FrameReader(connection)

@@ -338,9 +338,9 @@ class TestStartAndStopTogether:
         broker.closed.set()
         broadcaster = Broadcaster(broker=broker)
         starting = asyncio.create_task(broadcaster.start())
-        await settle()
+        await run_ready()
         stopping = asyncio.create_task(broadcaster.stop())
-        await settle()
+        await run_ready()
         assert not stopping.done()
         broker.opened.set()
         await asyncio.gather(starting, stopping)
@@ -355,9 +355,9 @@ class TestStartAndStopTogether:
         broker.error = ConnectionError("refused")
         broadcaster = Broadcaster(broker=broker)
         starting = asyncio.create_task(broadcaster.start())
-        await settle()
+        await run_ready()
         stopping = asyncio.create_task(broadcaster.stop())
-        await settle()
+        await run_ready()
         broker.opened.set()
         await stopping
         with pytest.raises(ConnectionError):
@@ -371,9 +371,9 @@ class TestStartAndStopTogether:
         broadcaster = Broadcaster(broker=broker)
         await broadcaster.start()
         first = asyncio.create_task(broadcaster.stop())
-        await settle(20)
+        await run_ready(20)
         second = asyncio.create_task(broadcaster.stop())
-        await settle(20)
+        await run_ready(20)
         assert not second.done()
         with pytest.raises(NotRunning, match="already"):
             await broadcaster.start()
@@ -388,9 +388,9 @@ class TestStartAndStopTogether:
         broker.closed.set()
         broadcaster = Broadcaster(broker=broker)
         first, second, third = (asyncio.create_task(broadcaster.ensure_started()) for _ in range(3))
-        await settle()
+        await run_ready()
         first.cancel()
-        await settle()
+        await run_ready()
         broker.opened.set()
         await asyncio.gather(second, third)
         assert broadcaster.state is BroadcasterState.RUNNING
@@ -403,7 +403,7 @@ class TestStartAndStopTogether:
         broker.error = ConnectionError("refused")
         broadcaster = Broadcaster(broker=broker)
         waiting = [asyncio.create_task(broadcaster.ensure_started()) for _ in range(3)]
-        await settle()
+        await run_ready()
         broker.opened.set()
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert [str(answer) for answer in answers] == ["refused"] * 3

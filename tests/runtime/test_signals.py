@@ -114,7 +114,7 @@ async def test_removed_below_another_leaves_the_chain(handlers: list[str]) -> No
         await one.start()
         await two.stop()
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert not one.is_accepting
     assert handlers == ["server"]
     handler: Any = signal.getsignal(signal.SIGTERM)
@@ -136,7 +136,7 @@ async def test_removed_below_a_foreign_handler_stays_harmless(handlers: list[str
     signal.signal(signal.SIGTERM, foreign)
     made.remove()
     signal.raise_signal(signal.SIGTERM)
-    await settle()
+    await run_ready()
     assert handlers == ["foreign", "server"]
 
 

@@ -57,8 +57,8 @@ async def test_subscription_that_cannot_be_saved_does_not_come_back(
 
     async with Broadcaster(broker=broker) as broadcaster:
         async with broadcaster.connect(user="ann", topics=["t"]) as connection:
-            reader = Reader(connection)
-            await reader.hello()
+            reader = FrameReader(connection)
+            await reader.first_frame()
             with monkeypatch.context() as patch:
                 patch.setattr(broker.tokens, "save", fail)
                 with pytest.raises(Refused) as caught:
@@ -66,7 +66,7 @@ async def test_subscription_that_cannot_be_saved_does_not_come_back(
             assert caught.value.reason is Reason.UNAVAILABLE
             assert set(connection.subscriptions) == {"t", "$user"}
         async with broadcaster.connect(user="ann", last_event_id=reader.last_id) as connection:
-            assert (await Reader(connection).hello()).data["topics"] == ["t"]
+            assert (await FrameReader(connection).first_frame()).data["topics"] == ["t"]
 
 
 async def test_subscribed_again_keeps_its_since() -> None:
