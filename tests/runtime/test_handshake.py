@@ -308,7 +308,6 @@ class TestToken:
 
         async with Broadcaster(broker=broker) as broadcaster, acknowledged(broadcaster) as token:
             options: dict[str, Any] = {"user": "ann", "reconnect_token": token}
-            may_subscribe = fail if failing == "authorize" else None
             with monkeypatch.context() as patch:
                 if failing == "save":
                     patch.setattr(broker.tokens, "save", fail)
