@@ -78,7 +78,7 @@ async def test_websockets_pass_where_the_upgrade_is_configured(upstream):
 
 
 async def test_buffering_alone_holds_nothing_back(upstream):
-    """With `proxy_buffering on`, X-Accel-Buffering ignored, nginx still passes on what it has."""
+    """No frame is held back with `proxy_buffering on` and X-Accel-Buffering ignored."""
     with Nginx(upstream, BUFFERED) as nginx:
         async with open_stream(nginx.port, STREAM, headers=COOKIE) as stream:
             for number in range(3):
@@ -87,7 +87,7 @@ async def test_buffering_alone_holds_nothing_back(upstream):
 
 
 async def test_gzip_looks_connected_and_delivers_nothing(upstream):
-    """Where the stream is compressed, the headers come, and no frame for a long time."""
+    """If nginx compresses the stream, the headers come, and no frame for a long time."""
     sent = {**COOKIE, "Accept-Encoding": "gzip"}
     with Nginx(upstream, LOOKS_CONNECTED) as nginx:
         async with open_stream(nginx.port, STREAM, headers=sent) as stream:
@@ -96,7 +96,7 @@ async def test_gzip_looks_connected_and_delivers_nothing(upstream):
             reading = asyncio.ensure_future(stream.chunk())
             done, _ = await asyncio.wait([reading], timeout=1.0)
             assert not done
-            # It was only held back: what fills the buffers of zlib brings it out.
+            # The frame was held back: it comes when more data fills the buffers of zlib.
             await publish(upstream, *(os.urandom(500).hex() for _ in range(100)))
             compressed = await asyncio.wait_for(reading, 10.0)
     assert b'"held back"' in zlib.decompressobj(wbits=31).decompress(compressed)
@@ -119,7 +119,7 @@ async def test_an_idle_timeout_cuts_a_quiet_stream(upstream):
 
 
 async def test_a_dead_upstream_is_a_502():
-    """While nobody listens behind it, nginx answers with what makes an EventSource give up."""
+    """Without a server behind it, nginx answers with a status that ends an EventSource."""
     with ServerProcess("uvicorn", "tests.apps.pages:app") as server, Nginx(server.port) as nginx:
         async with open_stream(nginx.port, STREAM, headers=COOKIE) as stream:
             assert stream.status == 200

@@ -86,7 +86,7 @@ def test_path(path: str) -> None:
     ["", "ws", "ws/", "/a b", "/a?b", "/a#b", "/a\r\nb", "/é", "http://x/ws", "/a\0b", "/\x7f"],
 )
 def test_no_path(path: str) -> None:
-    """What is no path fails, by name."""
+    """A value that is not a path fails, and the error names the variable."""
     with pytest.raises(ConfigurationError, match="WEBSOCKET_PATH"):
         Settings.from_env({"WEBSOCKET_PATH": path})
 

@@ -34,7 +34,7 @@ def test_accepted_sockets_inherit() -> None:
 
 
 def test_short_times_do_not_become_none_at_all() -> None:
-    """Keepalive of a fraction of a second is the shortest that the kernel knows."""
+    """Keepalive of a fraction of a second becomes one second, the shortest of the kernel."""
     with listening_socket(port=0, keepalive=0.2) as listener:
         if hasattr(socket, "TCP_KEEPIDLE"):
             assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1

@@ -56,7 +56,7 @@ def members(group: int) -> list[psutil.Process]:
 
 
 def all_end(group: int) -> bool:
-    """Whether every process of the group ends within five seconds: SIGKILL is not instant."""
+    """Return True if the whole group ends within five seconds: SIGKILL is not instant."""
     deadline = time.monotonic() + 5.0
     while members(group):
         if time.monotonic() > deadline:

@@ -23,7 +23,7 @@ def test_hours_take_no_time() -> None:
 
 
 def test_timers_keep_their_order_and_distance() -> None:
-    """What sleeps shorter wakes first, each at its own time, and no time passes in between."""
+    """A task that sleeps shorter wakes first, at its own time, and no time passes in between."""
     woken: list[tuple[str, float]] = []
 
     async def sleeper(name: str, seconds: float) -> None:

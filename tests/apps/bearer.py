@@ -8,7 +8,7 @@ from tests.apps import live
 
 
 def authenticate(request: Request) -> User | None:
-    """Whoever the token names, as long as it says."""
+    """Return the user that the token names, until it expires."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     name, _, expires_at = token.partition(":")
     return User(id=name, expires_at=float(expires_at)) if scheme == "Bearer" and name else None

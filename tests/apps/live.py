@@ -1,7 +1,7 @@
 """The application that real servers serve in the tests.
 
 Beside LiveApp's endpoints: ``POST /publish`` takes ``{"messages": [...]}`` and answers with their
-``offsets``; ``GET /position?topics=a,b`` answers with an event ``id`` of now; ``POST /stall``
+``offsets``; ``GET /position?topics=a,b`` answers with the current event ``id``; ``POST /stall``
 blocks the event loop for ``seconds``; ``GET /internals`` counts what must not leak.
 ``HOLDFAST_OPTIONS`` holds options of the Broadcaster as JSON; ``HOLDFAST_LOG`` names a file in
 which the log survives the process; ``HOLDFAST_REDIS`` is the URL of a Redis that keeps it, and
@@ -26,7 +26,7 @@ from tests.support.durable_broker import DurableBroker
 
 
 def authenticate(request: Request) -> User:
-    """Whoever says a name has it."""
+    """Return the user of the header X-User, without a check."""
     return User(id=request.headers.get("x-user"))
 
 
@@ -65,7 +65,7 @@ async def publish(request: Request, value: Any) -> Any:
 
 
 async def position(request: Request, value: Any) -> Any:
-    """Where a page that is rendered now begins."""
+    """Return the position at which a page begins that is rendered now."""
     topics = request.query["topics"].split(",")
     return {"id": await broadcaster.position(topics, user=request.headers.get("x-user"))}
 
@@ -77,7 +77,7 @@ async def stall(request: Request, value: Any) -> Any:
 
 
 async def internals(request: Request, value: Any) -> Any:
-    """What must be back where it was when everybody has gone."""
+    """Return the counts that must be as before when all clients have gone."""
     gc.collect()
     loop: Any = asyncio.get_running_loop()
     pages = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240 - no disk behind it

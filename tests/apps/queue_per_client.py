@@ -1,4 +1,4 @@
-"""What people write by hand: a queue per client behind a streaming response, in plain ASGI.
+"""The usual hand-written server: a queue per client behind a streaming response, in plain ASGI.
 
 ``GET /stream`` is the event stream, ``POST /publish`` puts ``{"messages": [...]}`` into each queue.
 """

@@ -37,7 +37,7 @@ def test_each_family_is_measured_and_verified(family: str) -> None:
     assert all(row["sampled"] == 4 for row in rows)
     assert all(row["deliveries"] == 400 for row in rows)
     assert all(row["cpu_s_per_m"] > 0 for row in rows)
-    # What is compared is as long: the content is padded by what the envelope takes.
+    # All messages are equally long: the content is padded by the size of the envelope.
     assert all(190 <= row["bytes_per_delivery"] <= 235 for row in rows)
     table = tables.versus(rows, "raw_{}", tables.FAN_OUT)
     assert f"| {names[0]} | " in table
@@ -45,7 +45,7 @@ def test_each_family_is_measured_and_verified(family: str) -> None:
 
 
 def test_ten_messages_in_a_tick_are_one_system_call() -> None:
-    """What waits for a connection leaves the process in one write, as Linux counts them."""
+    """All messages that wait for a connection leave in one write, as Linux counts writes."""
     rows = list(fanout.run(SMALL, ["holdfast_sse"], 1, ANYWHERE))
     assert [row.get("error") for row in rows] == [None]
     # The control channel and the loop itself write now and then.
@@ -100,7 +100,7 @@ def test_what_was_not_published_fails_the_run() -> None:
 
 @pytest.mark.parametrize("name", [name for family in FAMILIES.values() for name in family])
 def test_contestant_has_its_face(name: str) -> None:
-    """What README.md asks of a contestant."""
+    """A contestant has the parts that README.md requires."""
     for package in filter(name.startswith, PEERS):
         require(module=package, reason="the benchmarks compare with it")
     module = importlib.import_module(f"tests.benchmarks.contestants.{name}")

@@ -181,7 +181,7 @@ def a_lane_that_is_not_empty_is_not_read() -> list[Patch]:
 
 @mutant
 def an_empty_lane_is_live_before_its_node() -> list[Patch]:
-    """What the client has seen on another node comes again with the live feed of this one."""
+    """A message that the client got from another node comes again in this node's live feed."""
 
     def whatever_the_node(point, summary, farthest, delivered):
         return NO_LANE if point.cursor is None else EVERY_LANE - summary.empty_lanes
@@ -250,7 +250,7 @@ def superseded_values_replayed() -> list[Patch]:
 
 @mutant
 def an_eviction_is_not_read_again() -> list[Patch]:
-    """What leaves the buffer is gone, as in every queue with a drop policy."""
+    """An evicted message is lost, as in every queue with a drop policy."""
     return [(Delivery, "_catch_up", lambda self, lane, after: None)]
 
 
@@ -279,7 +279,7 @@ def gaps_are_not_counted_exactly() -> list[Patch]:
 
 @mutant
 def one_gap_for_what_lies_apart() -> list[Patch]:
-    """A gap stands at the last offset that it is for, so messages pass what it has not told."""
+    """A gap stands at its last offset, so messages pass offsets that are not reported yet."""
     ranges = TopicLog.trimmed_ranges
 
     def joined(self, after, up_to, boundaries):
@@ -326,7 +326,7 @@ def play(seed: int) -> None:
 
 
 def hunt(name: str, most: int = MOST_SCRIPTS) -> tuple[int, BaseException] | None:
-    """How many traces it took to kill a mutant, and what killed it; `None` if it lives."""
+    """Return the number of traces until a mutant failed, and the failure; `None` if it passed."""
     with applied(MUTANTS[name]()):
         for seed in range(most):
             try:

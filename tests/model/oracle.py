@@ -1,6 +1,6 @@
 """The oracle: what one client was owed, and what it got.
 
-It knows the published messages and the rules, and nothing of how holdfast works.
+The oracle has the published messages and the rules, and no code of holdfast.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Log:
     trimmable: set[int] = field(default_factory=set)
 
     def is_void(self, message: Published) -> bool:
-        """Whether nobody misses it any more: a newer value came, or its time is over."""
+        """Return True if it need not arrive: a newer value has come, or its ttl is over."""
         expired = message.expires_at is not None and message.expires_at <= self.now
         return expired or message.offset in self.superseded
 
@@ -145,7 +145,7 @@ class Client:
             if other.log != message.log or other.offset > message.offset:
                 continue
             self._cover(other)
-        # What a gap said is used up: the next hole in this log needs a word of its own.
+        # The gap is used up: the next hole in this log needs a gap of its own.
         self.gap_open.discard(message.log)
 
     def _cover(self, message: Published) -> None:
@@ -175,7 +175,7 @@ class Client:
             self.gap_open |= {(topic, None, lane), (topic, self.name, lane)}
 
     def finish(self) -> None:
-        """Nothing more comes: whatever is still owed is lost."""
+        """Count each message that is still owed as lost, because no more frames come."""
         for message in list(self.owed.values()):
             self._cover(message)
         for lane, count in self.gap_counts.items():

@@ -13,7 +13,7 @@ from .world import World
 @settings(max_examples=150)
 @given(st.lists(st.integers(0, 2**16), max_size=400))
 def test_every_message_is_delivered_or_declared(script: list[int]) -> None:
-    """Whatever is cut, evicted, trimmed, revoked or late, every client's account balances."""
+    """Each client's account balances after any cuts, evictions, trims, revocations and delays."""
     world = World(script)
     try:
         world.play()

@@ -330,7 +330,7 @@ class World:
         assert seat.connection is not None
         ghost = (self.nodes[seat.node], seat.connection, seat.owner)
         seat.connection, seat.owner, seat.link = None, None, []
-        # What the client has not heard of, it may get, but is not owed.
+        # Messages of topics that the client has not heard of may come, but are not owed.
         for topic in seat.unheard:
             seat.account.unsubscribe(topic)
             seat.refused.add(topic)
@@ -365,7 +365,7 @@ class World:
                 seat.account.subscribe(topic, node.log.delivered_offset)
         else:
             self.run(control.unsubscribe(seat.connection, [topic]))
-            # What was handed over before the answer may still arrive.
+            # Frames that were sent before the answer may still arrive.
             seat.gate.set()
             self.run(run_ready())
             while seat.link:

@@ -59,7 +59,7 @@ async def may(user: User, action: Action, topic: str | None) -> bool:
 
 
 async def may_subscribe(topic: str) -> bool:
-    """What `connect` takes."""
+    """The arguments of `connect`."""
     return bool(topic)
 
 
@@ -158,7 +158,7 @@ async def consuming() -> None:
 
 
 def failed(error: StreamFailed) -> None:
-    """What ends a stream."""
+    """The errors that end a stream."""
     assert_type(error.status, int | None)
     assert_type(error.code, str)
 

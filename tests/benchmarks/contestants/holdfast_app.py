@@ -50,7 +50,7 @@ async def publish(message: dict[str, Any], topic: str = TOPIC) -> None:
 
 
 def publish_soon(message: dict[str, Any]) -> None:
-    """As those do who publish concurrently: nobody waits for the way to Redis and back."""
+    """Publish concurrently, so that no message waits for the round trip of another to Redis."""
     task = asyncio.create_task(publish(message))
     _publishing.add(task)
     task.add_done_callback(_publishing.discard)
