@@ -66,7 +66,7 @@ _UNIDENTIFIED = User(id=None)
 
 
 def anonymous(request: Request) -> User:
-    """Accept every request as an unidentified user. This is an `authenticate` hook for public data.
+    """Accept every request as an unidentified user (an `authenticate` hook for public data).
 
     Args:
         request: The request, which is ignored.
@@ -75,7 +75,7 @@ def anonymous(request: Request) -> User:
 
 
 def subscribe_only(user: User, action: Action, topic: str | None) -> bool:
-    """Allow all topics, but no patterns and no statistics. This is the default of `LiveApp`.
+    """Allow all topics, but no patterns and no statistics (the `authorize` default of `LiveApp`).
 
     Args:
         user: The user, who is ignored.

@@ -17,7 +17,7 @@ MAX_QUERY_FIELDS = 100
 
 
 class Request:
-    """An HTTP request or WebSocket handshake. The hooks should not change it.
+    """An HTTP request or WebSocket handshake, for the hooks to read.
 
     The first of several headers or query fields with one name counts.
 
@@ -70,7 +70,7 @@ class Request:
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies by name (RFC 6265, section 5.4). Malformed cookies are skipped."""
+        """The cookies by name, without malformed ones (RFC 6265, section 5.4)."""
         found: dict[str, str] = {}
         for pair in self.headers.get("cookie", "").split(";"):
             name, separator, value = pair.partition("=")

@@ -134,11 +134,11 @@ class MemoryBroker:
 
     @property
     def history(self) -> History:
-        """The history, for tests and inspection. Do not change it."""
+        """The history, for tests and inspection only."""
         return self._history
 
     async def start(self) -> None:
-        """See `Broker.start`. Forked processes have different epochs, because this draws it."""
+        """See `Broker.start`; forked processes have different epochs, because this draws them."""
         self._starts += 1
         if self._epoch is None:
             self._epoch = Epoch(secrets.token_urlsafe(9))
@@ -150,13 +150,13 @@ class MemoryBroker:
         return _nothing
 
     async def close(self) -> None:
-        """See `Broker.close`. The log remains, and the next `start` continues it."""
+        """See `Broker.close`; the log remains, and the next `start` continues it."""
         self._starts = max(0, self._starts - 1)
         if not self._starts:
             self._feed.close()
 
     async def publish(self, draft: Draft) -> Head:
-        """See `Broker.publish`. Every 64 unread messages, the nodes get a turn to read them."""
+        """See `Broker.publish`; every 64 unread messages, the nodes get a turn to read them."""
         if self._feed.unread >= YIELD_EVERY:
             await asyncio.sleep(0)
         epoch, key = self._feed.current_head().epoch, draft.idempotency_key

@@ -276,7 +276,7 @@ class Broker(Protocol):
         ...
 
     async def sweep(self) -> None:
-        """Drop expired messages and sessions. A node calls this every `cleanup_interval` seconds.
+        """Drop expired messages and sessions; nodes call this every `cleanup_interval` seconds.
 
         Cancellation:
             Some of them may be left for the next call.

@@ -66,7 +66,7 @@ def connect(
     max_queue_messages: int = 1000,
     max_queue_bytes: int = 1024 * 1024,
 ) -> Stream:
-    """Return a stream of the messages of a server. Use it in one ``async with`` block.
+    """Return a stream of the messages of a server, for one ``async with`` block.
 
     The block begins when the first frame has arrived. The client waits without end for a server
     that is not reachable; ``anyio.fail_after`` sets a limit.

@@ -111,10 +111,10 @@ class ConnectionRegistry(Generic[C]):
         return len(self._connections) >= self.limits.total
 
     def add(self, connection: C) -> list[C]:
-        """Register a connection. If its user has too many, the oldest ones are removed.
+        """Register a connection, and remove the oldest ones of its user beyond `per_user`.
 
-        They are removed rather than the new one refused, because connections whose network was
-        lost would lock the user out.
+        The new connection is not refused instead, because connections whose network was lost would
+        lock the user out.
 
         Args:
             connection: A connection that is not registered.

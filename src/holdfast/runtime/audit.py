@@ -27,7 +27,7 @@ class AuditAction(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One security-relevant event. No field contains a token, a credential or a payload.
+    """One security-relevant event, without tokens, credentials and payloads.
 
     Attributes:
         action: The kind of the event.

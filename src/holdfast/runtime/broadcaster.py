@@ -222,7 +222,9 @@ class Broadcaster:
             await run.stop()
 
     async def ensure_started(self) -> None:
-        """Start the Broadcaster unless it was started before. Concurrent calls start it once.
+        """Start the Broadcaster unless it was started before.
+
+        Several concurrent calls start it once, and all wait until it is running.
 
         Raises:
             BrokerUnavailable: The broker's server cannot be reached. All concurrent calls raise it.
@@ -334,7 +336,7 @@ class Broadcaster:
     # -- publishing ----------------------------------------------------------------------------
 
     async def publish(self, topic: str, data: object, **options: Unpack[PublishOptions]) -> Offset:
-        """Publish `data` to a topic. On return, every node can read the message.
+        """Publish `data` to a topic, and return when every node can read the message.
 
         Args:
             topic: The name of a topic, not a pattern.
@@ -693,7 +695,7 @@ class Broadcaster:
         return await self.presence(USER_TOPIC)
 
     def statistics(self) -> Statistics:
-        """Return the counts of this node. Takes time in proportion to its connections."""
+        """Return the counts of this node, in time proportional to its connections."""
         run = self._built_run()
         if run is None:
             return statistics_at_rest(self.state.value)

@@ -318,7 +318,7 @@ class Connection:
     # -- called from anywhere in the event loop ------------------------------------------------
 
     def wake(self) -> None:
-        """Let `next_frames` check for frames again. A superfluous call has no effect."""
+        """Let `next_frames` check for frames again; a superfluous call has no effect."""
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -326,7 +326,7 @@ class Connection:
                 waiter.set_result(None)
 
     def put_control(self, body: bytes) -> None:
-        """Queue a control frame. Control frames are sent in order, before all messages.
+        """Queue a control frame, which is sent before all messages.
 
         Args:
             body: A JSON object in UTF-8, on one line, with a member `type` (docs/protocol.md,

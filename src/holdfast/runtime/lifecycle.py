@@ -38,7 +38,7 @@ Task = Callable[[], Awaitable[None]]
 
 
 class BroadcasterState(Enum):
-    """The phase of a Broadcaster's life. A closed Broadcaster can be started again."""
+    """The phase of a Broadcaster's life, where `CLOSED` allows another start."""
 
     NEW = "new"
     RUNNING = "running"

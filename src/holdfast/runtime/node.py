@@ -281,7 +281,7 @@ class Node:
         self.audit.record(action, user, connection.id, transport, detail)
 
     def statistics(self, state: str, uptime: float) -> Statistics:
-        """Return the counts of this node. Takes time in proportion to its connections."""
+        """Return the counts of this node, in time proportional to its connections."""
         total = replace(self.counters)
         for connection in self.connections:
             connection.count_into(total)

@@ -75,7 +75,7 @@ class PeriodicSource:
         return self._is_cancelled
 
     def cancel(self) -> None:
-        """Stop for good. A call of the source that is running completes and is published."""
+        """Stop for good, after a call of the source that is running."""
         self._is_cancelled = True
         self.listeners_changed()
 
@@ -90,7 +90,7 @@ class PeriodicSource:
         has_listeners: Callable[[str], bool],
         on_error: Callable[[], None],
     ) -> None:
-        """Call the source on schedule until `cancel`. The Broadcaster runs this in a task.
+        """Call the source on schedule until `cancel`, in a task of the Broadcaster.
 
         Args:
             publish: Publishes one result of the source.

@@ -54,7 +54,7 @@ class RedisBroker:
     Args:
         client: An asyncio client of redis-py, with the application's options for TLS, Sentinel or
             Cluster, and with `decode_responses=False`.
-        namespace: The name of the log: 1 to 64 characters of A-Z a-z 0-9 . _ -
+        namespace: The name of the log, 1 to 64 of the characters `A-Z a-z 0-9 . _ -`.
         retention: The bounds of the history.
         tokens: The limits of resume tokens.
         timeout: Seconds until a call to Redis has failed.
@@ -175,14 +175,18 @@ class RedisBroker:
             self._users += 1
 
     async def close(self) -> None:
-        """Undo one `start`. The last one stops the reader; the client stays open."""
+        """Undo one `start`; the last call stops the reader, and leaves the client open.
+
+        Cancellation:
+            Some resources may be left. A repeated call releases them.
+        """
         self._users = max(0, self._users - 1)
         if not self._users:
             await self._reader.stop()
             await self._scripts.wait_idle()
 
     async def publish(self, draft: Draft) -> Head:
-        """See `Broker.publish`. Messages of one process are published in the order of the calls."""
+        """See `Broker.publish`; messages of one process are published in the order of the calls."""
         self._reader.feed.current_head()
         operation = entries.publish_operation(draft)
         head: Head = await self._scripts.call(operation, _decode_position)
@@ -224,7 +228,11 @@ class RedisBroker:
         return summary if self._reader.is_in_epoch(epoch) else None
 
     async def sweep(self) -> None:
-        """Trim by age, expire tokens, and drop addresses that are not in use any more."""
+        """Trim by age, expire tokens, and drop addresses that are not in use any more.
+
+        Cancellation:
+            Some of them may be left for the next call.
+        """
         self._reader.feed.current_head()
         await self._reader.wait_for(self._reader.head)
         self._reader.replica.trim(self._clock())

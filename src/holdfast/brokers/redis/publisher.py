@@ -66,7 +66,7 @@ class Publisher:
         data: object,
         **options: Unpack[PublishOptions],
     ) -> Offset:
-        """Publish a message. When this returns, every node can read it.
+        """Publish a message, and return when every node can read it.
 
         Args:
             topic: The topic of the message.
@@ -84,7 +84,7 @@ class Publisher:
             WrongThread: The client belongs to another event loop.
 
         Cancellation:
-            The message may be published.
+            The message may have been published.
         """
         operation = _publish_operation(
             topic, data, options, now=self._clock(), max_bytes=self._max_bytes
@@ -94,7 +94,18 @@ class Publisher:
     async def publish_to_user(
         self, user: str, data: object, **options: Unpack[PublishOptions]
     ) -> Offset:
-        """Publish to all connections of one user, whatever their subscriptions (see `publish`)."""
+        """Publish to all connections of one user, independent of their subscriptions.
+
+        Args:
+            user: The id of the user.
+            data: Any object that has a JSON form.
+            **options: As in `Broadcaster.publish`.
+
+        Returns, Raises: as `publish`.
+
+        Cancellation:
+            The message may have been published.
+        """
         options["to_user"] = user
         return await self.publish(USER_TOPIC, data, **options)
 
@@ -152,7 +163,12 @@ class SyncPublisher:
     ) -> Offset:
         """Publish a message, and block until every node can read it.
 
-        Args, Returns, Raises: as `Publisher.publish`, except `WrongThread`.
+        Args:
+            topic: The topic of the message.
+            data: Any object that has a JSON form.
+            **options: As in `Broadcaster.publish`.
+
+        Returns, Raises: as `Publisher.publish`, except `WrongThread`.
         """
         operation = _publish_operation(
             topic, data, options, now=self._clock(), max_bytes=self._max_bytes
@@ -163,7 +179,15 @@ class SyncPublisher:
         return Offset(output)
 
     def publish_to_user(self, user: str, data: object, **options: Unpack[PublishOptions]) -> Offset:
-        """Publish to all connections of one user, whatever their subscriptions (see `publish`)."""
+        """Publish to all connections of one user, independent of their subscriptions.
+
+        Args:
+            user: The id of the user.
+            data: Any object that has a JSON form.
+            **options: As in `Broadcaster.publish`.
+
+        Returns, Raises: as `publish`.
+        """
         options["to_user"] = user
         return self.publish(USER_TOPIC, data, **options)
 

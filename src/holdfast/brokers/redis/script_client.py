@@ -77,8 +77,8 @@ def check_client(client: object, *, is_async: bool) -> None:
     """Check that `client` is one of redis-py, and of the right kind.
 
     Raises:
-        TypeError: It is a URL, a class, or a synchronous client in place of an asynchronous one.
-        ConfigurationError: It decodes replies, but messages are bytes.
+        TypeError: The client is a URL, a class, or synchronous in place of asynchronous.
+        ConfigurationError: The client decodes replies, but messages are bytes.
     """
     kind = "redis.asyncio.Redis" if is_async else "redis.Redis"
     execute: Any = getattr(client, "execute_command", None)

@@ -186,7 +186,7 @@ class PriorityBuffer:
         return ()
 
     def add_gap(self, gap: Gap) -> None:
-        """Add `gap` at the tail of its lane. The caller bounds the number of gaps."""
+        """Add `gap` at the tail of its lane; the caller bounds the number of gaps."""
         if not self._gaps:
             self._gaps = [list[Gap]() for _ in LANES]
         self._gaps[gap.priority].append(gap)
@@ -251,7 +251,13 @@ class PriorityBuffer:
         return before - self._count
 
     def count_bypass(self, taken: int, conflated: int, expired: int) -> None:
-        """Count messages that were sent past the empty buffer as if they had been offered."""
+        """Count messages that were sent past the empty buffer as if they had been offered.
+
+        Args:
+            taken: Messages that were sent.
+            conflated: Messages that a newer one superseded.
+            expired: Messages whose ttl had passed.
+        """
         self._taken += taken
         self._conflated += conflated
         self._expired += expired
