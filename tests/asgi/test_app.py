@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Broadcaster, NotRunning
+from holdfast import Broadcaster, BrokerUnavailable, NotRunning
 from holdfast.asgi import LiveApp
 from holdfast.runtime.lifecycle import BroadcasterState
 from tests.asgi.paths import GETS, POSTS, STREAMS
@@ -101,6 +101,46 @@ class TestLifespan:
             assert broadcaster.state is BroadcasterState.RUNNING
         finally:
             await broadcaster.stop()
+
+    async def test_first_request_finds_no_broker(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Each transport reports a start that failed in its own way; the next request tries again.
+
+        An event stream is answered with 200, because a browser's EventSource gives up at a 503.
+        """
+
+        class Unreachable(DelayedBroker):
+            is_reachable = False
+
+            async def start(self) -> None:
+                if not self.is_reachable:
+                    raise BrokerUnavailable("no route to the broker")
+                await super().start()
+
+        broker = Unreachable()
+        broadcaster = Broadcaster(broker=broker)
+        app = live_app(broadcaster, allowed_origins=["https://shop.example"])
+        async with HttpExchange(app, "/stream", headers={"origin": "https://shop.example"}) as call:
+            assert await call.read_head() == 200
+            assert call.headers["access-control-allow-origin"] == "https://shop.example"
+            frame = await call.frame()
+            assert frame["data"] == {"reason": "unavailable", "reconnect": True}
+        poll = await fetch(app, "GET", "/poll")
+        assert (poll.status, "retry-after" in poll.headers) == (503, True)
+        async with WebSocketExchange(app, "/websocket") as socket:
+            await socket.wait_accepted()
+            assert (await socket.frame())["data"]["code"] == "unavailable"
+            assert await socket.wait_closed() == 4005
+        command = await fetch(app, "POST", "/subscribe", body={})
+        assert (command.status, command.json()["error"]["code"]) == (503, "unavailable")
+        assert (await fetch(app, "GET", "/connection-stats")).status == 503
+        health = await fetch(app, "GET", "/health")
+        assert (health.status, health.json()) == (503, {"status": "new"})
+        assert (await fetch(app, "GET", "/client.js")).status == 200
+        assert "no route to the broker" in caplog.text
+        broker.is_reachable = True
+        async with HttpExchange(app, "/stream") as call:
+            await call.first_frame_data()
+        await broadcaster.stop()
 
     async def test_stream_without_a_lifespan(self) -> None:
         """A stream works without a lifespan, and ends when the Broadcaster stops."""

@@ -125,3 +125,15 @@ def test_own_logger(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="mine"):
         logging_audit(logging.getLogger("mine"))(AuditEvent(action=AuditAction.CONNECTED, at=0.0))
     assert [record.name for record in caplog.records] == ["mine"]
+
+
+async def test_refusal_before_the_start_is_audited() -> None:
+    """A foreign origin is refused, and audited, before the first request starts the Broadcaster."""
+    events: list[AuditEvent] = []
+    broadcaster = Broadcaster(audit=events.append, clock=wall_clock)
+    broadcaster.audit(AuditAction.ORIGIN_REFUSED, detail="https://evil.example")
+    assert events == [
+        AuditEvent(
+            action=AuditAction.ORIGIN_REFUSED, at=wall_clock(), detail="https://evil.example"
+        )
+    ]

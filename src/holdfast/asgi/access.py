@@ -100,13 +100,26 @@ class Access:
         self._authorize = authorize
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
 
+    async def start(self) -> None:
+        """Start the Broadcaster at the first request, unless the application has started it.
+
+        Raises:
+            Refused: `unavailable`. The next request tries again.
+        """
+        try:
+            await self._broadcaster.ensure_started()
+        except Exception:
+            _logger.exception("the Broadcaster could not start; the next request tries again")
+            raise Refused(Reason.UNAVAILABLE, "the server is not running") from None
+
     async def user(self, request: Request, transport: str) -> User:
         """Return the user of a request.
 
         Raises:
             Refused: `unauthorized` if the hook returns `None` or the credentials have expired,
-                `failed` if the hook raises.
+                `failed` if the hook raises, `unavailable` if the Broadcaster cannot start.
         """
+        await self.start()  # here, so that each transport reports a failure in its own way
         try:
             user = self._authenticate(request)
             if user is not None and not isinstance(user, User):

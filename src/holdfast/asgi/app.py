@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Never
 
 from ..asgi_types import Receive, Scope, Send
@@ -141,7 +142,7 @@ class LiveApp:
             send: The ASGI send callable.
 
         Raises:
-            HoldfastError: The Broadcaster cannot be started. The client gets status 503.
+            HoldfastError: The Broadcaster does not run any more. The client gets status 503.
 
         Cancellation:
             The connection ends, and no task is left.
@@ -150,7 +151,6 @@ class LiveApp:
             await self._lifespan(receive, send)
             return
         if scope["type"] == "websocket":
-            await self._broadcaster.ensure_started()
             await self._serve_socket(scope, receive, send)
             return
         if scope["type"] != "http":
@@ -158,7 +158,6 @@ class LiveApp:
         cors: list[Header] = []
         head = scope["method"] == "HEAD"
         try:
-            await self._broadcaster.ensure_started()
             await self._route(Request(scope), cors, receive, send)
         except Refused as error:
             is_method = error.reason is Reason.METHOD_NOT_ALLOWED
@@ -198,8 +197,7 @@ class LiveApp:
             return serve(request, cors, receive, send) if self._enabled else answer(send, 204, None)
         if path == "/health":
             _require_method(request, "GET", "HEAD")
-            status, body = self._reports.health()
-            return answer(send, status, body, cors, head=request.method == "HEAD")
+            return self._health(request, cors, send)
         if path in self._gets or path == "/websocket-info":
             _require_method(request, "GET", "HEAD")
             return self._report(request, path, cors, send)
@@ -207,6 +205,12 @@ class LiveApp:
             _require_method(request, "POST")
             return self._post(request, path, cors, receive, send)
         raise Refused(Reason.NOT_FOUND, "there is nothing at this path")
+
+    async def _health(self, request: Request, cors: list[Header], send: Send) -> None:
+        with suppress(Refused):  # the report has the state
+            await self._access.start()
+        status, body = self._reports.health()
+        await answer(send, status, body, cors, head=request.method == "HEAD")
 
     async def _report(self, request: Request, path: str, cors: list[Header], send: Send) -> None:
         user = await self._access.user(request, "http")

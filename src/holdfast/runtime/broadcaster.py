@@ -29,7 +29,7 @@ from ..errors import (
     WrongThread,
 )
 from ..reasons import Reason
-from .audit import AuditAction, AuditHook
+from .audit import AuditAction, AuditHook, AuditTrail
 from .connection import Connection, MaySubscribe
 from .handshake import ConnectRequest, PendingConnection
 from .lifecycle import DRAIN_TIMEOUT, BroadcasterRun, BroadcasterState
@@ -319,8 +319,8 @@ class Broadcaster:
             detail: A word or a sentence without secrets.
         """
         run = self._built_run()
-        if run is not None:
-            run.node.audit.record(action, user, None, transport, detail)
+        trail = AuditTrail(self._audit, self._clock) if run is None else run.node.audit
+        trail.record(action, user, None, transport, detail)
 
     def has_listeners(self, topic: str) -> bool:
         """Return True if a connection of this node has `topic`, by name or by a pattern."""
