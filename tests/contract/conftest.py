@@ -1,4 +1,4 @@
-"""Every test is run with each implementation."""
+"""The fixtures that run each test with every implementation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.contract.implementations import FACTORIES, Make
 
 @pytest.fixture(params=FACTORIES)
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
-    """The factory of each implementation."""
+    """Return the factory of each implementation."""
     async with FACTORIES[request.param]() as factory:
         yield factory
 
 
 @pytest.fixture
 async def broker(make: Make) -> AsyncIterator[Broker]:
-    """A started broker with an empty log."""
+    """Return a started broker with an empty log."""
     made = make()
     await made.start()
     yield made

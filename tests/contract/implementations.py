@@ -1,4 +1,4 @@
-"""Every Broker there is. To hold another one to the contract, add its factory to `FACTORIES`."""
+"""The implementations of Broker. A new one adds its factory to `FACTORIES`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.redis_server import shared_cluster, shared_server
 
 
 class Clock:
-    """Seconds since the Unix epoch, with a lever."""
+    """Seconds since the Unix epoch, which can be moved forward."""
 
     def __init__(self) -> None:
         self._skipped = 0.0
@@ -28,7 +28,7 @@ class Clock:
         return time.time() + self._skipped
 
     def skip(self, seconds: float) -> None:
-        """Let time pass at once."""
+        """Move the clock forward."""
         self._skipped += seconds
 
 
@@ -36,19 +36,19 @@ CLOCK = Clock()
 
 
 Make = Callable[..., Broker]
-"""Makes a broker with an empty log of its own, from `retention` and `tokens`."""
+"""Makes a broker with an empty log, from `retention` and `tokens`."""
 
 
 @asynccontextmanager
 async def memory() -> AsyncIterator[Make]:
-    """The default broker."""
+    """Yield a factory of memory brokers."""
     yield lambda **limits: MemoryBroker(clock=CLOCK, **limits)
 
 
 @asynccontextmanager
 async def redis(connect: Callable[[], Redis | RedisCluster]) -> AsyncIterator[Make]:
-    """The broker on Redis, each in a namespace of its own."""
-    made: list[RedisBroker] = []
+    """Yield a factory of Redis brokers, each with its own namespace."""
+    brokers: list[RedisBroker] = []
     async with connect() as client:
 
         def make(**limits: Any) -> Broker:
@@ -56,27 +56,27 @@ async def redis(connect: Callable[[], Redis | RedisCluster]) -> AsyncIterator[Ma
             broker = RedisBroker(
                 client, namespace=secrets.token_hex(8), clock=CLOCK, timeout=20.0, **limits
             )
-            made.append(broker)
-            return made[-1]
+            brokers.append(broker)
+            return brokers[-1]
 
         yield make
-        for broker in made:
+        for broker in brokers:
             await broker.close()
 
 
 def plain(**options: Any) -> Redis:
-    """A client of one server."""
+    """Return a client of one server."""
     return Redis.from_url(shared_server().url, **options)
 
 
 def without_hiredis() -> Redis:
-    """A client with the parser that is written in Python."""
+    """Return a client with the parser that is written in Python."""
     pool = ConnectionPool.from_url(shared_server().url, parser_class=_AsyncRESP2Parser, protocol=2)
     return Redis.from_pool(pool)
 
 
 def cluster() -> RedisCluster:
-    """A client of a Redis Cluster."""
+    """Return a client of a Redis Cluster."""
     return RedisCluster(HOST, shared_cluster().port)
 
 

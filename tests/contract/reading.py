@@ -1,4 +1,4 @@
-"""Publishing to a broker, and reading from it, in few words."""
+"""Short calls that publish to a broker and read from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from holdfast.core.message import Draft, Gap, Message, Offset, UserId
 from tests.contract.implementations import CLOCK
 
 
-def draft(number: object = 0, topic: str = "t", **more: Any) -> Draft:
-    """A message whose body is ``number``."""
-    priority = more.pop("priority", Priority.NORMAL)
-    body = more.pop("body", str(number).encode())
-    return Draft(topic=topic, priority=priority, body=body, timestamp=CLOCK(), **more)
+def draft(number: object = 0, topic: str = "t", **options: Any) -> Draft:
+    """Return a draft whose body is `number`."""
+    priority = options.pop("priority", Priority.NORMAL)
+    body = options.pop("body", str(number).encode())
+    return Draft(topic=topic, priority=priority, body=body, timestamp=CLOCK(), **options)
 
 
 async def read(
@@ -31,39 +31,39 @@ async def read(
     limit: int = 1000,
     max_bytes: int = 1_000_000,
 ) -> Page:
-    """One page of one lane."""
+    """Return one page of one lane."""
     request = PageRequest(lane, Offset(after), Offset(up_to), limit, max_bytes)
-    since = {topic: Offset(at) for topic, at in (topics or {"t": 0}).items()}
+    since = {topic: Offset(offset) for topic, offset in (topics or {"t": 0}).items()}
     reader = None if user is None else UserId(user)
     page = await broker.read((await broker.head()).epoch, request, since, reader)
     assert page is not None
     return page
 
 
-async def survey_of(broker: Broker, after: int, topics: dict[str, Offset]) -> ReplaySummary:
-    """Summarize the log from a position to its end."""
+async def summarize(broker: Broker, after: int, topics: dict[str, Offset]) -> ReplaySummary:
+    """Return the summary of the log from a position to its end."""
     summary = await broker.summarize((await broker.head()).epoch, Cursor.at(after), topics, None)
     assert summary is not None
     return summary
 
 
-async def followed(broker: Broker, begin: Head, count: int) -> list[Message]:
-    """Follow from a position, in as many batches as it takes to have ``count`` messages."""
-    found: list[Message] = []
+async def follow_messages(broker: Broker, position: Head, count: int) -> list[Message]:
+    """Follow the log from a position until there are `count` messages."""
+    messages: list[Message] = []
     async with asyncio.timeout(5):
-        while len(found) < count:
-            batch = await broker.follow(begin)
+        while len(messages) < count:
+            batch = await broker.follow(position)
             assert not batch.truncated
-            begin = batch.head
-            found += batch.messages
-    return found
+            position = batch.head
+            messages += batch.messages
+    return messages
 
 
 def bodies(page: Page) -> list[bytes]:
-    """The bodies of a page, without its gaps."""
+    """Return the bodies of the messages of a page."""
     return [entry.body for entry in page.entries if isinstance(entry, Message)]
 
 
 def gaps(page: Page) -> list[Gap]:
-    """The gaps of a page."""
+    """Return the gaps of a page."""
     return [entry for entry in page.entries if isinstance(entry, Gap)]

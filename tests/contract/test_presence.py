@@ -27,16 +27,16 @@ class TestPresence:
         assert (await here.update(B, [], [ANN_ON_T], 10.0)).left == (ANN_ON_T,)
         assert await here.users("t") == frozenset()
 
-    async def test_topics_are_apart(self, broker: Broker) -> None:
-        """A user on one topic is not on another, whatever their names."""
+    async def test_topics_are_counted_separately(self, broker: Broker) -> None:
+        """A user on one topic is not on another."""
         names = ["t", "t.u", "*", "$user", "t:u", "u"]
         for name in names:
             await broker.presence.update(A, [(name, UserId(f"of {name}"))], [], 10.0)
         for name in names:
             assert await broker.presence.users(name) == {f"of {name}"}
 
-    async def test_a_repeated_update_changes_nothing(self, broker: Broker) -> None:
-        """Joining twice and leaving twice are reported, and counted, once."""
+    async def test_repeated_update_changes_nothing(self, broker: Broker) -> None:
+        """A repeated join or leave is reported and counted once."""
         for n in range(2):
             moved = await broker.presence.update(A, [ANN_ON_T], [], 10.0)
             assert moved.joined == ((ANN_ON_T,) if n == 0 else ())
@@ -45,8 +45,8 @@ class TestPresence:
             assert moved.left == ((ANN_ON_T,) if n == 0 else ())
         assert await broker.presence.users("t") == frozenset()
 
-    async def test_node_that_dies_takes_its_members_along(self, broker: Broker) -> None:
-        """The next update after its lease has ended reports the users that left with it."""
+    async def test_members_of_a_dead_node_leave(self, broker: Broker) -> None:
+        """The next update after the lease of a node reports its members as left."""
         await broker.presence.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
         await broker.presence.update(B, [BOB_ON_T], [], 100.0)
         CLOCK.skip(11.0)
@@ -55,8 +55,8 @@ class TestPresence:
         assert await broker.presence.users("t") == {BOB_ON_T[1]}
         assert (await broker.presence.update(B, [], [], 100.0)).left == ()
 
-    async def test_a_node_taken_for_dead_learns_of_it(self, broker: Broker) -> None:
-        """A node that comes back after its lease learns that its members were dropped."""
+    async def test_node_whose_lease_ended_is_notified(self, broker: Broker) -> None:
+        """A node that updates after its lease gets the report that its members were dropped."""
         await broker.presence.update(A, [ANN_ON_T], [], 10.0)
         await broker.presence.update(B, [], [], 100.0)
         CLOCK.skip(11.0)
@@ -64,8 +64,8 @@ class TestPresence:
         assert (moved.is_known, moved.left) == (False, (ANN_ON_T,))
         assert (await broker.presence.update(A, [], [], 10.0)).is_known
 
-    async def test_an_outage_drops_no_node(self, broker: Broker) -> None:
-        """If no node sent an update for a lease, all get another; a node silent then is dropped."""
+    async def test_outage_drops_no_node(self, broker: Broker) -> None:
+        """If no node sent an update for a lease, all get another lease."""
         await broker.presence.update(A, [ANN_ON_T], [], 10.0)
         await broker.presence.update(B, [BOB_ON_T], [], 10.0)
         CLOCK.skip(60.0)
@@ -88,8 +88,8 @@ class TestPresence:
         assert (moved.joined, moved.left) == ((), (ANN_ON_T,))
         assert await broker.presence.users("t") == frozenset()
 
-    async def test_node_that_ends_takes_its_members_along(self, broker: Broker) -> None:
-        """A user that was on no other node is reported at once."""
+    async def test_members_of_a_node_that_stops_leave(self, broker: Broker) -> None:
+        """A user that was on no other node is reported as left at once."""
         await broker.presence.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
         await broker.presence.update(B, [BOB_ON_T], [], 10.0)
         assert (await broker.presence.remove(A)).left == (ANN_ON_T,)

@@ -86,14 +86,14 @@ class TestTokens:
             await broker.tokens.detach(connection, None)
 
     async def test_token_of_a_live_connection_takes_over(self, broker: Broker) -> None:
-        """The current token of a connection that looks alive names the one that it takes over."""
+        """The token of an open connection takes its session over, and names that connection."""
         token: str = await broker.tokens.issue(SESSION, ONE)
         for old, new in ((ONE, TWO), (TWO, THREE)):
             session, token, taken_over = await redeem(broker, token, new)
             assert (session, taken_over) == (SESSION, old)
 
     async def test_taken_over_session_comes_without_a_position(self, broker: Broker) -> None:
-        """A connection has moved on from its stored position, so a takeover leaves that out."""
+        """A session that is taken over has no position, because its connection has moved on."""
         token: str = await broker.tokens.issue(STORED, ONE)
         session, token, _ = await redeem(broker, token, TWO)
         assert session == SESSION
@@ -137,16 +137,16 @@ class TestTokens:
         session, _, _ = await redeem(broker, token)
         assert session == STORED
 
-    async def test_presented_again_gets_the_same_successor(self, broker: Broker) -> None:
-        """Within the grace time, a client whose answer was lost gets the same successor again."""
+    async def test_repeated_token_gets_the_same_successor(self, broker: Broker) -> None:
+        """Within the grace time, a repeated token gets the same successor."""
         token = await broker.tokens.issue(SESSION, None)
         _, successor, _ = await redeem(broker, token, ONE)
         await broker.tokens.detach(ONE, STORED)
         session, again, taken_over = await redeem(broker, token, TWO)
         assert (session, again, taken_over) == (STORED, successor, None)
 
-    async def test_presented_again_while_in_use_opens_a_copy(self, broker: Broker) -> None:
-        """A second tab with the same token goes on alone, and takes nothing over."""
+    async def test_predecessor_of_a_token_in_use_opens_a_copy(self, broker: Broker) -> None:
+        """A second tab with the same token gets a copy, and takes no session over."""
         token = await broker.tokens.issue(SESSION, None)
         _, first, _ = await redeem(broker, token, ONE)
         assert await broker.tokens.save(ONE, replace(STORED, is_long_poll=True))
@@ -159,8 +159,8 @@ class TestTokens:
         session, _, taken_over = await redeem(broker, second)
         assert (session.subscriptions, taken_over) == ({}, TWO)
 
-    async def test_presented_after_the_grace_is_spent(self, make: Make) -> None:
-        """The predecessor opens nothing once its grace time is over; the successor still does."""
+    async def test_predecessor_is_spent_after_the_grace(self, make: Make) -> None:
+        """The predecessor opens no session after its grace time; the successor does."""
         broker = make(tokens=TokenLimits(grace=10.0))
         await broker.start()
         token = await broker.tokens.issue(SESSION, None)
@@ -170,8 +170,8 @@ class TestTokens:
         assert await status(broker, token) is RedeemStatus.SPENT
         assert await status(broker, successor) is RedeemStatus.ACCEPTED
 
-    async def test_after_a_poll_the_predecessor_is_good_for_the_lifetime(self, make: Make) -> None:
-        """A client that has its token only from an answer may notice late that this was lost."""
+    async def test_predecessor_of_a_long_poll_is_valid_for_the_lifetime(self, make: Make) -> None:
+        """A client of long polls may notice late that an answer was lost."""
         broker = make(tokens=TokenLimits(grace=10.0, lifetime=1000.0))
         await broker.start()
         token = await broker.tokens.issue(SESSION, None)
@@ -207,7 +207,7 @@ class TestTokens:
         assert await status(broker, token) is RedeemStatus.UNKNOWN
 
     async def test_foreign_token_changes_nothing(self, broker: Broker) -> None:
-        """Another user's token opens nothing, and still opens its owner's session."""
+        """A token of another user opens no session, and is still valid for its owner."""
         token = await broker.tokens.issue(STORED, None)
         for other in (BOB, None):
             assert await status(broker, token, other) is RedeemStatus.FOREIGN
@@ -217,12 +217,12 @@ class TestTokens:
     @pytest.mark.parametrize(
         "token", ["", "x", "A" * 21, "A" * 23, "é" * 22, "A" * 21 + "\n", "A" * 1_000_000, "\ud800"]
     )
-    async def test_nonsense_is_unknown(self, broker: Broker, token: str) -> None:
-        """A text that was never issued is unknown, whatever it looks like."""
+    async def test_text_that_was_never_issued_is_unknown(self, broker: Broker, token: str) -> None:
+        """A text that was never issued is unknown."""
         assert await status(broker, token, None) is RedeemStatus.UNKNOWN
 
-    async def test_expires_when_its_connection_has_been_gone_long(self, make: Make) -> None:
-        """The lifetime counts from the end of the connection, and a session in use lives on."""
+    async def test_session_expires_a_lifetime_after_its_connection(self, make: Make) -> None:
+        """The lifetime begins at the end of the connection."""
         broker = make(tokens=TokenLimits(lifetime=100.0))
         assert broker.token_lifetime == 100.0
         await broker.start()
@@ -248,7 +248,7 @@ class TestTokens:
         assert await status(broker, other, BOB) is RedeemStatus.ACCEPTED
 
     async def test_limits_drop_the_oldest(self, make: Make) -> None:
-        """Beyond the limit per user, and that of all, the oldest detached session goes."""
+        """Over the limit per user, or of all, the oldest detached session is dropped."""
         broker = make(tokens=TokenLimits(per_user=2, total=4))
         await broker.start()
         unknown, accepted = RedeemStatus.UNKNOWN, RedeemStatus.ACCEPTED
@@ -258,8 +258,8 @@ class TestTokens:
         statuses = [await status(broker, each, None) for each in unnamed]
         assert statuses == [unknown] * 2 + [accepted] * 4
 
-    async def test_one_redeems_when_several_try(self, broker: Broker) -> None:
-        """If several present a token at once, one gets the session, and the others get copies."""
+    async def test_one_of_several_redeems_gets_the_session(self, broker: Broker) -> None:
+        """If several clients present a token at once, one gets the session, others get copies."""
         token = await broker.tokens.issue(STORED, None)
         connections = [new_connection() for _ in range(5)]
         answers = await asyncio.gather(

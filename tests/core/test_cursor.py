@@ -1,4 +1,4 @@
-"""Cursor and EventId: what is issued comes back, and nothing else is taken."""
+"""Cursor and EventId: an issued text is parsed as the same value, and no other text is."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ anything = st.text(characters) | st.text(st.sampled_from("0123456789.~-"), max_s
 
 
 @given(cursors)
-def test_cursor_comes_back(cursor: Cursor) -> None:
-    """What a cursor is written as is read as the same cursor."""
+def test_formatted_cursor_is_parsed(cursor: Cursor) -> None:
+    """A formatted cursor is parsed as the same cursor."""
     assert Cursor.parse(str(cursor)) == cursor
 
 
 @given(event_ids)
-def test_event_id_comes_back(id: EventId) -> None:
-    """What an event id is written as is read as the same event id."""
+def test_formatted_event_id_is_parsed(id: EventId) -> None:
+    """A formatted event id is parsed as the same event id."""
     assert EventId.parse(str(id)) == id
 
 
@@ -77,10 +77,8 @@ def test_formatted_parts_are_the_event_id(id: EventId) -> None:
 
 
 @given(event_ids, st.sampled_from(Priority), st.lists(offsets))
-def test_ids_along_a_lane_are_those_of_each_cursor(
-    id: EventId, lane: Priority, marks: list[Offset]
-) -> None:
-    """The ids of a page are what each of its cursors is written as, the short form included."""
+def test_series_has_the_id_of_each_cursor(id: EventId, lane: Priority, marks: list[Offset]) -> None:
+    """`format_series` returns the text of each event id, in the short form where possible."""
     marks += id.cursor.marks
     expected = [replace(id, cursor=id.cursor.with_mark(lane, mark)) for mark in marks]
     assert id.format_series(lane, marks) == [str(each) for each in expected]
@@ -93,8 +91,8 @@ def test_equal_marks_are_written_as_one_number(offset: Offset) -> None:
     assert str(Cursor.at(offset)) == str(int(offset))
 
 
-def test_marks_are_written_best_lane_first() -> None:
-    """Of four different marks the most urgent lane's comes first, as the protocol says."""
+def test_marks_are_written_most_urgent_first() -> None:
+    """Four different marks are written most urgent lane first."""
     cursor = Cursor((Offset(1), Offset(2), Offset(3), Offset(4)))
     assert str(cursor) == "4.3.2.1"
     assert [cursor[lane] for lane in (LOW, NORMAL, HIGH, CRITICAL)] == [1, 2, 3, 4]
@@ -125,7 +123,7 @@ def test_capped_cursor_is_the_farthest_within_the_cap(cursor: Cursor, offset: Of
 
 @given(cursors, st.sampled_from(Priority), offsets)
 def test_changed_mark_leaves_the_others(cursor: Cursor, lane: Priority, mark: Offset) -> None:
-    """`with_mark` changes one lane, and no other."""
+    """`with_mark` changes one lane."""
     changed = cursor.with_mark(lane, mark)
     assert {each: changed[each] for each in Priority} == {
         each: mark if each is lane else cursor[each] for each in Priority
@@ -133,23 +131,23 @@ def test_changed_mark_leaves_the_others(cursor: Cursor, lane: Priority, mark: Of
 
 
 def test_head_is_compared_without_its_forks() -> None:
-    """Two heads at the same place are equal, whatever earlier epochs they continue."""
+    """Two heads with the same epoch and offset are equal, whatever their forks."""
     epoch = Epoch("e" * 12)
     assert Head(epoch, Offset(1)) == Head(epoch, Offset(1), {Epoch("f" * 12): Offset(1)})
 
 
 @given(anything | ids_cut_and_changed)
 @example("7.7.7.7")
-def test_only_what_is_issued_is_a_cursor(text: str) -> None:
-    """Any text is either the one way to write a cursor, or no cursor."""
+def test_parsed_cursor_is_formatted_as_the_same_text(text: str) -> None:
+    """A text that is parsed as a cursor is the only form of that cursor."""
     cursor = Cursor.parse(text)
     assert cursor is None or str(cursor) == text
 
 
 @given(anything | ids_cut_and_changed)
 @example(VALID.replace("9.8.7.6", "7.7.7.7"))
-def test_only_what_is_issued_is_an_event_id(text: str) -> None:
-    """Any text is either the one way to write an event id, or no event id."""
+def test_parsed_event_id_is_formatted_as_the_same_text(text: str) -> None:
+    """A text that is parsed as an event id is the only form of that event id."""
     id = EventId.parse(text)
     assert id is None or str(id) == text
 
@@ -162,16 +160,16 @@ def test_parsed_marks_are_in_range(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", NASTY, ids=lambda text: ascii(text[:12]))
-def test_nasty_text_is_no_cursor(text: str) -> None:
-    """What `int()` would take, and what nobody should send, is no cursor, alone or as a part."""
+def test_nasty_text_is_not_a_cursor(text: str) -> None:
+    """A text that only `int()` accepts is not a cursor, alone or as a part."""
     assert Cursor.parse(text) is None
     for parts in ((text, "1", "2", "3"), ("3", "2", "1", text), ("1", text)):
         assert Cursor.parse(".".join(parts)) is None
 
 
 @pytest.mark.parametrize("text", NASTY, ids=lambda text: ascii(text[:12]))
-def test_nasty_text_is_no_event_id(text: str) -> None:
-    """What nobody should send is no event id, alone or in the place of one of its parts."""
+def test_nasty_text_is_not_an_event_id(text: str) -> None:
+    """An invalid text is not an event id, alone or in place of a part."""
     assert EventId.parse(VALID) is not None
     epoch, cursor, token = VALID.split("~")
     for parts in ((text,), (text, cursor, token), (epoch, text, token), (epoch, cursor, text)):
@@ -181,20 +179,20 @@ def test_nasty_text_is_no_event_id(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1.2", "1.2.3", "1.2.3.4.5", "1.2.3.", ".1.2.3", "1..2.3"])
-def test_cursor_of_another_number_of_lanes_is_none(text: str) -> None:
-    """A cursor has one number or four."""
+def test_cursor_has_one_number_or_four(text: str) -> None:
+    """Any other number of marks is not a cursor."""
     assert Cursor.parse(text) is None
 
 
-@pytest.mark.parametrize(("offset", "taken"), [(MAX_OFFSET, True), (MAX_OFFSET + 1, False)])
-def test_largest_offset_is_the_largest_that_is_taken(offset: int, taken: bool) -> None:
-    """2^63-1 is an offset, and one more is none, alone or as a part."""
-    assert (Cursor.parse(str(offset)) is not None) is taken
-    assert (Cursor.parse(f"0.1.{offset}.2") is not None) is taken
+@pytest.mark.parametrize(("offset", "is_offset"), [(MAX_OFFSET, True), (MAX_OFFSET + 1, False)])
+def test_largest_offset(offset: int, is_offset: bool) -> None:
+    """2^63-1 is an offset, and a larger number is not, alone or as a part."""
+    assert (Cursor.parse(str(offset)) is not None) is is_offset
+    assert (Cursor.parse(f"0.1.{offset}.2") is not None) is is_offset
 
 
 def test_repr_hides_the_token() -> None:
-    """A token never gets into a log through the repr of its event id."""
+    """The repr of an event id does not contain its token."""
     id = EventId.parse(VALID)
     assert id is not None
     assert id.token in str(id)

@@ -1,4 +1,4 @@
-"""The table of a connection's life: each event in each state, and the drawing of the table."""
+"""The table of the states of a connection: each event in each state, and the documented table."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_no_event_leads_back(script: list[ConnectionEvent]) -> None:
 @pytest.mark.parametrize("state", ConnectionState)
 @pytest.mark.parametrize("event", [ConnectionEvent.LOST, ConnectionEvent.FINISHED])
 def test_lost_peer_is_never_illegal(state: ConnectionState, event: ConnectionEvent) -> None:
-    """In each state, a lost peer and a transport that returns close the connection."""
+    """In each state, a lost client and the end of the transport close the connection."""
     assert transition(state, event) is ConnectionState.CLOSED
 
 
 @pytest.mark.parametrize("state", ConnectionState)
 def test_close_is_never_illegal(state: ConnectionState) -> None:
-    """In each state, this side may end the connection, and a closed one stays closed."""
+    """In each state, the server may close the connection, and a closed one stays closed."""
     following = transition(state, ConnectionEvent.CLOSE)
     is_closed = state is ConnectionState.CLOSED
     assert following is (ConnectionState.CLOSED if is_closed else ConnectionState.CLOSING)

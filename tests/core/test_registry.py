@@ -23,7 +23,7 @@ expressions = st.sets(st.sampled_from(["a", "b", "c.d", "c.e", "*", "c.*", "**",
 
 @dataclass(eq=False)
 class Client:
-    """A connection of the model, with its subscriptions and the messages that are pending."""
+    """A connection of the model, with its subscriptions and its pending messages."""
 
     connection: Registrable
     user: UserId | None
@@ -38,7 +38,7 @@ class Client:
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """Connections come, subscribe and go. Later connections use their ids again.
+    """Connections are added, subscribe and are removed. Later connections use their ids again.
 
     tests/runtime/test_connection_state.py runs the same rules with the connections of the runtime.
     """
@@ -60,7 +60,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(id=st.sampled_from("stuvwxyz"), user=users, wanted=expressions)
     def add(self, id: str, user: UserId | None, wanted: set[str]) -> None:
-        """A connection opens if there is room, unless its id is in use."""
+        """A connection is added if there is room, unless its id is in use."""
         if self.registry.is_full:
             return
         connection = self.connection(id, user, dict.fromkeys(wanted, Offset(0)))
@@ -77,7 +77,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        """A connection ends, perhaps long after another connection got its id."""
+        """A connection is removed, perhaps after another connection got its id."""
         if self.all:
             client = data.draw(st.sampled_from(self.all))
             assert self.registry.remove(client.connection) is (client in self.here)
@@ -85,7 +85,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), wanted=expressions)
     def subscribe(self, data: st.DataObject, wanted: set[str]) -> None:
-        """A connection, registered or gone, adds topics; a topic that is held keeps its since."""
+        """A connection, registered or removed, adds topics; a held topic keeps its since."""
         if self.all:
             client = data.draw(st.sampled_from(self.all))
             self.registry.subscribe(client.connection, wanted, Offset(self.offset))
@@ -93,7 +93,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), unwanted=expressions)
     def unsubscribe(self, data: st.DataObject, unwanted: set[str]) -> None:
-        """A connection leaves topics, and loses the messages that are pending for these."""
+        """A connection removes topics, and loses their pending messages."""
         if self.all:
             client = data.draw(st.sampled_from(self.all))
             removed = self.registry.unsubscribe(client.connection, unwanted)
@@ -103,7 +103,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(topic=topics, to_user=users)
     def publish(self, topic: str, to_user: UserId | None) -> None:
-        """A message goes to exactly the connections that may have it, once each."""
+        """A message is offered once to exactly the connections that cover its topic."""
         self.offset += 1
         published = message(self.offset, topic, to_user=to_user)
         recipients = list(self.registry.recipients(published))
@@ -142,12 +142,12 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @invariant()
     def keeps_subscriptions(self) -> None:
-        """Each connection, registered or gone, has its own subscriptions."""
+        """Each connection, registered or removed, has its own subscriptions."""
         for client in self.all:
             assert client.connection.subscriptions == client.held
 
     def teardown(self) -> None:
-        """After all connections were removed, the registry finds none by any way."""
+        """After all connections were removed, the registry finds none."""
         for client in self.here:
             assert self.registry.remove(client.connection)
         assert len(self.registry) == self.registry.users == 0
@@ -180,7 +180,7 @@ def test_late_end_of_an_old_connection_leaves_the_new_one() -> None:
 
 
 def test_user_with_too_many_connections_loses_the_oldest() -> None:
-    """Connections of a lost network do not lock the user out."""
+    """A connection over the limit of a user replaces the oldest, which may be a lost one."""
     registry = ConnectionRegistry[Subscriber](ConnectionLimits(per_user=2))
     first = registered("1", registry, ANN)
     registered("2", registry, ANN)
@@ -190,7 +190,7 @@ def test_user_with_too_many_connections_loses_the_oldest() -> None:
     assert registry.get("1") is None
 
 
-def test_anonymous_connections_have_no_limit_but_the_total() -> None:
+def test_unidentified_connections_have_only_the_total_limit() -> None:
     """Unidentified clients are not one user."""
     registry = ConnectionRegistry[Subscriber](ConnectionLimits(per_user=1, total=3))
     for id in "123":
@@ -200,8 +200,8 @@ def test_anonymous_connections_have_no_limit_but_the_total() -> None:
 
 
 @pytest.mark.parametrize("user", [BOB, None])
-def test_personal_message_is_for_its_user_alone(user: UserId | None) -> None:
-    """Another user does not get the message, even with a subscription to all topics."""
+def test_personal_message_reaches_its_user_only(user: UserId | None) -> None:
+    """A subscription of another user to all topics does not cover it."""
     registry = ConnectionRegistry[Subscriber]()
     mine = registered("1", registry, ANN, "a")
     registered("2", registry, user, "a", "**", USER_TOPIC)
@@ -217,23 +217,23 @@ def test_pattern_does_not_reach_personal_topics() -> None:
     assert list(registry.recipients(message(1, USER_TOPIC, to_user=ANN))) == []
 
 
-def test_unsubscribing_returns_what_was_held() -> None:
-    """`unsubscribe` returns the expressions that were held, each once, in the given order."""
+def test_unsubscribe_returns_the_held_expressions() -> None:
+    """`unsubscribe` returns the held expressions, each once, in the given order."""
     registry = ConnectionRegistry[Subscriber]()
     here = registered("1", registry, ANN, "a.x", "b", "a.*")
     assert registry.unsubscribe(here, ["b", "a.x", "b", "never held"]) == ["b", "a.x"]
     assert here.subscriptions == {"a.*": 0}
 
 
-def test_subscription_that_is_there_keeps_its_since() -> None:
-    """A topic that is subscribed again keeps its `since`."""
+def test_repeated_subscription_keeps_its_since() -> None:
+    """A topic that is subscribed again keeps its since."""
     registry = ConnectionRegistry[Subscriber]()
     here = registered("1", registry, ANN, "a")
     registry.subscribe(here, ["a", "b"], Offset(7))
     assert here.subscriptions == {"a": 0, "b": 7}
 
 
-def test_subscribing_a_gone_connection_reaches_nobody() -> None:
+def test_removed_connection_is_not_in_the_index() -> None:
     """A subscription after the end of its connection is not in the index."""
     registry = ConnectionRegistry[Subscriber]()
     gone = registered("1", registry, ANN)

@@ -35,8 +35,8 @@ BEHIND = Cursor((Offset(2), Offset(3), Offset(9), Offset(4)))
 """A cursor up to the head, with a mark of its own in each lane."""
 
 
-def an_id(epoch: Epoch, cursor: Cursor | int) -> Presented:
-    """Return what a client with an event id of this place presents."""
+def presented_id(epoch: Epoch, cursor: Cursor | int) -> Presented:
+    """Return a presented event id with this place."""
     cursor = Cursor.at(cursor) if isinstance(cursor, int) else cursor
     return Presented(EventId(epoch, cursor, "t" * 22))
 
@@ -52,43 +52,43 @@ ROWS: list[tuple[str, Presented, Session | None, ResumePoint]] = [
     ("nothing | - | - | now | -", NOTHING, None, ResumePoint(NOW)),
     (
         "a token or an id | refused | id of another epoch | now | RESTART",
-        an_id(OTHER, 1),
+        presented_id(OTHER, 1),
         None,
         ResumePoint(NOW, None, GapCause.RESTART),
     ),
     (
         "a token or an id | refused | any other, or unreadable | now | UNKNOWN",
-        an_id(NOW, 1),
+        presented_id(NOW, 1),
         None,
         ResumePoint(NOW, None, GapCause.UNKNOWN),
     ),
     (
         "an event id | accepted | up to the head | the id's | -",
-        an_id(NOW, BEHIND),
+        presented_id(NOW, BEHIND),
         ACCEPTED,
         ResumePoint(NOW, BEHIND),
     ),
     (
         "an event id | accepted | beyond the head | now | UNKNOWN",
-        an_id(NOW, 10),
+        presented_id(NOW, 10),
         ACCEPTED,
         ResumePoint(NOW, None, GapCause.UNKNOWN),
     ),
     (
         "an event id | accepted | forked log, up to the fork | the id's | -",
-        an_id(OLD, 5),
+        presented_id(OLD, 5),
         ACCEPTED,
         ResumePoint(NOW, Cursor.at(5), None, Offset(5)),
     ),
     (
         "an event id | accepted | forked log, beyond the fork | the fork | FAILOVER",
-        an_id(OLD, BEHIND),
+        presented_id(OLD, BEHIND),
         ACCEPTED,
         ResumePoint(NOW, BEHIND.capped_at(Offset(5)), GapCause.FAILOVER, Offset(5)),
     ),
     (
         "an event id | accepted | another log | now | RESTART",
-        an_id(OTHER, 1),
+        presented_id(OTHER, 1),
         ACCEPTED,
         ResumePoint(NOW, None, GapCause.RESTART),
     ),
@@ -155,20 +155,20 @@ def test_refused_token_without_a_readable_id_is_unknown(presented: Presented) ->
 
 def test_refused_id_of_a_forked_log_is_of_another_epoch() -> None:
     """Without a session, an id of the log before a failover gets the cause RESTART."""
-    assert resume_point(an_id(OLD, 1), None, HEAD).cause is GapCause.RESTART
+    assert resume_point(presented_id(OLD, 1), None, HEAD).cause is GapCause.RESTART
 
 
-def test_stored_position_of_a_forked_log_is_as_good_as_an_id() -> None:
-    """A stored position up to the fork is exact, and one beyond it goes on from the fork."""
+def test_stored_position_of_a_forked_log() -> None:
+    """A stored position up to the fork is exact, and a later one continues at the fork."""
     for offset, cause in ((5, None), (6, GapCause.FAILOVER)):
         point = resume_point(TOKEN_ALONE, stored(OLD, offset), HEAD)
         assert point == ResumePoint(NOW, Cursor.at(5), cause, Offset(5))
 
 
-def test_event_id_counts_more_than_the_stored_position() -> None:
-    """A client with an event id goes on from there, whatever was stored."""
+def test_event_id_precedes_the_stored_position() -> None:
+    """A client with an event id continues there, whatever is stored."""
     for session in (Session(None), stored(NOW, 7), stored(OTHER, 1), stored(NOW, 9)):
-        assert resume_point(an_id(NOW, 3), session, HEAD) == ResumePoint(NOW, Cursor.at(3))
+        assert resume_point(presented_id(NOW, 3), session, HEAD) == ResumePoint(NOW, Cursor.at(3))
 
 
 offsets = st.integers(0, 8).map(Offset)
@@ -198,7 +198,7 @@ def heads(draw: st.DrawFn) -> Head:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Presented, Session | None, Head]:
-    """What a client presents, and its session if it presents a token."""
+    """Return the presented values, and a session if there is a token."""
     presented = draw(presentations)
     has_token = presented.has_token or presented.event_id is not None
     return presented, draw(st.none() | sessions) if has_token else None, draw(heads())
@@ -221,7 +221,7 @@ def test_cursor_is_never_beyond_the_log(case: Case) -> None:
 
 @given(cases())
 def test_cursor_is_never_beyond_the_position(case: Case) -> None:
-    """A client never skips a message: it goes on from its position, or from the fork before it."""
+    """A client skips no message: it continues at its position, or at an earlier fork."""
     presented, session, head = case
     point = resume_point(presented, session, head)
     if point.cursor is None:
@@ -236,15 +236,15 @@ def test_cursor_is_never_beyond_the_position(case: Case) -> None:
 
 
 @given(heads())
-def test_presenting_nothing_is_never_a_gap(head: Head) -> None:
-    """A client that presents nothing is fresh: it begins now, and misses nothing."""
+def test_client_that_presents_no_value_is_fresh(head: Head) -> None:
+    """A client that presents neither an event id nor a token has a fresh session."""
     assert not NOTHING
     assert resume_point(NOTHING, None, head) == ResumePoint(head.epoch)
 
 
 @given(cases())
-def test_presenting_anything_is_never_fresh(case: Case) -> None:
-    """A client that presents anything is resumed, or gets the cause of a gap, or both."""
+def test_client_that_presents_a_value_is_not_fresh(case: Case) -> None:
+    """A client that presents a value is resumed, or gets the cause of a gap, or both."""
     presented, session, head = case
     assume(presented)
     point = resume_point(presented, session, head)
@@ -265,8 +265,8 @@ def test_fork_limits_the_subscriptions_of_its_log_alone(case: Case) -> None:
     assert point.since_limit == (None if epoch == head.epoch else head.forks[epoch or OTHER])
 
 
-def test_new_topic_begins_behind_all_that_the_client_has_seen() -> None:
-    """The client had 9 from another node, and this node is at 7: a new topic begins at 9."""
+def test_new_topic_begins_at_the_farthest_offset() -> None:
+    """A client that received offset 9 elsewhere begins a new topic at 9, on a node at 7."""
     point = ResumePoint(NOW, Cursor.at(9))
     assert resumed_subscriptions(point, {"a": Offset(3)}, ["a", "b"], Offset(7)) == {"a": 3, "b": 9}
 
@@ -278,7 +278,7 @@ points = st.builds(ResumePoint, st.just(NOW), st.none() | cursors)
 def test_no_subscription_begins_before_its_since(
     point: ResumePoint, held: dict[str, Offset], allowed: set[str], delivered: Offset
 ) -> None:
-    """A held topic keeps its `since`; a new one discloses nothing that was published before."""
+    """A held topic keeps its since; a new one discloses no earlier message."""
     found = resumed_subscriptions(point, held, allowed, delivered)
     assert found.keys() == allowed
     for topic, since in found.items():

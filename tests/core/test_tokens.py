@@ -29,7 +29,7 @@ ANN, BOB = UserId("ann"), UserId("bob")
 FIRST, SECOND, THIRD = map(ConnectionId, ("first", "second", "third"))
 LIFETIME, GRACE = 100.0, 10.0
 EPOCH = Epoch("e" * 12)
-HERE = Position(EPOCH, Cursor.at(5))
+POSITION = Position(EPOCH, Cursor.at(5))
 
 Marks = tuple[Offset, Offset, Offset, Offset]
 SENT: Marks = (Offset(3), Offset(4), Offset(4), Offset(5))
@@ -38,13 +38,13 @@ users = st.sampled_from([ANN, BOB, None])
 
 
 def fresh(number: int) -> Token:
-    """Return the token that stands for these random bits."""
+    """Return the token of these random bits."""
     return Token(f"T{number:021}")
 
 
 @dataclass(eq=False)
-class Known:
-    """A session of the model: every token it ever had, oldest first, and when it was detached."""
+class ModelSession:
+    """A session of the model: its tokens, oldest first, and the time of its detachment."""
 
     session: Session
     tokens: list[Token]
@@ -66,11 +66,11 @@ class TokenMachine(RuleBasedStateMachine):
         self.registry = TokenRegistry(self.limits)
         self.now = 0.0
         self.numbers = itertools.count()
-        self.known: list[Known] = []
-        self.detached: list[Known] = []  # in the order in which they were detached
-        self.tokens: dict[Token, Known] = {}  # all that were ever issued
-        self.connections: list[ConnectionId] = []  # all that ever tried to get a session
-        self.texts: list[str] = []  # every repr that was seen
+        self.sessions: list[ModelSession] = []
+        self.detached: list[ModelSession] = []  # in the order of their detachment
+        self.tokens: dict[Token, ModelSession] = {}  # all issued tokens
+        self.connections: list[ConnectionId] = []  # all connections, with and without a session
+        self.texts: list[str] = []  # all reprs, which may contain no token
         for user, attached in sessions:
             self.issue(user, attached)
 
@@ -91,21 +91,21 @@ class TokenMachine(RuleBasedStateMachine):
             is_long_poll=is_long_poll,
         )
 
-    def holder(self, connection: ConnectionId) -> Known | None:
+    def holder(self, connection: ConnectionId) -> ModelSession | None:
         """Return the session that the connection has in the model."""
-        found = [each for each in self.known if each.connection == connection]
+        found = [each for each in self.sessions if each.connection == connection]
         assert len(found) <= 1
         return found[0] if found else None
 
-    def drop(self, known: Known) -> None:
-        self.known.remove(known)
-        self.detached.remove(known)
+    def drop(self, entry: ModelSession) -> None:
+        self.sessions.remove(entry)
+        self.detached.remove(entry)
 
-    def note_detached(self, known: Known) -> None:
-        known.connection, known.detached_at = None, self.now
-        known.grace_until = self.now + (LIFETIME if known.session.is_long_poll else GRACE)
-        self.detached.append(known)
-        user = known.session.user
+    def note_detached(self, entry: ModelSession) -> None:
+        entry.connection, entry.detached_at = None, self.now
+        entry.grace_until = self.now + (LIFETIME if entry.session.is_long_poll else GRACE)
+        self.detached.append(entry)
+        user = entry.session.user
         own = [each for each in self.detached if each.session.user == user]
         if user is not None and len(own) > self.limits.per_user:
             self.drop(own[0])
@@ -124,12 +124,12 @@ class TokenMachine(RuleBasedStateMachine):
         """A new session has a connection, or none, as that of a page that is still to come."""
         token = fresh(next(self.numbers))
         connection = self.new_connection() if attached else None
-        known = Known(self.new_session(user), [token], connection)
-        self.registry.issue(token, known.session, self.now, connection)
-        self.known.append(known)
-        self.tokens[token] = known
+        entry = ModelSession(self.new_session(user), [token], connection)
+        self.registry.issue(token, entry.session, self.now, connection)
+        self.sessions.append(entry)
+        self.tokens[token] = entry
         if connection is None:
-            self.note_detached(known)
+            self.note_detached(entry)
 
     @rule(
         data=st.data(),
@@ -137,20 +137,20 @@ class TokenMachine(RuleBasedStateMachine):
         user=st.sampled_from(["own", "own", "own", ANN, BOB, None]),
     )
     def redeem(self, data: st.DataObject, which: str, user: UserId | None) -> None:
-        """A token that was issued at some time is presented, by its owner or by another user."""
-        known = data.draw(st.sampled_from(self.known or list(self.tokens.values())))
+        """An issued token is presented, by its owner or by another user."""
+        entry = data.draw(st.sampled_from(self.sessions or list(self.tokens.values())))
         token = data.draw(st.sampled_from(list(self.tokens)))
         if which != "any":
-            token = known.tokens[-2:][which == "current" and len(known.tokens) > 1]
+            token = entry.tokens[-2:][which == "current" and len(entry.tokens) > 1]
         self.present(token, self.tokens[token].session.user if user == "own" else user)
 
     def present(self, token: Token, user: UserId | None) -> None:
         self.expire_model()
-        known = self.tokens[token]
+        entry = self.tokens[token]
         connection = self.new_connection()
         nonce = next(self.numbers).to_bytes(16, "big")
-        status = self.expected(known, token, user)
-        shared = token != known.tokens[-1] and known.connection is not None
+        status = self.expected(entry, token, user)
+        shared = token != entry.tokens[-1] and entry.connection is not None
         answer = self.registry.redeem(token, user, connection, nonce, self.now)
         self.texts += [repr(answer), str(answer)]
         if status is not RedeemStatus.ACCEPTED:
@@ -159,41 +159,41 @@ class TokenMachine(RuleBasedStateMachine):
         assert answer.token is not None
         assert is_token(answer.token)
         if shared:
-            self.copied(known, answer, connection)
+            self.copied(entry, answer, connection)
             return
-        if known.connection is None:
-            self.detached.remove(known)
+        if entry.connection is None:
+            self.detached.remove(entry)
         else:
-            known.session = replace(known.session, position=None, acknowledged=False)
-        assert answer == Redemption(status, known.session, answer.token, known.connection)
-        if token == known.tokens[-1]:
+            entry.session = replace(entry.session, position=None, acknowledged=False)
+        assert answer == Redemption(status, entry.session, answer.token, entry.connection)
+        if token == entry.tokens[-1]:
             assert answer.token not in self.tokens
-            self.tokens[answer.token] = known
-            known.tokens.append(answer.token)
-        assert answer.token == known.tokens[-1]
-        known.connection = connection
+            self.tokens[answer.token] = entry
+            entry.tokens.append(answer.token)
+        assert answer.token == entry.tokens[-1]
+        entry.connection = connection
 
-    def copied(self, known: Known, answer: Redemption, connection: ConnectionId) -> None:
-        """The second client has a session of its own: no takeover, and no shared token."""
+    def copied(self, entry: ModelSession, answer: Redemption, connection: ConnectionId) -> None:
+        """Check that the second client has its own session: no takeover, and no shared token."""
         copy, token = answer.session, answer.token
         assert copy is not None
         assert token is not None
         assert answer.taken_over is None
         assert token not in self.tokens
-        original = known.session
+        original = entry.session
         assert copy == replace(original, position=None, acknowledged=False, is_long_poll=False)
-        self.tokens[token] = Known(copy, [token], connection)
-        self.known.append(self.tokens[token])
+        self.tokens[token] = ModelSession(copy, [token], connection)
+        self.sessions.append(self.tokens[token])
 
-    def expected(self, known: Known, token: Token, user: UserId | None) -> RedeemStatus:
+    def expected(self, entry: ModelSession, token: Token, user: UserId | None) -> RedeemStatus:
         """Return the answer of the table in the module's docstring."""
-        if known not in self.known or token not in known.tokens[-2:]:
+        if entry not in self.sessions or token not in entry.tokens[-2:]:
             return RedeemStatus.UNKNOWN
-        if user != known.session.user:
+        if user != entry.session.user:
             return RedeemStatus.FOREIGN
-        if token == known.tokens[-1] or known.connection is not None:
+        if token == entry.tokens[-1] or entry.connection is not None:
             return RedeemStatus.ACCEPTED
-        return RedeemStatus.SPENT if self.now >= known.grace_until else RedeemStatus.ACCEPTED
+        return RedeemStatus.SPENT if self.now >= entry.grace_until else RedeemStatus.ACCEPTED
 
     @rule(text=st.text() | st.integers(10**6, 10**21 - 1).map(fresh))
     def redeem_garbage(self, text: str) -> None:
@@ -203,8 +203,8 @@ class TokenMachine(RuleBasedStateMachine):
         assert answer == Redemption(RedeemStatus.UNKNOWN)
 
     def draw_connection(self, data: st.DataObject, *, late: bool) -> ConnectionId:
-        """Return a connection that has a session, or one that has none any more or never had."""
-        holders = [each.connection for each in self.known if each.connection is not None]
+        """Return a connection with a session, or without one."""
+        holders = [each.connection for each in self.sessions if each.connection is not None]
         others = [each for each in self.connections if each not in holders]
         return data.draw(st.sampled_from((others if late else holders) or [self.new_connection()]))
 
@@ -212,11 +212,11 @@ class TokenMachine(RuleBasedStateMachine):
     def save(self, data: st.DataObject, late: bool, is_long_poll: bool) -> None:
         """A connection replaces the session that it holds, and no session if it holds none."""
         connection = self.draw_connection(data, late=late)
-        known = self.holder(connection)
-        session = self.new_session(known.session.user if known else ANN, is_long_poll=is_long_poll)
-        assert self.registry.save(connection, session) is (known is not None)
-        if known is not None:
-            known.session = session
+        entry = self.holder(connection)
+        session = self.new_session(entry.session.user if entry else ANN, is_long_poll=is_long_poll)
+        assert self.registry.save(connection, session) is (entry is not None)
+        if entry is not None:
+            entry.session = session
 
     @rule(
         data=st.data(),
@@ -227,13 +227,13 @@ class TokenMachine(RuleBasedStateMachine):
     def detach(self, data: st.DataObject, late: bool, as_saved: bool, is_long_poll: bool) -> None:
         """A connection ends, perhaps one that was taken over or never had a session."""
         connection = self.draw_connection(data, late=late)
-        known = self.holder(connection)
-        user = known.session.user if known else ANN
+        entry = self.holder(connection)
+        user = entry.session.user if entry else ANN
         session = None if as_saved else self.new_session(user, is_long_poll=is_long_poll)
-        assert self.registry.detach(connection, session, self.now) is (known is not None)
-        if known is not None:
-            known.session = session or known.session
-            self.note_detached(known)
+        assert self.registry.detach(connection, session, self.now) is (entry is not None)
+        if entry is not None:
+            entry.session = session or entry.session
+            self.note_detached(entry)
 
     @rule(user=st.sampled_from([ANN, BOB]))
     def drop_user(self, user: UserId) -> None:
@@ -256,7 +256,7 @@ class TokenMachine(RuleBasedStateMachine):
     @invariant()
     def keeps_what_the_list_keeps(self) -> None:
         """There are as many sessions as in the model, and no other connection has one of them."""
-        assert len(self.registry) == len(self.known)
+        assert len(self.registry) == len(self.sessions)
         poison = Session(UserId("a user without sessions"))
         for connection in self.connections:
             if self.holder(connection) is None:
@@ -264,8 +264,8 @@ class TokenMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Each session is found by its current token, and no repr has a token in it."""
-        for known in list(self.known):
-            self.present(known.tokens[-1], known.session.user)
+        for entry in list(self.sessions):
+            self.present(entry.tokens[-1], entry.session.user)
         self.texts += [repr(each.session) for each in self.tokens.values()]
         self.texts += [repr(self.registry), str(self.registry)]
         assert not any(token in text for token in self.tokens for text in self.texts)
@@ -314,10 +314,10 @@ class Bench:
         return [each for each in (FIRST, SECOND, THIRD) if self.registry.save(each, self.session)]
 
 
-def test_current_token_of_a_gone_connection_restores_the_session() -> None:
-    """Row 1: the session comes back with a new token, and no connection is taken over."""
+def test_current_token_of_an_ended_connection_restores_the_session() -> None:
+    """Row 1: the session gets a new token, and no connection is taken over."""
     bench = Bench()
-    kept = replace(bench.session, position=HERE, acknowledged=True)
+    kept = replace(bench.session, position=POSITION, acknowledged=True)
     bench.registry.detach(FIRST, kept, 0.0)
     answer = bench.redeem(fresh(0), SECOND)
     assert answer.session == kept
@@ -326,17 +326,17 @@ def test_current_token_of_a_gone_connection_restores_the_session() -> None:
     assert bench.holders() == [SECOND]
 
 
-def test_current_token_of_a_live_connection_takes_it_over() -> None:
+def test_current_token_of_an_open_connection_takes_it_over() -> None:
     """Row 2: the session moves, and the answer names the connection that has lost it."""
     bench = Bench()
     assert bench.redeem(fresh(0), SECOND).taken_over == FIRST
     assert bench.holders() == [SECOND]
 
 
-def test_taken_over_session_comes_without_a_position() -> None:
-    """Row 2: the old connection has moved on from the stored position, so it is not handed out."""
+def test_taken_over_session_has_no_position() -> None:
+    """Row 2: the old connection has moved on from the stored position, so it is not returned."""
     bench = Bench()
-    stored = replace(bench.session, position=HERE, acknowledged=True)
+    stored = replace(bench.session, position=POSITION, acknowledged=True)
     assert bench.registry.save(FIRST, stored)
     answer = bench.redeem(fresh(0), SECOND)
     assert answer.session == replace(stored, position=None, acknowledged=False)
@@ -356,8 +356,8 @@ def test_previous_token_gives_the_same_successor_again() -> None:
     bench.accepted(lost)
 
 
-def test_previous_token_of_a_live_connection_opens_a_copy() -> None:
-    """Row 4: two tabs that share a token each go on alone, with the same subscriptions."""
+def test_previous_token_of_an_open_connection_opens_a_copy() -> None:
+    """Row 4: two tabs that share a token get two sessions with the same subscriptions."""
     bench = Bench()
     bench.session = replace(bench.session, refused=frozenset({"secret"}))
     bench.registry.save(FIRST, bench.session)
@@ -380,11 +380,11 @@ def test_saving_a_copy_leaves_the_original() -> None:
     assert bench.redeem(first, FIRST).session == bench.session
 
 
-def test_copy_takes_no_position_along() -> None:
+def test_copy_has_no_position() -> None:
     """Row 4: a position that the other connection acknowledged does not apply to the copy."""
     bench = Bench()
     bench.accepted(fresh(0), SECOND)
-    stored = replace(bench.session, position=HERE, acknowledged=True, is_long_poll=True)
+    stored = replace(bench.session, position=POSITION, acknowledged=True, is_long_poll=True)
     bench.registry.save(SECOND, stored)
     assert bench.redeem(fresh(0), THIRD).session == bench.session
 
@@ -407,7 +407,7 @@ def test_previous_token_of_a_long_poll_is_good_for_the_lifetime() -> None:
     assert (again.status, again.token) == (RedeemStatus.ACCEPTED, successor)
 
 
-def test_grace_begins_when_the_connection_has_gone() -> None:
+def test_grace_begins_at_the_end_of_the_connection() -> None:
     """A half-open connection does not shorten the grace time, however long it stays."""
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
@@ -428,7 +428,7 @@ def test_grace_lasts_until_its_end() -> None:
 
 @pytest.mark.parametrize("user", [BOB, None, UserId("ANN"), UserId("")])
 def test_token_of_another_user_is_foreign(user: UserId | None) -> None:
-    """Row 6: another user gets nothing, by the current or the previous token."""
+    """Row 6: another user gets no session, by the current or the previous token."""
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
     bench.detach(SECOND)
@@ -479,7 +479,7 @@ def test_refused_token_changes_nothing() -> None:
 
 
 def test_detached_session_expires_after_its_lifetime() -> None:
-    """A lifetime after its connection went, a session is gone; just before it is not."""
+    """A session expires exactly a lifetime after the end of its connection."""
     for now, status in ((LIFETIME - 0.1, RedeemStatus.ACCEPTED), (LIFETIME, RedeemStatus.UNKNOWN)):
         bench = Bench()
         bench.detach(FIRST, 0.0)
@@ -493,7 +493,7 @@ def test_attached_session_does_not_expire() -> None:
     bench.accepted(fresh(0), now=1000 * LIFETIME)
 
 
-def test_lifetime_begins_anew_with_each_connection() -> None:
+def test_lifetime_begins_again_with_each_connection() -> None:
     """The lifetime counts from the end of the last connection."""
     bench = Bench()
     bench.detach(FIRST, 0.0)
@@ -503,10 +503,10 @@ def test_lifetime_begins_anew_with_each_connection() -> None:
 
 
 def test_late_end_of_an_old_connection_changes_nothing() -> None:
-    """A connection that was taken over can neither save nor detach, and the new one keeps all."""
+    """A connection that was taken over can neither save nor detach."""
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
-    other = replace(bench.session, subscriptions={}, position=HERE)
+    other = replace(bench.session, subscriptions={}, position=POSITION)
     assert not bench.registry.save(FIRST, other)
     assert not bench.registry.detach(FIRST, other, 1.0)
     assert not bench.registry.detach(FIRST, None, 1.0)
@@ -518,7 +518,7 @@ def test_late_end_of_an_old_connection_changes_nothing() -> None:
 def test_saved_session_is_kept_when_its_connection_ends() -> None:
     """`detach` without a session keeps the one that was saved last, with its position."""
     bench = Bench()
-    saved = replace(bench.session, position=HERE, acknowledged=True)
+    saved = replace(bench.session, position=POSITION, acknowledged=True)
     assert bench.registry.save(FIRST, saved)
     assert bench.registry.detach(FIRST, None, 0.0)
     assert not bench.registry.save(FIRST, bench.session)
@@ -529,7 +529,7 @@ def test_saved_session_is_kept_when_its_connection_ends() -> None:
 def test_position_of_a_failed_handshake_is_kept() -> None:
     """A connection that redeems a token and ends at once leaves the session as it was."""
     bench = Bench()
-    kept = replace(bench.session, position=HERE, acknowledged=True)
+    kept = replace(bench.session, position=POSITION, acknowledged=True)
     bench.registry.detach(FIRST, kept, 0.0)
     answer = bench.redeem(fresh(0), SECOND)
     assert answer.token is not None
@@ -557,8 +557,8 @@ def test_unidentified_clients_have_no_limit_except_the_total() -> None:
     assert statuses == [RedeemStatus.UNKNOWN, *[RedeemStatus.ACCEPTED] * 3]
 
 
-def test_strangers_do_not_push_out_users() -> None:
-    """The users' sessions stay, however many unidentified clients come."""
+def test_unidentified_clients_do_not_displace_users() -> None:
+    """Sessions of users stay, whatever the number of unidentified clients."""
     bench = Bench(total=2)
     bench.detach(FIRST, 0.0)
     for number in (1, 2, 3):
@@ -581,7 +581,7 @@ def test_logout_drops_both_tokens_of_the_user() -> None:
 
 
 def test_dropped_sessions_do_not_count_for_the_limits() -> None:
-    """A session that was redeemed or dropped makes room again."""
+    """A session that was redeemed or dropped does not count for the limits."""
     bench = Bench(per_user=1, total=1)
     bench.registry.issue(fresh(1), bench.session, 0.0, None)
     bench.registry.drop_user(ANN)
@@ -610,7 +610,7 @@ def test_no_token_in_any_repr() -> None:
 def test_session_comes_back_as_it_was_issued() -> None:
     """A session that was issued without a connection has all its fields when it is redeemed."""
     registry = TokenRegistry()
-    session = Session(ANN, {"a": Offset(3)}, frozenset("a"), frozenset("b"), HERE, True, True)
+    session = Session(ANN, {"a": Offset(3)}, frozenset("a"), frozenset("b"), POSITION, True, True)
     registry.issue(fresh(0), session, 0.0, None)
     assert registry.redeem(fresh(0), ANN, FIRST, b"n" * 16, 1.0).session == session
 
@@ -663,7 +663,7 @@ def test_acknowledged_position_never_goes_back(sent: Marks, script: list[Marks])
 @pytest.mark.parametrize("acknowledged", [False, True])
 def test_acknowledged_position_outweighs_a_sent_one(acknowledged: bool) -> None:
     """At the end of a connection, only a position that is not certain is replaced."""
-    session = Session(ANN, position=HERE, acknowledged=acknowledged)
+    session = Session(ANN, position=POSITION, acknowledged=acknowledged)
     end = Position(EPOCH, Cursor.at(9))
     kept = session.with_sent_position(end)
-    assert kept == replace(session, position=HERE if acknowledged else end)
+    assert kept == replace(session, position=POSITION if acknowledged else end)
