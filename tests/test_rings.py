@@ -482,3 +482,37 @@ def test_inward_import_is_allowed(place: str, code: str) -> None:
         *("core/other.py", "runtime/__init__.py", "runtime/seeded.py", "brokers/feed.py"),
     )
     assert violations({**dict.fromkeys(places, ""), place: code}) == []
+
+
+def foreign_assignments(source: str) -> list[str]:
+    """Return the attributes that code assigns on another object than its own.
+
+    An object's own are `self.name`, and the fields of its private records: `self._record.name`.
+    """
+    targets: list[ast.expr] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign):
+            targets += node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets.append(node.target)
+    each = [one for target in targets for one in getattr(target, "elts", [target])]
+    owners = [(one, ast.unparse(one.value)) for one in each if isinstance(one, ast.Attribute)]
+    return [
+        ast.unparse(one) for one, owner in owners if re.fullmatch(r"self(\._\w+)?", owner) is None
+    ]
+
+
+@pytest.mark.parametrize(
+    "place", [place for place in FILES if place.startswith(("runtime/", "transports/", "asgi/"))]
+)
+def test_no_object_assigns_the_attributes_of_another(place: str) -> None:
+    """An object owns its state: no other object assigns its attributes."""
+    assert foreign_assignments(FILES[place]) == []
+
+
+@pytest.mark.parametrize(
+    "code", ["a.b = 1", "a.b += 1", "self.node.x += 1", "a.b: int = 1", "a.b, c = 1, 2"]
+)
+def test_seeded_foreign_assignment_is_found(code: str) -> None:
+    """Each form of an assignment to another object's attribute is found."""
+    assert len(foreign_assignments(code)) == 1

@@ -48,11 +48,13 @@ def make_draft(
         PublishError: An argument cannot be published.
         TypeError: An option does not exist.
     """
-    if not options.keys() <= _KNOWN:
-        check_keywords("publish", options, _KNOWN)
-    priority, to_user = options.get("priority", Priority.NORMAL), options.get("to_user")
-    key, ttl = options.get("key"), options.get("ttl")
-    idempotency_key = options.get("idempotency_key")
+    priority, key, ttl, to_user, idempotency_key = Priority.NORMAL, None, None, None, None
+    if options:
+        if not options.keys() <= _KNOWN:
+            check_keywords("publish", options, _KNOWN)
+        priority, ttl = options.get("priority", priority), options.get("ttl")
+        key, to_user = options.get("key"), options.get("to_user")
+        idempotency_key = options.get("idempotency_key")
     if not (topic == USER_TOPIC and to_user is not None):
         check_topic(topic)
     if not isinstance(priority, Priority):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -373,7 +373,7 @@ class Broadcaster:
             **options,
         )
         head = await self._broker.publish(draft)
-        run.node.counters.published += 1
+        run.node.count(published=1)
         return head.offset
 
     async def publish_to_user(

@@ -234,7 +234,7 @@ class Handshake:
         return head if is_known else await self._node.broker.head()
 
     def _count_refused(self, request: ConnectRequest, id: ConnectionId, detail: str) -> None:
-        self._node.counters.tokens_refused += 1
+        self._node.count(tokens_refused=1)
         self._node.audit.record(
             AuditAction.TOKEN_REFUSED, request.user, id, request.transport, detail
         )

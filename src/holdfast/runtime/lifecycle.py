@@ -200,7 +200,7 @@ class BroadcasterRun:
         tasks.start_soon(self._supervise, run)
 
     def _count_source_error(self) -> None:
-        self.node.counters.source_errors += 1
+        self.node.count(source_errors=1)
 
     def _on_subscribed(self) -> None:
         for source in self._sources:

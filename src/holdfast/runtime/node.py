@@ -71,7 +71,7 @@ class Node:
         self.options = options
         self.clock = clock
         self.audit = audit
-        self.counters = Counters()
+        self._counters = Counters()
         self.log = DeliveredLog(broker, head)
         self.timers = ConnectionTimers(clock.monotonic)
         self.context = ConnectionContext(options, clock, self.log, self.timers)
@@ -193,8 +193,8 @@ class Node:
         self._no_connections.clear()
         if connection.delivery.is_ahead_of(self.log.delivered_offset):
             self._waiting_for_log.add(connection)
-        self.counters.opened += 1
-        self.counters.resumed += resumed
+        self._counters.opened += 1
+        self._counters.resumed += resumed
         if self.audit.is_on:
             self.audit_connection(AuditAction.CONNECTED, connection, "resumed" if resumed else "")
         if not self._is_reachable:
@@ -212,7 +212,7 @@ class Node:
                 reason = connection.close_reason
                 detail = reason.word if reason else "the client left"
                 self.audit_connection(AuditAction.DISCONNECTED, connection, detail)
-            connection.count_into(self.counters)
+            connection.count_into(self._counters)
         if not self._connections:
             self._no_connections.set()
         return session
@@ -280,9 +280,19 @@ class Node:
         user, transport = connection.user, connection.transport
         self.audit.record(action, user, connection.id, transport, detail)
 
+    def count(self, *, published: int = 0, tokens_refused: int = 0, source_errors: int = 0) -> None:
+        """Add to the counts of the node."""
+        self._counters.published += published
+        self._counters.tokens_refused += tokens_refused
+        self._counters.source_errors += source_errors
+
+    def void_permissions(self) -> None:
+        """Make every answer of an `authorize` hook void that has not been used yet."""
+        self.permissions_version += 1
+
     def statistics(self, state: str, uptime: float) -> Statistics:
         """Return the counts of this node, in time proportional to its connections."""
-        total = replace(self.counters)
+        total = replace(self._counters)
         for connection in self.connections:
             connection.count_into(total)
         transports = Counter(connection.transport for connection in self.connections)

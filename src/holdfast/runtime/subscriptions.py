@@ -121,7 +121,7 @@ class SubscriptionControl:
 
     async def reauthorize(self, user: str | None) -> None:
         """Authorize the topics of a user (`None`: of all users) again; see the Broadcaster."""
-        self._node.permissions_version += 1
+        self._node.void_permissions()
         for connection in list(self._node.connections):
             if user is None or connection.user == user:
                 await self._reauthorize(connection)
