@@ -148,7 +148,7 @@ class Access:
             raise failed() from None
         if isinstance(answer, bool):
             return answer
-        return _awaited(answer, action) if inspect.isawaitable(answer) else bool(answer)
+        return _await_answer(answer, action) if inspect.isawaitable(answer) else bool(answer)
 
     def connect(
         self,
@@ -237,7 +237,7 @@ class _Rights:
         return self._access.may(self._user, action, topic)
 
 
-async def _awaited(answer: Awaitable[bool], action: Action) -> bool:
+async def _await_answer(answer: Awaitable[bool], action: Action) -> bool:
     try:
         return bool(await answer)
     except Exception:

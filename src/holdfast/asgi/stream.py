@@ -42,7 +42,7 @@ class StreamEndpoint:
         scope = request.scope
         request.check_query()
         if not _accepts_event_stream(request):
-            raise Refused(Reason.NOT_ACCEPTABLE, "this is a text/event-stream")
+            raise Refused(Reason.NOT_ACCEPTABLE, "accept text/event-stream")
         last_event_id, reconnect_token = presented(request)
         try:
             user = await self._access.user(request, "sse")

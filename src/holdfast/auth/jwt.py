@@ -118,14 +118,14 @@ class JWTAuthenticator:
 
 def _check_key(key: str | bytes, algorithms: Sequence[str]) -> None:
     if isinstance(algorithms, str) or not algorithms:
-        raise ConfigurationError("algorithms must be a list that names at least one")
+        raise ConfigurationError("algorithms must be a list of one or more names")
     for name in algorithms:
         _check_algorithm(key, name)
     symmetric = [name for name in algorithms if name.startswith("HS")]
     if not symmetric:
         return
     if len(symmetric) < len(algorithms):
-        raise ConfigurationError("algorithms mixes HMAC and public-key ones: choose one kind")
+        raise ConfigurationError("algorithms has HMAC and public-key algorithms: choose one kind")
     raw = key.encode() if isinstance(key, str) else key
     least = max(MIN_SECRET_BYTES.get(name, 64) for name in symmetric)
     if len(raw) < least:

@@ -147,7 +147,7 @@ class MemoryBroker:
 
     def on_availability(self, callback: Callable[[bool], None]) -> Callable[[], None]:
         """See `Broker.on_availability`; a log in memory is always reachable."""
-        return _nothing
+        return _do_nothing
 
     async def close(self) -> None:
         """See `Broker.close`; the log remains, and the next `start` continues it."""
@@ -202,5 +202,5 @@ class MemoryBroker:
         self.tokens.registry.expire(now)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass

@@ -94,14 +94,14 @@ def resume_point(  # noqa: PLR0911 - one return per kind of row
         if not presented:
             return ResumePoint(head.epoch)
         is_other_log = event_id is not None and event_id.epoch != head.epoch
-        return ResumePoint(head.epoch, cause=_lost(is_other_log))
+        return ResumePoint(head.epoch, cause=_unknown_or_restart(is_other_log))
     position = session.position if event_id is None else Position(event_id.epoch, event_id.cursor)
     if position is None:
         return ResumePoint(head.epoch, cause=GapCause.UNKNOWN)
     is_fork = position.epoch != head.epoch
     end = head.forks.get(position.epoch) if is_fork else head.offset
     if end is None:
-        return ResumePoint(head.epoch, cause=_lost(event_id is not None))
+        return ResumePoint(head.epoch, cause=_unknown_or_restart(event_id is not None))
     since_limit = end if is_fork else None
     if position.cursor.highest <= end:
         is_exact = event_id is not None or (session.acknowledged and not presented.is_unreadable)
@@ -113,7 +113,7 @@ def resume_point(  # noqa: PLR0911 - one return per kind of row
     return ResumePoint(head.epoch, cause=GapCause.UNKNOWN)
 
 
-def _lost(is_other_log: bool) -> GapCause:
+def _unknown_or_restart(is_other_log: bool) -> GapCause:
     return GapCause.RESTART if is_other_log else GapCause.UNKNOWN
 
 

@@ -198,7 +198,7 @@ class Broadcaster:
             self._run = before
             if isinstance(error, Exception):
                 starting.set_exception(error)
-                starting.exception()  # marks it as retrieved: perhaps no caller waits
+                starting.exception()  # marks it as retrieved, because no caller may wait
             raise
         finally:
             self._starting = None
@@ -456,14 +456,14 @@ class Broadcaster:
             PublishError: The topic or an option is not valid.
             TypeError: `source` is not a function, or an option does not exist.
         """
-        made = PeriodicSource(
+        periodic = PeriodicSource(
             topic, source, interval, options, max_bytes=self.options.max_message_bytes
         )
-        self._sources = [known for known in self._sources if not known.is_cancelled]
-        self._sources.append(made)
+        self._sources = [each for each in self._sources if not each.is_cancelled]
+        self._sources.append(periodic)
         if self._run is not None:
-            self._run.add_source(made)
-        return made
+            self._run.add_source(periodic)
+        return periodic
 
     # -- connections ---------------------------------------------------------------------------
 

@@ -404,7 +404,7 @@ class Connection:
                 await self._sender.finish()
                 self.mark_sent()
             if self._control or self.state is not ConnectionState.OPEN:
-                # Until the connection is OPEN, there is a first frame.
+                # A connection that is still opening has a first frame, so `None` means the end.
                 return self._take_control() or None
             if self._window is not None and not self._window.room:
                 await self._woken()  # by an acknowledgement
@@ -412,14 +412,14 @@ class Connection:
             request = self.delivery.request(self._context.log.delivered_offset)
             if request is not None:
                 if not has_yielded:
-                    await asyncio.sleep(0)  # a long replay lets everything else run
+                    await asyncio.sleep(0)  # other tasks run during a long replay
                     has_yielded = True
                 elif page := await self._read(request):
                     return page
             elif self.delivery.is_empty:
                 await self._woken()
             elif messages := self._take():
-                return messages  # otherwise all of them had expired, and more may be read
+                return messages  # an empty list means that all of them had expired
 
     def mark_sent(self) -> None:
         """Record that the server took all frames of the last `next_frames`."""
@@ -594,13 +594,13 @@ class Connection:
                 if self._abort is not None:
                     self._abort()
         elif self.state is ConnectionState.OPEN:
-            if self._is_unanswered(now):
+            if self._is_unacknowledged(now):
                 self.close(Reason.SLOW)
             elif self._is_silent(now):
                 self.put_control(frames.control("heartbeat", self._context.clock.time()))
         return self._next_deadline(now)
 
-    def _is_unanswered(self, now: float) -> bool:
+    def _is_unacknowledged(self, now: float) -> bool:
         """Return True if the window is full, and no acknowledgement came for `send_timeout`."""
         window, limit = self._window, self._context.options.send_timeout
         if window is None or limit is None or window.room:

@@ -140,7 +140,7 @@ class Handshake:
             try:
                 redeemed = await self._redeem(request, event_id, id)
             except BaseException:
-                # The store may have attached the session, although `redeem` failed.
+                # The store may have attached the session, although the call failed.
                 node.abandon(id)
                 raise
         try:
@@ -148,7 +148,7 @@ class Handshake:
             prepared = await self._prepare(request, topics, id, redeemed, point)
             return self._register(request, id, prepared)
         except BaseException:
-            # The store has no position of a session that was taken over, but this one may.
+            # The stored session has no position if it was taken over; this one may have one.
             await node.detach(id, redeemed.session)
             raise
 
@@ -189,7 +189,7 @@ class Handshake:
     async def _redeem(
         self, request: ConnectRequest, event_id: EventId | None, id: ConnectionId
     ) -> _Redeemed:
-        """Redeem the presented token. Nothing waits after the store has answered."""
+        """Redeem the presented token, without a wait after the answer of the store."""
         node = self._node
         token = request.reconnect_token or (event_id.token if event_id else None)
         if token is None:
@@ -256,7 +256,7 @@ class Handshake:
         node, tokens = self._node, self._node.broker.tokens
         session, token = redeemed.session, redeemed.token
         candidates: Iterable[str] = topics
-        requested = _requested(topics)
+        requested = _shared_set(topics)
         if session is None:
             is_long_poll = request.transport == LONG_POLL
             session = Session(request.user, requested=requested, is_long_poll=is_long_poll)
@@ -396,7 +396,7 @@ class PendingConnection:
 
 
 @lru_cache(maxsize=64)
-def _requested(topics: tuple[str, ...]) -> frozenset[str]:
+def _shared_set(topics: tuple[str, ...]) -> frozenset[str]:
     """Return one set for all clients that request the same topics."""
     return frozenset(topics)
 

@@ -92,12 +92,14 @@ class BroadcasterRun:
         """Start the broker, then the tasks. A start that fails or is cancelled is undone."""
         self._sources = list(sources)
         started = self.loop.create_future()
-        self._owner = self.loop.create_task(self._own(started), name="holdfast broadcaster")
+        self._owner = self.loop.create_task(
+            self._run_until_stopped(started), name="holdfast broadcaster"
+        )
         try:
             await asyncio.wait([self._owner, started], return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
             self._owner.cancel()
-            await _finish(self._owner)
+            await _wait_done(self._owner)
             raise
         if self._owner.done():
             started.cancel()
@@ -110,7 +112,7 @@ class BroadcasterRun:
 
     @property
     def is_over(self) -> bool:
-        """True once nothing of the run is left: its tasks have ended, and the broker is closed."""
+        """True once all tasks of the run have ended and the broker is closed."""
         return self._owner.done()
 
     async def stop(self) -> None:
@@ -119,12 +121,12 @@ class BroadcasterRun:
         A run that is still starting is stopped when it has started.
         """
         self._stop_requested.set()
-        await _finish(self._owner)
+        await _wait_done(self._owner)
         # `start` raises the error of a run that never began.
         if self.state is BroadcasterState.CLOSED and not self._owner.cancelled():
             self._owner.result()
 
-    async def _own(self, started: asyncio.Future[None]) -> None:
+    async def _run_until_stopped(self, started: asyncio.Future[None]) -> None:
         """Start the broker and all tasks, wait for the stop, and end everything."""
         await self._broker.start()
         try:
@@ -188,7 +190,7 @@ class BroadcasterRun:
 
     def add_source(self, source: PeriodicSource) -> None:
         """Run a periodic source, until it is cancelled or the run ends."""
-        self._sources = [known for known in self._sources if not known.is_cancelled]
+        self._sources = [each for each in self._sources if not each.is_cancelled]
         self._sources.append(source)
         if self._tasks is not None:
             self._start_source(self._tasks, source)
@@ -261,7 +263,7 @@ class BroadcasterRun:
             self.node.close_all(Reason.FAILED)
 
 
-async def _finish(task: asyncio.Task[None]) -> None:
+async def _wait_done(task: asyncio.Task[None]) -> None:
     """Wait for the end of `task`, and raise a cancellation of the caller only after that."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -91,7 +91,7 @@ class SubscriptionControl:
             await self._save(connection)
         except (BrokerUnavailable, OutcomeUnknown) as error:
             node.registry.unsubscribe(connection, added)
-            _record_subscriptions(connection)  # or a resume would have what was refused here
+            _record_subscriptions(connection)  # otherwise a resume would have the topics
             raise Refused(Reason.UNAVAILABLE, "the subscription could not be saved") from error
         node.audit_connection(AuditAction.SUBSCRIBED, connection, " ".join(allowed))
         return allowed, rejected

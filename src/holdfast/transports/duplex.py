@@ -28,13 +28,13 @@ class DuplexScope:
         A cancellation of the caller cancels both directions, and is raised.
     """
 
-    __slots__ = ("_before", "_is_ended", "_receiver", "_sender")
+    __slots__ = ("_is_ended", "_receiver", "_requests_before", "_sender")
 
     def __init__(self, connection: Connection, receiving: Coroutine[Any, Any, None]) -> None:
         sender = asyncio.current_task()
         assert sender is not None
         self._sender: asyncio.Task[Any] | None = sender
-        self._before = sender.cancelling()
+        self._requests_before = sender.cancelling()
         self._is_ended = False
         self._receiver = sender.get_loop().create_task(receiving, name="holdfast receiver")
         connection.on_abort(self._end)
@@ -52,7 +52,7 @@ class DuplexScope:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         sender, receiver, self._sender = self._sender, self._receiver, None
         assert sender is not None
-        is_ours = self._is_ended and sender.uncancel() <= self._before
+        is_ours = self._is_ended and sender.uncancel() <= self._requests_before
         if not receiver.done():
             receiver.cancel()
             await asyncio.wait([receiver])

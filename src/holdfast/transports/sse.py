@@ -109,26 +109,26 @@ async def serve(
     async with DuplexScope(connection, until_disconnect(receive, connection)):
         try:
             start = [*headers(scope, reconnect_token=connection.token), *extra_headers]
-            await _begin(connection, send, start)
+            await _send_head(connection, send, start)
             connection.attach_sender(sender)
             while (frames := await connection.next_frames()) is not None:
                 await sender.send(_body(encode(frames)))
                 del frames  # frees the memory, because the next frames may be hours away
                 connection.mark_sent()
             if not connection.is_over:
-                await _finish(send)
+                await _send_end(send)
         except PeerLost:
             connection.mark_lost()
         except Exception:
             # The broker raised an unexpected error. The client resumes.
             _logger.exception("the event stream of connection %s failed", connection.id)
             connection.close(Reason.FAILED)
-            await _finish(send)
+            await _send_end(send)
         finally:
             connection.detach_sender()
 
 
-async def _begin(connection: Connection, send: Send, start: list[Header]) -> None:
+async def _send_head(connection: Connection, send: Send, start: list[Header]) -> None:
     """Send the head of the response and the first frame, with the `retry` field before it."""
     frames = await connection.next_frames()
     retry = b"retry: %d\n" % (random.uniform(*RETRY_RANGE) * 1000)  # noqa: S311 - jitter
@@ -140,7 +140,7 @@ async def _begin(connection: Connection, send: Send, start: list[Header]) -> Non
     connection.mark_sent()
 
 
-async def _finish(send: Send) -> None:
+async def _send_end(send: Send) -> None:
     """End the response cleanly, because Chromium may lose the last event after an abrupt end."""
     with anyio.move_on_after(FINISH_TIMEOUT), suppress(OSError):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
