@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -204,7 +203,6 @@ def test_exceptions_are_few_and_used() -> None:
         assert part in (words.ROOT / path).read_text("utf-8")
 
 
-@pytest.mark.skipif(os.environ.get("HOLDFAST_WORDS") != "1", reason="the prose is being rewritten")
 @pytest.mark.parametrize("place", words.PLACES)
 def test_prose_follows_the_rules(place: str) -> None:
     """No sentence of the project breaks a rule: `python -m tests.words` lists the places."""
