@@ -1,4 +1,4 @@
-"""nginx in front: what a plain reader of event streams sees, configuration by configuration."""
+"""nginx in front of a server, in several configurations."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ OPTIONS = json.dumps({"heartbeat_interval": 60.0})
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[int]:
-    """The port of a server, with heartbeats too far apart to help."""
+    """Return the port of a server with a heartbeat interval longer than any test."""
     app, env = "tests.apps.pages:app", {"HOLDFAST_OPTIONS": OPTIONS}
     with ServerProcess("uvicorn", app, env=env) as server:
         yield server.port
 
 
-async def test_the_default_configuration_lets_streams_through(upstream):
-    """`X-Accel-Buffering: no` is enough: each message is there at once, over HTTP/1.0 upstream."""
+async def test_default_configuration_passes_streams(upstream):
+    """`X-Accel-Buffering: no` suffices: each message arrives at once, over HTTP/1.0 upstream."""
     with Nginx(upstream) as nginx:
         async with open_stream(nginx.port, STREAM, headers=COOKIE) as stream:
             assert stream.status == 200
@@ -48,8 +48,8 @@ async def test_the_default_configuration_lets_streams_through(upstream):
                 assert await stream.messages(1) == [number]
 
 
-async def test_the_default_configuration_refuses_websockets_and_posts_of_a_page(upstream):
-    """Without upgrade there is no WebSocket, and without the page's Host no POST of a page."""
+async def test_default_configuration_refuses_websockets_and_posts(upstream):
+    """A WebSocket needs the upgrade headers, and a POST of a page needs its Host."""
     with Nginx(upstream) as nginx:
         refused = await request(
             nginx.port,
@@ -67,8 +67,8 @@ async def test_the_default_configuration_refuses_websockets_and_posts_of_a_page(
         assert posted.json()["error"]["code"] == "no_connection"
 
 
-async def test_websockets_pass_where_the_upgrade_is_configured(upstream):
-    """With the lines of nginx's own documentation a WebSocket works."""
+async def test_upgrade_headers_pass_websockets(upstream):
+    """A WebSocket works with the directives of nginx's documentation."""
     with Nginx(upstream, HOST_HEADER + WEBSOCKET) as nginx:
         path = "/live/websocket?topics=t"
         async with open_socket(nginx.port, path, headers=COOKIE) as socket:
@@ -77,8 +77,8 @@ async def test_websockets_pass_where_the_upgrade_is_configured(upstream):
             assert (await socket.frame())["data"] == "over nginx"
 
 
-async def test_buffering_alone_holds_nothing_back(upstream):
-    """No frame is held back with `proxy_buffering on` and X-Accel-Buffering ignored."""
+async def test_buffering_does_not_delay_frames(upstream):
+    """The buffer is passed on, even with `proxy_buffering on`, when the server pauses."""
     with Nginx(upstream, BUFFERED) as nginx:
         async with open_stream(nginx.port, STREAM, headers=COOKIE) as stream:
             for number in range(3):
@@ -86,8 +86,8 @@ async def test_buffering_alone_holds_nothing_back(upstream):
                 assert await stream.messages(1) == [number]
 
 
-async def test_gzip_looks_connected_and_delivers_nothing(upstream):
-    """If nginx compresses the stream, the headers come, and no frame for a long time."""
+async def test_gzip_delays_frames(upstream):
+    """A compressed stream has its headers, and no frame for a long time."""
     sent = {**COOKIE, "Accept-Encoding": "gzip"}
     with Nginx(upstream, LOOKS_CONNECTED) as nginx:
         async with open_stream(nginx.port, STREAM, headers=sent) as stream:
@@ -96,30 +96,30 @@ async def test_gzip_looks_connected_and_delivers_nothing(upstream):
             reading = asyncio.ensure_future(stream.chunk())
             done, _ = await asyncio.wait([reading], timeout=1.0)
             assert not done
-            # The frame was held back: it comes when more data fills the buffers of zlib.
+            # zlib holds the frame until its buffers are full.
             await publish(upstream, *(os.urandom(500).hex() for _ in range(100)))
             compressed = await asyncio.wait_for(reading, 10.0)
     assert b'"held back"' in zlib.decompressobj(wbits=31).decompress(compressed)
 
 
-async def test_headers_that_are_held_back_too(upstream):
-    """By default the headers wait with the first frame, and there is no answer at all."""
+async def test_gzip_delays_the_headers(upstream):
+    """By default, nginx delays the headers of a compressed stream until its first bytes."""
     sent = {**COOKIE, "Accept-Encoding": "gzip"}
     with Nginx(upstream, HELD_BACK) as nginx, pytest.raises(TimeoutError):
         async with asyncio.timeout(1.0), open_stream(nginx.port, STREAM, headers=sent):
             pass
 
 
-async def test_an_idle_timeout_cuts_a_quiet_stream(upstream):
-    """After `proxy_read_timeout` without a byte nginx ends the stream, in the middle of it."""
+async def test_read_timeout_cuts_an_idle_stream(upstream):
+    """A stream ends after `proxy_read_timeout` without a byte."""
     with Nginx(upstream, read_timeout=1) as nginx:
         async with open_stream(nginx.port, STREAM, headers=COOKIE) as stream:
             assert (await stream.event()).json()["type"] == "connection_established"
             assert await stream.rest() == []
 
 
-async def test_a_dead_upstream_is_a_502():
-    """Without a server behind it, nginx answers with a status that ends an EventSource."""
+async def test_dead_upstream_gets_502():
+    """A request without an upstream gets 502, which ends an EventSource."""
     with ServerProcess("uvicorn", "tests.apps.pages:app") as server, Nginx(server.port) as nginx:
         async with open_stream(nginx.port, STREAM, headers=COOKIE) as stream:
             assert stream.status == 200

@@ -1,4 +1,4 @@
-"""Settings.from_env(): every documented boundary of every variable."""
+"""Settings.from_env: the documented values of each variable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MILLISECONDS = {
     "WEBSOCKET_PING_INTERVAL": "websocket_ping_interval",
 }
 SWITCHES = {"REAL_TIME_ENABLED": "enabled", "WEBSOCKET_ENABLED": "websocket_enabled"}
-NONSENSE = [
+NOT_MILLISECONDS = [
     "", " ", "-1", "+1", "1e3", "1_000", "1.5", "0x10", "true", "٥", " 5", "5 ", "5\n", "5s",
     "9" * 13, "9" * 5000, "\0", "NaN", "inf",
 ]  # fmt: skip
@@ -29,9 +29,13 @@ NONSENSE = [
 def test_defaults() -> None:
     """An empty environment gives the documented defaults."""
     assert Settings.from_env({}) == Settings()
-    made = Settings.from_env({})
-    assert (made.update_interval, made.heartbeat_interval, made.cleanup_interval) == (30, 30, 300)
-    assert (made.flush_interval, made.websocket_path) == (None, "/websocket")
+    settings = Settings.from_env({})
+    assert (settings.update_interval, settings.heartbeat_interval, settings.cleanup_interval) == (
+        30,
+        30,
+        300,
+    )
+    assert (settings.flush_interval, settings.websocket_path) == (None, "/websocket")
 
 
 @pytest.mark.parametrize(("name", "field"), MILLISECONDS.items())
@@ -44,16 +48,16 @@ def test_milliseconds(name: str, field: str, text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("name", MILLISECONDS)
-@pytest.mark.parametrize("text", NONSENSE, ids=lambda text: repr(text)[:20])
-def test_no_number(name: str, text: str) -> None:
-    """Anything else fails, and the error names the variable and the accepted form."""
+@pytest.mark.parametrize("text", NOT_MILLISECONDS, ids=lambda text: repr(text)[:20])
+def test_other_text_is_refused(name: str, text: str) -> None:
+    """Any other text raises an error that names the variable and the accepted form."""
     with pytest.raises(ConfigurationError, match=f"(?s){name}=.*milliseconds"):
         Settings.from_env({name: text})
 
 
 @pytest.mark.parametrize("name", MILLISECONDS)
-def test_zero_is_off_or_refused(name: str) -> None:
-    """Zero is off for the flush interval, and elsewhere a mistake: never "as often as can be"."""
+def test_zero(name: str) -> None:
+    """Zero disables the flush interval, and is refused for the other variables."""
     if name == "REAL_TIME_BUFFER_FLUSH_INTERVAL":
         assert Settings.from_env({name: "0"}).flush_interval is None
     else:
@@ -63,7 +67,7 @@ def test_zero_is_off_or_refused(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "field"), SWITCHES.items())
 def test_switches(name: str, field: str) -> None:
-    """The usual words switch on and off, in any case; nothing else does."""
+    """A switch accepts the usual words in any case, and refuses others."""
     for text in ("true", "TRUE", "1", "yes", "on", "On"):
         assert getattr(Settings.from_env({name: text}), field) is True
     for text in ("false", "False", "0", "no", "off"):
@@ -75,7 +79,7 @@ def test_switches(name: str, field: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/ws", "/a/b-c_d.e~f", "/ws/"])
 def test_path(path: str) -> None:
-    """A path is taken as it is, and LiveApp takes it."""
+    """LiveApp accepts the path."""
     settings = Settings.from_env({"WEBSOCKET_PATH": path})
     assert settings.websocket_path == path
     LiveApp(Broadcaster(), authenticate=anonymous, **settings.for_app())
@@ -85,29 +89,29 @@ def test_path(path: str) -> None:
     "path",
     ["", "ws", "ws/", "/a b", "/a?b", "/a#b", "/a\r\nb", "/é", "http://x/ws", "/a\0b", "/\x7f"],
 )
-def test_no_path(path: str) -> None:
-    """A value that is not a path fails, and the error names the variable."""
+def test_invalid_path(path: str) -> None:
+    """An invalid path raises an error that names the variable."""
     with pytest.raises(ConfigurationError, match="WEBSOCKET_PATH"):
         Settings.from_env({"WEBSOCKET_PATH": path})
 
 
 def test_unknown_variable_with_our_prefix() -> None:
-    """A misspelt variable fails instead of being ignored; others' variables are none of ours."""
+    """A misspelt variable of ours is refused, and other variables are ignored."""
     with pytest.raises(ConfigurationError, match="REAL_TIME_HEARTBEAT: "):
         Settings.from_env({"REAL_TIME_HEARTBEAT": "5"})
     Settings.from_env({"PATH": "x", "HOME": "", "real_time_x": "1"})
 
 
 def test_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a mapping the environment of the process is read."""
+    """`from_env` without a mapping reads the environment of the process."""
     for name in (*MILLISECONDS, *SWITCHES, "WEBSOCKET_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("REAL_TIME_UPDATE_INTERVAL", "2500")
     assert Settings.from_env().update_interval == 2.5
 
 
-def test_everything_reaches_its_place() -> None:
-    """The settings are what Broadcaster and LiveApp take, heartbeats the shorter of both."""
+def test_settings_are_options() -> None:
+    """The settings are options of Broadcaster and LiveApp, with the shorter heartbeat interval."""
     environment = {
         "REAL_TIME_HEARTBEAT_INTERVAL": "9000",
         "WEBSOCKET_PING_INTERVAL": "7000",
@@ -122,12 +126,15 @@ def test_everything_reaches_its_place() -> None:
     assert options.heartbeat_interval == 7.0
     assert (options.cleanup_interval, options.flush_interval) == (60.0, 0.1)
     assert settings.for_app() == {"enabled": False, "websocket_path": None}
-    on: dict[str, Any] = {**environment, "WEBSOCKET_ENABLED": "on", "REAL_TIME_ENABLED": "on"}
-    assert Settings.from_env(on).for_app() == {"enabled": True, "websocket_path": "/ws"}
+    enabled: dict[str, Any] = {**environment, "WEBSOCKET_ENABLED": "on", "REAL_TIME_ENABLED": "on"}
+    assert Settings.from_env(enabled).for_app() == {"enabled": True, "websocket_path": "/ws"}
 
 
 def test_defaults_are_those_of_the_broadcaster() -> None:
-    """Without any variable nothing changes against a plain Broadcaster."""
-    plain, made = Broadcaster().options, Broadcaster(**Settings().for_broadcaster()).options
-    assert plain == made
+    """Settings without variables are the defaults of Broadcaster."""
+    defaults, from_settings = (
+        Broadcaster().options,
+        Broadcaster(**Settings().for_broadcaster()).options,
+    )
+    assert defaults == from_settings
     assert len(fields(Settings)) == len(MILLISECONDS) + len(SWITCHES) + 1

@@ -1,4 +1,4 @@
-"""Listening sockets: what accepted sockets inherit."""
+"""Listening sockets, and the options that accepted sockets inherit."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 from holdfast.sockets import SEND_BUFFER, listening_socket
 
 
-def accepted(listener: socket.socket) -> socket.socket:
-    """The server's side of a new connection."""
+def accept(listener: socket.socket) -> socket.socket:
+    """Return the server's side of a new connection."""
     with socket.create_connection(listener.getsockname()[:2], timeout=5.0):
         listener.settimeout(5.0)
         server, _ = listener.accept()
         return server
 
 
-def test_accepted_sockets_inherit() -> None:
-    """Send buffer, keepalive and user timeout are in force on what is accepted."""
+def test_accepted_sockets_inherit_the_options() -> None:
+    """An accepted socket has the send buffer, the keepalive and the user timeout."""
     with listening_socket(port=0, keepalive=12.0, user_timeout=20.0) as listener:
         assert not listener.getblocking()
-        with accepted(listener) as server:
+        with accept(listener) as server:
             assert server.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
             assert server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             for name, value in (
@@ -33,16 +33,16 @@ def test_accepted_sockets_inherit() -> None:
                     assert server.getsockopt(socket.IPPROTO_TCP, option) == value, name
 
 
-def test_short_times_do_not_become_none_at_all() -> None:
-    """Keepalive of a fraction of a second becomes one second, the shortest of the kernel."""
+def test_short_keepalive_is_one_second() -> None:
+    """A keepalive below one second is one second, the shortest value of the kernel."""
     with listening_socket(port=0, keepalive=0.2) as listener:
         if hasattr(socket, "TCP_KEEPIDLE"):
             assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
             assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 1
 
 
-def test_less_vanishes_into_the_kernel() -> None:
-    """Before a send would block, far less than the usual megabytes is taken."""
+def test_kernel_buffers_less_than_300_kb() -> None:
+    """The kernel accepts less than 300 KB before a send blocks."""
     with listening_socket(port=0) as listener:
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -61,18 +61,18 @@ def test_less_vanishes_into_the_kernel() -> None:
                 assert sent < 300_000
 
 
-def test_taken_port_raises_and_leaks_nothing() -> None:
-    """A port that is taken is an OSError, and no socket stays open (warnings are errors here)."""
+def test_port_in_use_raises() -> None:
+    """A port in use raises an OSError, and no socket stays open (a warning is an error here)."""
     with listening_socket(port=0) as listener, pytest.raises(OSError, match="in use"):
         listening_socket(port=listener.getsockname()[1])
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_ipv6() -> None:
-    """An IPv6 address works like any other."""
+    """An IPv6 address is supported."""
     try:
         listener = listening_socket("::1", 0)
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
-    with listener, accepted(listener):
+    with listener, accept(listener):
         assert listener.family is socket.AF_INET6

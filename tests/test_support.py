@@ -1,4 +1,4 @@
-"""The promises of tests/support itself, on which the tests with real servers rest."""
+"""tests/support: the requirements of a test, and server processes."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ with ServerProcess("uvicorn", "minimal:app", cwd=Path(sys.argv[1])) as server:
 
 @pytest.fixture
 def app_folder(tmp_path: Path) -> Path:
-    """A folder with a minimal app in it."""
+    """Return a folder with a minimal application."""
     (tmp_path / "minimal.py").write_text(APP)
     return tmp_path
 
 
 def members(group: int) -> list[psutil.Process]:
-    """The live processes of a process group."""
-    found = []
+    """Return the running processes of a process group."""
+    running = []
     for process in psutil.process_iter(["status"]):
         try:
             if os.getpgid(process.pid) == group and process.info["status"] != "zombie":
-                found.append(process)
+                running.append(process)
         except ProcessLookupError:
             pass
-    return found
+    return running
 
 
 def all_end(group: int) -> bool:
-    """Return True if the whole group ends within five seconds: SIGKILL is not instant."""
+    """Return whether all processes of the group end within five seconds."""
     deadline = time.monotonic() + 5.0
     while members(group):
         if time.monotonic() > deadline:
@@ -66,10 +66,10 @@ def all_end(group: int) -> bool:
 
 
 @pytest.mark.parametrize("ci", [False, True])
-def test_missing_server_skips_at_home_and_fails_in_ci(
+def test_missing_requirement_skips_or_fails_in_ci(
     ci: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A test that lacks what it needs is skipped by its reason, and fails where CI=true."""
+    """A test with a missing requirement is skipped, and fails if CI=true."""
     monkeypatch.setenv("CI", "true" if ci else "")
     outcome = pytest.fail.Exception if ci else pytest.skip.Exception
     with pytest.raises(outcome, match="missing module no_such_module: to see"):
@@ -78,10 +78,10 @@ def test_missing_server_skips_at_home_and_fails_in_ci(
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_idle_server_stops_on_sigterm(kind: ServerKind, app_folder: Path) -> None:
-    """Each real server starts, listens, and ends within its time after SIGTERM when idle.
+    """Each real server starts, listens, and ends in time after SIGTERM.
 
-    Started as the guide advises: granian 2.8.7 misses, about one time in 60, a signal that comes
-    while its worker starts, and then waits for that worker unless it may kill it.
+    The server runs with the options of the guide: granian 2.8.7 misses, about one time in 60, a
+    signal that comes while its worker starts, and then waits for that worker unless it may kill it.
     """
     with ServerProcess(kind, "minimal:app", cwd=app_folder, args=ARGS[kind]) as server:
         assert server.terminate(8.0) < 8.0
@@ -89,7 +89,7 @@ def test_idle_server_stops_on_sigterm(kind: ServerKind, app_folder: Path) -> Non
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_failed_test_leaves_no_process(kind: ServerKind, app_folder: Path) -> None:
-    """A block that raises leaves no process behind, and shows what the server wrote."""
+    """A block that raises leaves no process, and adds the output of the server as a note."""
     server = ServerProcess(kind, "minimal:app", cwd=app_folder)
     with pytest.raises(ZeroDivisionError) as caught, server:
         assert members(server.process.pid)
@@ -99,7 +99,7 @@ def test_failed_test_leaves_no_process(kind: ServerKind, app_folder: Path) -> No
 
 
 def test_killed_tests_leave_no_process(app_folder: Path) -> None:
-    """A server dies with the process that started it, however that one dies."""
+    """A server ends with the process that started it, even after SIGKILL."""
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, str(app_folder)],
         stdin=subprocess.PIPE,
@@ -114,7 +114,7 @@ def test_killed_tests_leave_no_process(app_folder: Path) -> None:
     assert all_end(server)
 
 
-def test_server_that_fails_to_start_says_why(app_folder: Path) -> None:
+def test_server_that_fails_to_start_fails_the_test(app_folder: Path) -> None:
     """A server that ends before it listens fails the test at once, with its output."""
     with (
         pytest.raises(TimeoutError) as caught,

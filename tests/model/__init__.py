@@ -1,5 +1,5 @@
-"""Promise 1 as a model: a world that is driven step by step, an oracle, and mutants to kill.
+"""Promise 1 as a model: a world that a script drives, an oracle, and mutants.
 
-`python -m tests.model.mutants` shows every rule of docs/design.md broken on purpose, and the trace
-that finds it.
+`python -m tests.model.mutants` breaks each rule of docs/design.md, and shows the trace that
+detects it.
 """

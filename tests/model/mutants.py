@@ -1,7 +1,7 @@
-"""Every rule of the cursor broken on purpose, to see the model find it.
+"""Mutants: each breaks one rule of the cursor, and the model must detect it.
 
-python -m tests.model.mutants            all of them, a line each
-python -m tests.model.mutants NAME       one, with the violation that finds it
+python -m tests.model.mutants            all mutants, one line each
+python -m tests.model.mutants NAME       one mutant, with the violation that detects it
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ Patch = tuple[Any, str, Any]
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
 
 SCRIPT_LENGTH = 400
-MOST_SCRIPTS = 4000
+MAX_SCRIPTS = 4000
 
 
 def mutant(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
-    """Register a mutant by the name of the function that makes it."""
+    """Register a mutant by the name of its function."""
     MUTANTS[make.__name__] = make
     return make
 
 
 @mutant
 def cursor_is_the_last_delivered() -> list[Patch]:
-    """The id names the newest message that was sent, as everybody's first version does."""
+    """The id is the newest sent offset, as in a first attempt at a cursor."""
     take, last = Delivery.take, dict[int, int]()
 
     def taken(self, now):
@@ -61,8 +61,8 @@ def cursor_is_the_last_delivered() -> list[Patch]:
 
 
 @mutant
-def a_marker_is_not_pending() -> list[Patch]:
-    """The cursor passes a gap that has not been reported yet."""
+def a_gap_is_not_pending() -> list[Patch]:
+    """The cursor covers a gap that has not been reported."""
     cursor = Delivery.cursor
 
     def without_gaps(self, position):
@@ -78,18 +78,18 @@ def a_marker_is_not_pending() -> list[Patch]:
 
 @mutant
 def a_gap_outside_its_lane() -> list[Patch]:
-    """A gap is announced at once, by the best lane, and not where the messages are missing."""
-    mark = PriorityBuffer.add_gap
+    """A gap is reported at once in the critical lane, not in the place of its messages."""
+    add_gap = PriorityBuffer.add_gap
 
-    def in_the_best_lane(self, gap):
-        mark(self, replace(gap, priority=Priority.CRITICAL))
+    def in_the_critical_lane(self, gap):
+        add_gap(self, replace(gap, priority=Priority.CRITICAL))
 
-    return [(PriorityBuffer, "add_gap", in_the_best_lane)]
+    return [(PriorityBuffer, "add_gap", in_the_critical_lane)]
 
 
 @mutant
 def no_id_on_the_first_frame() -> list[Patch]:
-    """A client that is cut before its first message has nothing to resume from."""
+    """A client that is cut before its first message has no event id."""
     opened = Connection.open
 
     def open_without_id(self, first_frame):
@@ -104,9 +104,9 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
     """A replay is offered like live messages, and evicts itself."""
     request = Delivery.request
 
-    def everything(self, position):
-        found = request(self, position)
-        return found and replace(found, limit=10_000)
+    def long_request(self, position):
+        page_request = request(self, position)
+        return page_request and replace(page_request, limit=10_000)
 
     def fill(self, request, page, position, *, room):
         for entry in page.entries:
@@ -114,12 +114,12 @@ def a_replay_through_the_bounded_buffer() -> list[Patch]:
         self._set_read(request.lane, page.up_to)
         self._catching_up -= {request.lane}
 
-    return [(Delivery, "request", everything), (Delivery, "fill", fill)]
+    return [(Delivery, "request", long_request), (Delivery, "fill", fill)]
 
 
 @mutant
 def no_since() -> list[Patch]:
-    """A subscription acquired today shows yesterday."""
+    """A new subscription replays earlier messages."""
     page = History.page
 
     def from_the_beginning(self, request, subscriptions, *rest):
@@ -130,35 +130,35 @@ def no_since() -> list[Patch]:
 
 @mutant
 def subscriptions_as_of_connect_time() -> list[Patch]:
-    """The session restores what was subscribed when the connection began."""
-    register, at_first = Node.register, dict[str, dict[str, Offset]]()
+    """The session restores the subscriptions of the start of its connection."""
+    register, first_subscriptions = Node.register, dict[str, dict[str, Offset]]()
 
-    def remembering(self, connection, *, resumed):
-        at_first[connection.id] = dict(connection.subscriptions)
+    def register_and_record(self, connection, *, resumed):
+        first_subscriptions[connection.id] = dict(connection.subscriptions)
         register(self, connection, resumed=resumed)
 
     unregister = Node.unregister
 
-    def as_of_connect_time(self, connection):
+    def with_first_subscriptions(self, connection):
         session = unregister(self, connection)
-        return replace(session, subscriptions=at_first[connection.id])
+        return replace(session, subscriptions=first_subscriptions[connection.id])
 
-    return [(Node, "register", remembering), (Node, "unregister", as_of_connect_time)]
+    return [(Node, "register", register_and_record), (Node, "unregister", with_first_subscriptions)]
 
 
 @mutant
-def the_future_judged_by_this_node() -> list[Patch]:
-    """A cursor beyond this node's position is taken for one beyond the log."""
+def positions_judged_by_this_node() -> list[Patch]:
+    """A cursor beyond this node's position is refused as beyond the log."""
 
-    async def by_the_node(self, event_id):
+    async def head_of_the_node(self, event_id):
         return self._node.log.head
 
-    return [(Handshake, "_head_for", by_the_node)]
+    return [(Handshake, "_head_for", head_of_the_node)]
 
 
 @mutant
 def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
-    """A node that is behind its client goes live at once, and repeats what the client has."""
+    """A node that is behind its client is live at once, and repeats messages."""
     fill = Delivery.fill
 
     def live_at_once(self, request, page, position, *, room):
@@ -175,40 +175,40 @@ def a_live_feed_not_filtered_by_the_cursor() -> list[Patch]:
 
 @mutant
 def a_lane_that_is_not_empty_is_not_read() -> list[Patch]:
-    """A client that comes back is live at once, whatever lies before it."""
+    """A client that resumes is live at once, and its history is not read."""
     return [(handshake, "lanes_to_replay", lambda *_: NO_LANE)]
 
 
 @mutant
 def an_empty_lane_is_live_before_its_node() -> list[Patch]:
-    """A message that the client got from another node comes again in this node's live feed."""
+    """Messages that the client received on another node are repeated by this one."""
 
-    def whatever_the_node(point, summary, farthest, delivered):
+    def empty_lanes_are_live(point, summary, farthest, delivered):
         return NO_LANE if point.cursor is None else EVERY_LANE - summary.empty_lanes
 
-    return [(handshake, "lanes_to_replay", whatever_the_node)]
+    return [(handshake, "lanes_to_replay", empty_lanes_are_live)]
 
 
 @mutant
 def unsent_messages_are_settled() -> list[Patch]:
-    """An inline send that waits takes the rest of the batch with it."""
+    """An inline send that waits counts the rest of its batch as sent."""
     return [(Delivery, "requeue", lambda self, plan, sent: None)]
 
 
 @mutant
 def a_cursor_that_goes_back() -> list[Patch]:
-    """A lane that lost something is read again from where the connection began."""
+    """A lane that evicted a message is read again from the start of its connection."""
     init = Delivery.__init__
     catch_up = Delivery._catch_up
 
-    def remembering(self, buffer, start, **options):
+    def init_and_record(self, buffer, start, **options):
         init(self, buffer, start, **options)
         STARTS[self.buffer] = start
 
     def from_the_start(self, lane, after):
         catch_up(self, lane, STARTS[self.buffer][lane])
 
-    return [(Delivery, "__init__", remembering), (Delivery, "_catch_up", from_the_start)]
+    return [(Delivery, "__init__", init_and_record), (Delivery, "_catch_up", from_the_start)]
 
 
 STARTS: dict[PriorityBuffer, Cursor] = {}
@@ -216,7 +216,7 @@ STARTS: dict[PriorityBuffer, Cursor] = {}
 
 @mutant
 def one_retention_for_all_lanes() -> list[Patch]:
-    """LOW pushes out CRITICAL."""
+    """LOW messages trim CRITICAL ones."""
     append = History.append
 
     def over_all_lanes(self, message, now):
@@ -244,13 +244,13 @@ def conflation_per_lane() -> list[Patch]:
 
 @mutant
 def superseded_values_replayed() -> list[Patch]:
-    """History keeps what a newer value of the key has replaced."""
+    """The history keeps superseded messages."""
     return [(History, "_supersede", lambda self, message, logs: None)]
 
 
 @mutant
 def an_eviction_is_not_read_again() -> list[Patch]:
-    """An evicted message is lost, as in every queue with a drop policy."""
+    """An evicted message is lost, as in a queue with a drop policy."""
     return [(Delivery, "_catch_up", lambda self, lane, after: None)]
 
 
@@ -267,19 +267,19 @@ def reading_beyond_the_node() -> list[Patch]:
 
 @mutant
 def gaps_are_not_counted_exactly() -> list[Patch]:
-    """A gap counts everything that was ever trimmed in its topic."""
+    """A gap counts all messages that were ever trimmed in its topic."""
     ranges = TopicLog.trimmed_ranges
 
-    def all_of_it(self, after, up_to, boundaries):
+    def with_total_count(self, after, up_to, boundaries):
         count = len(self.trimmed_offsets)
         return ((first, last, count) for first, last, _ in ranges(self, after, up_to, boundaries))
 
-    return [(TopicLog, "trimmed_ranges", all_of_it)]
+    return [(TopicLog, "trimmed_ranges", with_total_count)]
 
 
 @mutant
-def one_gap_for_what_lies_apart() -> list[Patch]:
-    """A gap stands at its last offset, so messages pass offsets that are not reported yet."""
+def one_gap_for_separate_ranges() -> list[Patch]:
+    """One gap at the last trimmed offset reports all ranges, so messages pass earlier ones."""
     ranges = TopicLog.trimmed_ranges
 
     def joined(self, after, up_to, boundaries):
@@ -292,32 +292,32 @@ def one_gap_for_what_lies_apart() -> list[Patch]:
 
 
 @mutant
-def a_gap_in_what_was_left() -> list[Patch]:
-    """A gap that waits is reported, although its topic was unsubscribed meanwhile."""
+def a_gap_of_an_unsubscribed_topic() -> list[Patch]:
+    """A pending gap is reported although its topic was unsubscribed."""
     return [(Gap, "without", lambda self, _: self)]
 
 
 @contextmanager
 def applied(patches: list[Patch]) -> Iterator[None]:
-    """Replace the attributes, and put them back."""
-    before = [(target, name, getattr(target, name)) for target, name, _ in patches]
+    """Replace the attributes during the block."""
+    originals = [(target, name, getattr(target, name)) for target, name, _ in patches]
     for target, name, value in patches:
         setattr(target, name, value)
     try:
         yield
     finally:
-        for target, name, value in before:
+        for target, name, value in originals:
             setattr(target, name, value)
 
 
 def script(seed: int) -> list[int]:
-    """A random trace, always the same for a seed."""
+    """Return a random script, the same for each call with a seed."""
     generator = random.Random(seed)
     return [generator.randrange(1 << 16) for _ in range(SCRIPT_LENGTH)]
 
 
 def play(seed: int) -> None:
-    """One random trace of the world; raises `Violation`."""
+    """Play one random script. Raises `Violation`."""
     world = World(script(seed))
     try:
         world.play()
@@ -325,10 +325,10 @@ def play(seed: int) -> None:
         world.close()
 
 
-def hunt(name: str, most: int = MOST_SCRIPTS) -> tuple[int, BaseException] | None:
-    """Return the number of traces until a mutant failed, and the failure; `None` if it passed."""
+def hunt(name: str, max_scripts: int = MAX_SCRIPTS) -> tuple[int, BaseException] | None:
+    """Return the number of traces that it took to detect a mutant, and the error, or None."""
     with applied(MUTANTS[name]()):
-        for seed in range(most):
+        for seed in range(max_scripts):
             try:
                 play(seed)
             except (Violation, AssertionError, LookupError, ValueError) as error:
@@ -337,13 +337,13 @@ def hunt(name: str, most: int = MOST_SCRIPTS) -> tuple[int, BaseException] | Non
 
 
 def main(names: list[str]) -> int:
-    """Hunt the mutants of these names, or all; the exit status is how many live."""
+    """Hunt these mutants, or all. Returns the number of those that were not detected."""
     alive = 0
     for name in names or MUTANTS:
         found = hunt(name)
         if found is None:
             alive += 1
-            print(f"ALIVE   {name}: {MOST_SCRIPTS} traces did not find it")
+            print(f"ALIVE   {name}: not detected by {MAX_SCRIPTS} traces")
         else:
             print(f"killed  {name} by trace {found[0]}: {found[1]}")
     return alive

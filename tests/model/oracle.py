@@ -1,6 +1,6 @@
-"""The oracle: what one client was owed, and what it got.
+"""The oracle: the messages that a client has to get, and those that it got.
 
-The oracle has the published messages and the rules, and no code of holdfast.
+The oracle applies the rules to the published messages, without any part of holdfast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 class Violation(AssertionError):
-    """A promise was broken; the first word says which kind of breach it is."""
+    """A broken promise. The first word names the kind."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Published:
 
 @dataclass
 class Log:
-    """Everything published, and which of it a store with this retention may have trimmed."""
+    """All published messages, and those that a store with this retention may have trimmed."""
 
     limit: int
     messages: list[Published] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Log:
     trimmable: set[int] = field(default_factory=set)
 
     def is_void(self, message: Published) -> bool:
-        """Return True if it need not arrive: a newer value has come, or its ttl is over."""
+        """Return whether the message need not arrive: it is superseded or expired."""
         expired = message.expires_at is not None and message.expires_at <= self.now
         return expired or message.offset in self.superseded
 
@@ -62,19 +62,19 @@ class Log:
 
 
 @dataclass
-class Client:
-    """The account of one client, over all its connections."""
+class ClientAccount:
+    """The messages of one client, over all its connections."""
 
     name: str
     log: Log
     subscribed: dict[str, int] = field(default_factory=dict)
-    """Topic → the offset that the node had delivered when the subscription was acquired."""
-    owed: dict[int, Published] = field(default_factory=dict)
+    """Topic → the offset that the node had delivered when the topic was subscribed."""
+    expected: dict[int, Published] = field(default_factory=dict)
     delivered: list[Published] = field(default_factory=list)
     newest: dict[object, int] = field(default_factory=dict)
     optional: set[int] = field(default_factory=set)
-    """Published before a subscription, but not yet delivered by the node at that time."""
-    excused: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Offsets published before a subscription, but not yet delivered by the node at that time."""
+    withdrawn: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     covered: set[int] = field(default_factory=set)
     gap_open: set[tuple[str, str | None, str]] = field(default_factory=set)
     gap_counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -82,34 +82,34 @@ class Client:
 
     def published(self, message: Published) -> None:
         if message.topic in self.subscribed and message.to_user in (None, self.name):
-            self.owed[message.offset] = message
+            self.expected[message.offset] = message
 
     def subscribe(self, topic: str, since: int) -> None:
         if topic in self.subscribed:
             return
         self.subscribed[topic] = since
         for message in self.log.messages:
-            mine = message.topic == topic and message.to_user in (None, self.name)
-            if mine and message.offset > since:
+            is_own = message.topic == topic and message.to_user in (None, self.name)
+            if is_own and message.offset > since:
                 self.optional.add(message.offset)
-                self.owed[message.offset] = message
+                self.expected[message.offset] = message
 
     def unsubscribe(self, topic: str) -> None:
         self.subscribed.pop(topic, None)
-        for offset in [o for o, m in self.owed.items() if m.topic == topic]:
-            self.excuse(offset)
+        for offset in [o for o, m in self.expected.items() if m.topic == topic]:
+            self.withdraw(offset)
 
     def restart(self) -> None:
-        """The client has never learnt of a session, so it is owed nothing yet."""
-        self.owed.clear()
+        """Begin again: a client that never got a first frame expects no message."""
+        self.expected.clear()
         self.covered.clear()
         self.subscribed.clear()
 
-    def excuse(self, offset: int) -> None:
-        """Not owed any more; a gap may have counted it."""
-        message = self.owed.pop(offset)
+    def withdraw(self, offset: int) -> None:
+        """Expect the message no longer. A gap may have counted it."""
+        message = self.expected.pop(offset)
         if offset in self.log.trimmable:
-            self.excused[message.lane] += 1
+            self.withdrawn[message.lane] += 1
         self.covered.discard(offset)
 
     def receive(self, message: Published) -> None:
@@ -118,16 +118,16 @@ class Client:
             raise Violation(f"private: {message} to {self.name}, who has {self.subscribed}")
         if message.offset <= since:
             raise Violation(f"private: {message} is older than the subscription of {since}")
-        again = message in self.delivered
-        if again and message.key is None:
+        is_repeated = message in self.delivered
+        if is_repeated and message.key is None:
             raise Violation(f"duplicated: {message}")
         if message.offset in self.covered:
-            raise Violation(f"contradicted: {message} was declared lost before")
+            raise Violation(f"contradicted: {message} was in a gap before")
         self._check_order(message)
         self.delivered.append(message)
-        self.owed.pop(message.offset, None)
+        self.expected.pop(message.offset, None)
         if message.key is None:
-            self._settle(message)
+            self._check_earlier(message)
 
     def _check_order(self, message: Published) -> None:
         if message.subject is not None:
@@ -139,32 +139,32 @@ class Client:
         if before and message.offset < before[-1]:
             raise Violation(f"reordered: {message} after {before[-1]} in its lane")
 
-    def _settle(self, message: Published) -> None:
-        """Everything of this log below `message` must have been settled or declared by now."""
-        for other in list(self.owed.values()):
+    def _check_earlier(self, message: Published) -> None:
+        """Check that each earlier message of this log has arrived or is in a gap."""
+        for other in list(self.expected.values()):
             if other.log != message.log or other.offset > message.offset:
                 continue
-            self._cover(other)
-        # The gap is used up: the next hole in this log needs a gap of its own.
+            self._check_covered(other)
+        # The gap covers one hole: the next hole in this log needs a gap of its own.
         self.gap_open.discard(message.log)
 
-    def _cover(self, message: Published) -> None:
+    def _check_covered(self, message: Published) -> None:
         if message.offset in self.covered or self.log.is_void(message):
             return
         if message.log not in self.gap_open:
             if message.offset in self.optional:
                 return
-            raise Violation(f"lost: {message} of {self.name} was passed over without a word")
+            raise Violation(f"lost: {message} of {self.name} was skipped without a gap")
         if message.offset not in self.log.trimmable:
             if message.offset in self.optional:
                 return
-            raise Violation(f"unjustified: {message} is declared lost, but had to be kept")
+            raise Violation(f"unjustified: {message} is in a gap, but had to be kept")
         self.covered.add(message.offset)
 
     def gap(self, lane: str, topics: list[str], count: int | None) -> None:
         if not set(topics) <= self.subscribed.keys():
             raise Violation(f"private: a gap of {topics} to {self.name}, who has {self.subscribed}")
-        undelivered = [m for m in self.owed.values() if m.lane == lane and m.topic in topics]
+        undelivered = [m for m in self.expected.values() if m.lane == lane and m.topic in topics]
         if not any(m.offset in self.log.trimmable for m in undelivered):
             raise Violation(f"spurious: a gap in {lane} of {topics}, where nothing is missing")
         if count is None:
@@ -175,21 +175,25 @@ class Client:
             self.gap_open |= {(topic, None, lane), (topic, self.name, lane)}
 
     def finish(self) -> None:
-        """Count each message that is still owed as lost, because no more frames come."""
-        for message in list(self.owed.values()):
-            self._cover(message)
+        """Check that no expected message is missing at the end."""
+        for message in list(self.expected.values()):
+            self._check_covered(message)
         for lane, count in self.gap_counts.items():
             trimmed = [
-                m for m in self.owed.values() if m.lane == lane and m.offset in self.log.trimmable
+                m
+                for m in self.expected.values()
+                if m.lane == lane and m.offset in self.log.trimmable
             ]
-            owing = [m for m in trimmed if not self.log.is_void(m)]
-            missing = sum(m.offset in self.covered - self.optional for m in owing)
-            excused = self.excused[lane] + len(trimmed) - missing
-            # A value that came at the place of an older one may be counted, if it was trimmed
-            # before the client was past its own place.
-            excused += sum(
+            missed = [m for m in trimmed if not self.log.is_void(m)]
+            missing = sum(m.offset in self.covered - self.optional for m in missed)
+            withdrawn = self.withdrawn[lane] + len(trimmed) - missing
+            # A value that superseded an older one in its place may be counted, if it was trimmed
+            # before the client had reached its own place.
+            withdrawn += sum(
                 m.lane == lane and m.key is not None and m.offset in self.log.trimmable
                 for m in self.delivered
             )
-            if lane not in self.gap_unknown and not missing <= count <= missing + excused:
-                raise Violation(f"miscounted: {lane} told {count}, missing {missing} (+{excused})")
+            if lane not in self.gap_unknown and not missing <= count <= missing + withdrawn:
+                raise Violation(
+                    f"miscounted: {lane} reported {count}, missing {missing} (+{withdrawn})"
+                )

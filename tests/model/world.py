@@ -1,8 +1,8 @@
-"""The world: two nodes on one broker, clients that come and go, every step taken by a script.
+"""The world: two nodes on one broker, and clients that connect and disconnect, driven by a script.
 
-Real Broadcaster parts (Node, Admission, Subscriber, Connection, MemoryBroker) run in an event loop
-that only turns when a step says so. No task of holdfast runs: the world decides when a node reads
-its feed, when an connection is pumped, what arrives, and when a link is cut.
+Real parts (Node, Handshake, SubscriptionControl, Connection, MemoryBroker) run in an event loop
+that turns only within a step. No task of holdfast runs: the world decides when a node reads the
+feed, when a connection sends, which frames arrive, and when a link is cut.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from holdfast.runtime.subscriptions import SubscriptionControl
 from tests.support.frame_reader import PlainFrameEncoder
 from tests.support.virtual_loop import run_ready
 
-from .oracle import Client, Log, Published, Violation
+from .oracle import ClientAccount, Log, Published, Violation
 
 TOPICS = ("a", "b")
 KEYS = (None, None, "k")
@@ -40,35 +40,35 @@ LANES = (Priority.NORMAL, Priority.NORMAL, Priority.LOW, Priority.CRITICAL)
 LIMIT = 2
 CAPACITY = 3
 WINDOW = 300
-"""Bytes: one or two messages."""
+"""Bytes of one or two messages."""
 
 
 @dataclass
-class Seat:
-    """A client with its link: what was sent but has not arrived, and its last event id."""
+class SimulatedClient:
+    """A client with its link, which holds the frames that have not arrived."""
 
-    account: Client
-    rights: set[str] = field(default_factory=lambda: set(TOPICS))
+    account: ClientAccount
+    allowed_topics: set[str] = field(default_factory=lambda: set(TOPICS))
     last_event_id: str | None = None
     requested: tuple[str, ...] = ("a",)
     acknowledges: bool = False
     node: int = 0
     connection: Connection | None = None
     owner: asyncio.Task[None] | None = None
-    """The connection's own task, if the fan-out may send on the spot."""
+    """The connection's own task, if the fan-out may send inline."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
-    """Closed: `send` takes what it is given, and then waits."""
+    """While it is cleared, `send` accepts one frame, and then waits."""
     link: list[Frame] = field(default_factory=list)
-    greeted: bool = False
-    ever_greeted: bool = False
+    has_first_frame: bool = False
+    ever_had_first_frame: bool = False
     refused: set[str] = field(default_factory=set)
-    unheard: dict[str, int] = field(default_factory=dict)
-    """Topics taken away or granted again by connections whose first frame has not arrived, and
-    the earliest `since` they may have: the session that is resumed in the end may not know."""
+    unreported: dict[str, int] = field(default_factory=dict)
+    """Topics that were withdrawn or granted by connections whose first frame has not arrived, with
+    the earliest `since` that they may have: the resumed session may be an earlier one."""
 
 
 class World:
-    """Interprets a script of numbers; raises `Violation` when a promise breaks."""
+    """Interprets a script of numbers. Raises `Violation` if a promise is broken."""
 
     def __init__(self, script: list[int]) -> None:
         self._script: Iterator[int] = iter(script)
@@ -88,10 +88,10 @@ class World:
             Handshake(node, control)
             for node, control in zip(self.nodes, self.subscriptions, strict=True)
         ]
-        self.ghosts: list[tuple[Node, Connection, asyncio.Task[None] | None]] = []
-        self.seats = [
-            Seat(Client("u", self.log)),
-            Seat(Client("v", self.log), requested=("a", "b"), acknowledges=True),
+        self.lost_connections: list[tuple[Node, Connection, asyncio.Task[None] | None]] = []
+        self.clients = [
+            SimulatedClient(ClientAccount("u", self.log)),
+            SimulatedClient(ClientAccount("v", self.log), requested=("a", "b"), acknowledges=True),
         ]
 
     def close(self) -> None:
@@ -103,21 +103,27 @@ class World:
     # -- the script ----------------------------------------------------------------------------
 
     def play(self) -> None:
-        """Take steps until the script ends, then let everything arrive and settle the accounts."""
+        """Take the steps of the script, then let every frame arrive and check the accounts."""
         steps = (
             *(self.publish, self.burst, self.burst),
             *(self.ingest, self.ingest, self.ingest_all),
-            *(self.pump, self.pump, self.arrive, self.arrive),
+            *(self.send_next, self.send_next, self.receive, self.receive),
             *(self.connect, self.connect, self.cut, self.cut),
-            *(self.resubscribe, self.notice, self.change_rights, self.age, self.acknowledge),
-            self.turn_gate,
+            *(
+                self.resubscribe,
+                self.notice_loss,
+                self.change_permissions,
+                self.pass_time,
+                self.acknowledge,
+            ),
+            self.toggle_gate,
         )
         try:
             while True:
                 steps[self.choose(len(steps))]()
         except StopIteration:
             pass
-        self.settle()
+        self.finish()
 
     def choose(self, count: int) -> int:
         return next(self._script) % count
@@ -125,8 +131,8 @@ class World:
     def run(self, awaitable):
         return self.loop.run_until_complete(awaitable)
 
-    def seat(self) -> Seat:
-        return self.seats[self.choose(len(self.seats))]
+    def client(self) -> SimulatedClient:
+        return self.clients[self.choose(len(self.clients))]
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -146,11 +152,11 @@ class World:
         message = Published(self.head.offset, topic, lane.label, key, to_user, expires_at)
         self.log.publish(message)
         self.by_offset[message.offset] = message
-        for seat in self.seats:
-            seat.account.published(message)
+        for client in self.clients:
+            client.account.published(message)
 
-    def age(self) -> None:
-        """Let some time pass: what had a ttl expires."""
+    def pass_time(self) -> None:
+        """Let one second pass, in which messages may expire."""
         self.now += 1.0
         self.log.now = self.now
 
@@ -178,53 +184,57 @@ class World:
         self.run(deliver())
 
     def connect(self) -> None:
-        seat = self.seat()
-        if seat.connection is not None:
+        client = self.client()
+        if client.connection is not None:
             return
-        seat.node = self.choose(2)
-        self._connect(seat, on_the_spot=bool(self.choose(2)))
+        client.node = self.choose(2)
+        self._connect(client, inline=bool(self.choose(2)))
 
-    def _connect(self, seat: Seat, *, on_the_spot: bool = False) -> None:
+    def _connect(self, client: SimulatedClient, *, inline: bool = False) -> None:
         async def may_subscribe(topic: str) -> bool:
-            return topic in seat.rights
+            return topic in client.allowed_topics
 
-        account, node = seat.account, self.nodes[seat.node]
+        account, node = client.account, self.nodes[client.node]
         request = ConnectRequest(
-            user=UserId(account.name), topics=seat.requested, last_event_id=seat.last_event_id,
-            may_subscribe=may_subscribe, acknowledges=seat.acknowledges, transport="model",
+            user=UserId(account.name), topics=client.requested, last_event_id=client.last_event_id,
+            may_subscribe=may_subscribe, acknowledges=client.acknowledges, transport="model",
         )  # fmt: skip
-        connection = self.run(self.handshakes[seat.node].connect(request))
-        self.ghosts = [g for g in self.ghosts if g[1] in g[0].connections]
-        seat.connection, seat.greeted = connection, False
-        seat.gate.set()
-        if on_the_spot:
-            seat.owner = self.loop.create_task(self._own(seat, connection, seat.link))
-        # By the rules, not by what holdfast did: a revoked topic ends, a new session begins now.
-        for topic in set(account.subscribed) - seat.rights:
-            seat.unheard.setdefault(topic, account.subscribed[topic])
+        connection = self.run(self.handshakes[client.node].connect(request))
+        self.lost_connections = [
+            entry for entry in self.lost_connections if entry[1] in entry[0].connections
+        ]
+        client.connection, client.has_first_frame = connection, False
+        client.gate.set()
+        if inline:
+            client.owner = self.loop.create_task(
+                self._run_connection(client, connection, client.link)
+            )
+        # The oracle applies the rules: a forbidden topic ends, and a new session begins now.
+        for topic in set(account.subscribed) - client.allowed_topics:
+            client.unreported.setdefault(topic, account.subscribed[topic])
             account.unsubscribe(topic)
-            seat.refused.add(topic)
-        for topic in seat.refused & seat.rights:
-            account.subscribe(topic, seat.unheard.setdefault(topic, node.log.delivered_offset))
-            seat.refused.discard(topic)
-        if not seat.ever_greeted:
+            client.refused.add(topic)
+        for topic in client.refused & client.allowed_topics:
+            account.subscribe(topic, client.unreported.setdefault(topic, node.log.delivered_offset))
+            client.refused.discard(topic)
+        if not client.ever_had_first_frame:
             account.restart()
-            seat.refused = set(seat.requested) - seat.rights
-            for topic in seat.requested:
-                if topic in seat.rights:
+            client.refused = set(client.requested) - client.allowed_topics
+            for topic in client.requested:
+                if topic in client.allowed_topics:
                     account.subscribe(topic, node.log.delivered_offset)
 
-    def pump(self) -> None:
-        self._pump(self.seat())
+    def send_next(self) -> None:
+        self._send(self.client())
 
-    def _pump(self, seat: Seat) -> bool:
-        """Hand over what the connection has now; whether that was anything."""
-        connection = seat.connection
+    def _send(self, client: SimulatedClient) -> bool:
+        """Send the pending frames of the connection. Returns whether there were any."""
+        connection = client.connection
         if connection is None:
             return False
-        if seat.owner is not None:
+        if client.owner is not None:
             self.run(run_ready())
-            return bool(seat.link)
+            return bool(client.link)
 
         async def step() -> list[Frame] | None:
             task = asyncio.ensure_future(connection.next_frames())
@@ -240,18 +250,20 @@ class World:
         if frames is None:
             return False
         self._check_priorities(frames)
-        self._check_cursors(seat, frames)
-        seat.link.extend(frames)
+        self._check_cursors(client, frames)
+        client.link.extend(frames)
         return True
 
-    async def _own(self, seat: Seat, connection: Connection, link: list[Frame]) -> None:
-        """The task of a connection, as the transports have it."""
+    async def _run_connection(
+        self, client: SimulatedClient, connection: Connection, link: list[Frame]
+    ) -> None:
+        """Run the connection's own task, as the transports do."""
 
         async def send(frame: Frame) -> None:
-            if link is seat.link:
-                self._check_cursors(seat, [frame])
+            if link is client.link:
+                self._check_cursors(client, [frame])
             link.append(frame)
-            await seat.gate.wait()
+            await client.gate.wait()
 
         sender = InlineSender(cast("Any", send), PlainFrameEncoder(), connection.token)
         connection.attach_sender(sender)
@@ -264,41 +276,41 @@ class World:
         finally:
             connection.detach_sender()
 
-    def turn_gate(self) -> None:
-        """The link of a connection takes nothing more for a while, or goes on."""
-        gate = self.seat().gate
+    def toggle_gate(self) -> None:
+        """Let the link of a connection block its sends, or unblock them."""
+        gate = self.client().gate
         gate.clear() if gate.is_set() else gate.set()
 
-    def arrive(self) -> None:
-        seat = self.seat()
+    def receive(self) -> None:
+        client = self.client()
         for _ in range(1 + self.choose(3)):
-            self._arrive(seat)
+            self._receive(client)
 
-    def _arrive(self, seat: Seat) -> None:
-        if not seat.link:
+    def _receive(self, client: SimulatedClient) -> None:
+        if not client.link:
             return
-        frame = seat.link.pop(0)
+        frame = client.link.pop(0)
         body = json.loads(frame.body)
         match body["type"]:
             case "message":
-                seat.account.receive(self.by_offset[body["data"]])
+                client.account.receive(self.by_offset[body["data"]])
             case "gap":
                 gap = body["data"]
-                seat.account.gap(gap["priority"], gap["topics"], gap["count"])
+                client.account.gap(gap["priority"], gap["topics"], gap["count"])
             case "connection_established":
-                self._greet(seat, body["data"])
+                self._receive_first_frame(client, body["data"])
             case kind:
                 raise Violation(f"spurious: a frame of type {kind}")
         if frame.id:
-            seat.last_event_id = frame.id
+            client.last_event_id = frame.id
 
     def acknowledge(self) -> None:
-        self._acknowledge(self.seat())
+        self._acknowledge(self.client())
 
-    def _acknowledge(self, seat: Seat) -> None:
-        """Echo the last event id of this connection."""
-        connection, last_event_id = seat.connection, seat.last_event_id
-        if not seat.acknowledges or connection is None or not seat.greeted:
+    def _acknowledge(self, client: SimulatedClient) -> None:
+        """Acknowledge the last event id of this connection."""
+        connection, last_event_id = client.connection, client.last_event_id
+        if not client.acknowledges or connection is None or not client.has_first_frame:
             return
 
         async def echo() -> None:
@@ -307,77 +319,79 @@ class World:
 
         self.run(echo())
 
-    def _greet(self, seat: Seat, first_frame) -> None:
-        seat.greeted = True
-        seat.unheard.clear()
-        if first_frame["session"] == "fresh" and seat.ever_greeted:
-            raise Violation("unjustified: a fresh session for a client that came back")
-        seat.ever_greeted = True
+    def _receive_first_frame(self, client: SimulatedClient, first_frame) -> None:
+        client.has_first_frame = True
+        client.unreported.clear()
+        if first_frame["session"] == "fresh" and client.ever_had_first_frame:
+            raise Violation("unjustified: a fresh session for a client that reconnected")
+        client.ever_had_first_frame = True
         if first_frame["session"] == "gap" and first_frame["gap"]["cause"] != "trimmed":
             raise Violation(f"unjustified: a reset, {first_frame['gap']}")
 
     def cut(self) -> None:
-        seat = self.seat()
-        noticed = bool(self.choose(2))
-        if seat.connection is None:
+        client = self.client()
+        is_noticed = bool(self.choose(2))
+        if client.connection is None:
             return
-        arrived = self.choose(len(seat.link) + 1)
-        for _ in range(arrived):
-            self._arrive(seat)
-        self._drop(seat, noticed)
+        arriving = self.choose(len(client.link) + 1)
+        for _ in range(arriving):
+            self._receive(client)
+        self._disconnect(client, is_noticed)
 
-    def _drop(self, seat: Seat, noticed: bool) -> None:
-        assert seat.connection is not None
-        ghost = (self.nodes[seat.node], seat.connection, seat.owner)
-        seat.connection, seat.owner, seat.link = None, None, []
-        # Messages of topics that the client has not heard of may come, but are not owed.
-        for topic in seat.unheard:
-            seat.account.unsubscribe(topic)
-            seat.refused.add(topic)
-        if noticed:
-            self._notice(*ghost)
+    def _disconnect(self, client: SimulatedClient, is_noticed: bool) -> None:
+        assert client.connection is not None
+        lost = (self.nodes[client.node], client.connection, client.owner)
+        client.connection, client.owner, client.link = None, None, []
+        # The client may get topics that no first frame has reported, but does not have to.
+        for topic in client.unreported:
+            client.account.unsubscribe(topic)
+            client.refused.add(topic)
+        if is_noticed:
+            self._notice_loss(*lost)
         else:
-            self.ghosts.append(ghost)
+            self.lost_connections.append(lost)
 
-    def notice(self) -> None:
-        if self.ghosts:
-            self._notice(*self.ghosts.pop(self.choose(len(self.ghosts))))
+    def notice_loss(self) -> None:
+        if self.lost_connections:
+            self._notice_loss(*self.lost_connections.pop(self.choose(len(self.lost_connections))))
 
-    def _notice(self, node: Node, connection: Connection, owner: asyncio.Task[None] | None) -> None:
-        async def leave() -> None:
+    def _notice_loss(
+        self, node: Node, connection: Connection, owner: asyncio.Task[None] | None
+    ) -> None:
+        async def detach() -> None:
             if owner is not None:
                 owner.cancel()
                 await asyncio.wait([owner])
             session = node.unregister(connection)
             await node.detach(connection.id, session)
 
-        self.run(leave())
+        self.run(detach())
 
     def resubscribe(self) -> None:
-        seat = self.seat()
+        client = self.client()
         topic, add = TOPICS[self.choose(2)], bool(self.choose(3))
-        if seat.connection is None or not seat.greeted:
+        if client.connection is None or not client.has_first_frame:
             return
-        node, control = self.nodes[seat.node], self.subscriptions[seat.node]
+        node, control = self.nodes[client.node], self.subscriptions[client.node]
         if add:
-            allowed, _ = self.run(control.subscribe(seat.connection, [topic]))
+            allowed, _ = self.run(control.subscribe(client.connection, [topic]))
             if topic in allowed:
-                seat.account.subscribe(topic, node.log.delivered_offset)
+                client.account.subscribe(topic, node.log.delivered_offset)
         else:
-            self.run(control.unsubscribe(seat.connection, [topic]))
+            self.run(control.unsubscribe(client.connection, [topic]))
             # Frames that were sent before the answer may still arrive.
-            seat.gate.set()
+            client.gate.set()
             self.run(run_ready())
-            while seat.link:
-                self._arrive(seat)
-            seat.account.unsubscribe(topic)
-            seat.refused.discard(topic)
+            while client.link:
+                self._receive(client)
+            client.account.unsubscribe(topic)
+            client.refused.discard(topic)
 
-    def change_rights(self) -> None:
-        seat = self.seat()
+    def change_permissions(self) -> None:
+        client = self.client()
         topic = TOPICS[self.choose(2)]
-        if seat.connection is None:
-            seat.rights ^= {topic}
+        if client.connection is None:
+            client.allowed_topics ^= {topic}
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -390,29 +404,29 @@ class World:
         if lanes != sorted(lanes, reverse=True):
             raise Violation(f"reordered: lanes {lanes} in one chunk")
 
-    def _check_cursors(self, seat: Seat, frames: list[Frame]) -> None:
-        ids = [EventId.parse(frame.id) for frame in [*seat.link, *frames] if frame.id]
+    def _check_cursors(self, client: SimulatedClient, frames: list[Frame]) -> None:
+        ids = [EventId.parse(frame.id) for frame in [*client.link, *frames] if frame.id]
         marks = [event_id.cursor.marks for event_id in ids if event_id is not None]
         for before, after in itertools.pairwise(marks):
             if any(earlier > later for earlier, later in zip(before, after, strict=True)):
                 raise Violation(f"cursor went back: {before} then {after}")
 
-    def settle(self) -> None:
-        """Everybody comes back, everything arrives, and the accounts must balance."""
-        for seat in self.seats:
-            if seat.connection is None:
-                self._connect(seat)
+    def finish(self) -> None:
+        """Connect all clients, let every frame arrive, and check the accounts."""
+        for client in self.clients:
+            if client.connection is None:
+                self._connect(client)
         for node in self.nodes:
             while node.log.delivered_offset < self.head.offset:
                 self._ingest(node, 3)
-        for seat in self.seats:
-            seat.gate.set()
+        for client in self.clients:
+            client.gate.set()
             for _ in range(10_000):
-                while seat.link:
-                    self._arrive(seat)
-                self._acknowledge(seat)
-                if not self._pump(seat):
+                while client.link:
+                    self._receive(client)
+                self._acknowledge(client)
+                if not self._send(client):
                     break
             else:
-                raise Violation("stuck: an connection that never runs dry")
-            seat.account.finish()
+                raise Violation("stuck: a connection that always has frames")
+            client.account.finish()

@@ -16,52 +16,58 @@ async def test_life_of_a_connection() -> None:
     """Connect, subscribe, refusal, unsubscribe and disconnect are one event each."""
     events: list[AuditEvent] = []
 
-    async def may(topic: str) -> bool:
+    async def may_subscribe(topic: str) -> bool:
         return topic != "secret"
 
     async with Broadcaster(audit=events.append, clock=wall_clock) as broadcaster:
         async with broadcaster.connect(
-            user="ann", topics=["t"], transport="sse", may_subscribe=may
+            user="ann", topics=["t"], transport="sse", may_subscribe=may_subscribe
         ) as connection:
-            at = (await FrameReader(connection).first_frame()).id
+            event_id = (await FrameReader(connection).first_frame()).id
             await broadcaster.subscribe(connection, ["u", "secret"])
             await broadcaster.unsubscribe(connection, ["t"])
             id = connection.id
-        assert [(e.action, e.detail) for e in events] == [
+        assert [(event.action, event.detail) for event in events] == [
             (AuditAction.CONNECTED, ""),
             (AuditAction.SUBSCRIPTION_REFUSED, "secret"),
             (AuditAction.SUBSCRIBED, "u"),
             (AuditAction.UNSUBSCRIBED, "t"),
             (AuditAction.DISCONNECTED, "the client left"),
         ]
-        assert {(e.user, e.transport) for e in events} == {("ann", "sse")}
+        assert {(event.user, event.transport) for event in events} == {("ann", "sse")}
         assert {
-            e.connection for e in events if e.action is not AuditAction.SUBSCRIPTION_REFUSED
+            event.connection
+            for event in events
+            if event.action is not AuditAction.SUBSCRIPTION_REFUSED
         } <= {id}
-        assert all(e.at == wall_clock() for e in events)
+        assert all(event.at == wall_clock() for event in events)
         events.clear()
-        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=at) as connection:
+        async with broadcaster.connect(
+            user="ann", topics=["t"], last_event_id=event_id
+        ) as connection:
             connection.close(Reason.CREDENTIALS_EXPIRED)
-        assert [(e.action, e.detail) for e in events] == [
+        assert [(event.action, event.detail) for event in events] == [
             (AuditAction.CONNECTED, "resumed"),
             (AuditAction.DISCONNECTED, "credentials_expired"),
         ]
 
 
-@pytest.mark.parametrize("end", ["taken_over", "replaced"])
-async def test_each_connected_event_has_a_disconnected_event(end: str) -> None:
-    """However a connection ends, its end is one event."""
+@pytest.mark.parametrize("reason", ["taken_over", "replaced"])
+async def test_each_connected_event_has_a_disconnected_event(reason: str) -> None:
+    """Each connection has one event for its start and one for its end."""
     events: list[AuditEvent] = []
     async with (
         Broadcaster(audit=events.append, max_connections_per_user=1) as broadcaster,
-        broadcaster.connect(user="ann", topics=["t"]) as old,
+        broadcaster.connect(user="ann", topics=["t"]) as first,
     ):
-        at = (await FrameReader(old).first_frame()).id
-        last = at if end == "taken_over" else None
-        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last):
+        event_id = (await FrameReader(first).first_frame()).id
+        last_event_id = event_id if reason == "taken_over" else None
+        async with broadcaster.connect(user="ann", topics=["t"], last_event_id=last_event_id):
             pass
-    connected = [e.connection for e in events if e.action is AuditAction.CONNECTED]
-    disconnected = [e.connection for e in events if e.action is AuditAction.DISCONNECTED]
+    connected = [event.connection for event in events if event.action is AuditAction.CONNECTED]
+    disconnected = [
+        event.connection for event in events if event.action is AuditAction.DISCONNECTED
+    ]
     assert len(connected) == 2
     assert sorted(map(str, disconnected)) == sorted(map(str, connected))
 
@@ -84,25 +90,25 @@ async def test_failing_hook_is_logged() -> None:
 
 async def test_no_token_is_ever_in_an_event(caplog: pytest.LogCaptureFixture) -> None:
     """Neither an event nor its line in the log contains a token."""
-    seen: list[Any] = []
+    events: list[Any] = []
     with caplog.at_level(logging.INFO):
         write = logging_audit()
 
         def hook(event: AuditEvent) -> None:
-            seen.append(event)
+            events.append(event)
             write(event)
 
         async with Broadcaster(audit=hook) as broadcaster:
             tokens = []
-            at: str | None = None
+            event_id: str | None = None
             for user in ("ann", "ann", "bob"):
                 async with broadcaster.connect(
-                    user=user, topics=["t"], last_event_id=at
+                    user=user, topics=["t"], last_event_id=event_id
                 ) as connection:
                     first_frame = await FrameReader(connection).first_frame()
                     tokens.append(str(first_frame.data["reconnectToken"]))
-                    at = first_frame.id
-    text = repr(seen) + caplog.text
+                    event_id = first_frame.id
+    text = repr(events) + caplog.text
     assert text.count("connected") >= 6
     assert not any(token in text for token in tokens)
 

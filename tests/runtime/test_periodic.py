@@ -20,16 +20,16 @@ class Source:
     def __init__(self) -> None:
         self.calls: list[float] = []
         self.error: Exception | None = None
-        self.silent = False
+        self.returns_none = False
 
     async def __call__(self) -> Any:
         self.calls.append(asyncio.get_running_loop().time())
         if self.error is not None:
             raise self.error
-        return None if self.silent else len(self.calls)
+        return None if self.returns_none else len(self.calls)
 
 
-async def test_runs_only_while_somebody_listens() -> None:
+async def test_source_runs_only_with_a_listener() -> None:
     """A source is called from the first listener to the last, at once and every interval."""
     source = Source()
     async with Broadcaster() as broadcaster:
@@ -39,24 +39,24 @@ async def test_runs_only_while_somebody_listens() -> None:
         async with broadcaster.connect(topics=["t"]) as connection:
             reader = FrameReader(connection, timeout=100.0)
             await reader.first_frame()
-            begun = asyncio.get_running_loop().time()
-            found: list[Any] = []
-            while len(found) < 3:
+            start = asyncio.get_running_loop().time()
+            received: list[Any] = []
+            while len(received) < 3:
                 frame = await reader.frame()
                 assert frame is not None
                 if frame.type == "message":
-                    found.append(frame.data)
-            assert found == [1, 2, 3]
-            assert [at - begun for at in source.calls] == pytest.approx([0.0, 30.0, 60.0])
+                    received.append(frame.data)
+            assert received == [1, 2, 3]
+            assert [time - start for time in source.calls] == pytest.approx([0.0, 30.0, 60.0])
         await asyncio.sleep(1000.0)
         assert len(source.calls) == 3
         async with broadcaster.connect(topics=["*"]):
             await run_ready()
-            assert len(source.calls) == 4, "a pattern listens, too"
+            assert len(source.calls) == 4, "a pattern is a listener"
 
 
-async def test_subscribing_later_wakes_it() -> None:
-    """A live connection that subscribes to the topic is a listener."""
+async def test_later_subscription_starts_the_source() -> None:
+    """A connection that subscribes to the topic later is a listener."""
     source = Source()
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["other"]) as connection:
         broadcaster.periodic("t", source.__call__, interval=30.0)
@@ -67,7 +67,7 @@ async def test_subscribing_later_wakes_it() -> None:
         assert len(source.calls) == 1
 
 
-async def test_leaving_and_coming_does_not_multiply_the_calls() -> None:
+async def test_changing_listeners_do_not_add_calls() -> None:
     """A source is called once per interval, even if listeners change often."""
     source = Source()
     async with Broadcaster() as broadcaster:
@@ -94,22 +94,22 @@ async def test_failing_source_is_called_again(caplog: pytest.LogCaptureFixture) 
             assert await reader.take(1) == [4]
 
 
-async def test_data_that_cannot_be_sent_is_an_error_of_the_source() -> None:
+async def test_result_that_is_not_json_is_an_error_of_the_source() -> None:
     """A result that is not JSON is logged and counted as an error of the source."""
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]):
 
-        async def nan() -> float:
+        async def source() -> float:
             return float("nan")
 
-        broadcaster.periodic("t", nan, interval=10.0)
+        broadcaster.periodic("t", source, interval=10.0)
         await asyncio.sleep(1.0)
         assert broadcaster.statistics().source_errors == 1
 
 
-async def test_none_publishes_nothing() -> None:
-    """A source that returns None publishes nothing this time."""
+async def test_none_is_not_published() -> None:
+    """A source that returns None publishes no message."""
     source = Source()
-    source.silent = True
+    source.returns_none = True
     async with Broadcaster() as broadcaster, broadcaster.connect(topics=["t"]):
         broadcaster.periodic("t", source.__call__, interval=10.0)
         await asyncio.sleep(25.0)
@@ -117,7 +117,7 @@ async def test_none_publishes_nothing() -> None:
         assert broadcaster.statistics().published == 0
 
 
-async def test_cancelled_is_called_no_more() -> None:
+async def test_cancelled_source_is_not_called() -> None:
     """A cancelled source is not called again."""
     source = Source()
     async with Broadcaster() as broadcaster:
@@ -129,7 +129,7 @@ async def test_cancelled_is_called_no_more() -> None:
         assert len(source.calls) == 2
 
 
-async def test_made_before_start_and_options_are_used() -> None:
+async def test_source_made_before_the_start_keeps_its_options() -> None:
     """A source made before the start works in each run, with its priority, key and ttl."""
     broadcaster = Broadcaster()
     broadcaster.periodic(
@@ -171,7 +171,7 @@ def test_interval_must_be_over_zero(interval: float) -> None:
         Broadcaster().periodic("t", Source().__call__, interval=interval)
 
 
-def test_topic_must_be_one() -> None:
+def test_topic_must_be_valid() -> None:
     """A pattern or an invalid name raises when the source is made."""
     with pytest.raises(InvalidTopic):
         Broadcaster().periodic("t.*", Source().__call__, interval=1.0)

@@ -46,8 +46,8 @@ class CountedPresence(MemoryPresence):
         raise self.error
 
 
-class Counted(MemoryBroker):
-    """A broker with such a store."""
+class BrokerWithCountedPresence(MemoryBroker):
+    """A memory broker with a CountedPresence."""
 
     presence: CountedPresence
 
@@ -135,7 +135,7 @@ async def test_node_that_stops_removes_its_members() -> None:
 
 async def test_node_whose_lease_ended_reports_again() -> None:
     """A node that the store no longer has reports all its members again."""
-    broker = Counted(clock=wall_clock)
+    broker = BrokerWithCountedPresence(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
         await asyncio.sleep(2 * REPORT_INTERVAL)
         await broker.presence.remove(broker.presence.nodes[0])
@@ -146,7 +146,7 @@ async def test_node_whose_lease_ended_reports_again() -> None:
 
 async def test_full_sync_repairs_the_store() -> None:
     """A member that the store lost is reported again by the periodic full sync."""
-    broker = Counted(clock=wall_clock)
+    broker = BrokerWithCountedPresence(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
         await asyncio.sleep(2 * REPORT_INTERVAL)
         lost = [("$user", UserId("ann"))]
@@ -168,7 +168,7 @@ async def test_leave_during_an_outage_is_reported_later(
     def hook(change: PresenceChange) -> None:
         reported.append(change.is_present)
 
-    broker = Counted(clock=wall_clock)
+    broker = BrokerWithCountedPresence(clock=wall_clock)
     async with Broadcaster(broker=broker, presence=hook) as one:
         async with one.connect(user="ann"):
             await asyncio.sleep(2 * REPORT_INTERVAL)
@@ -266,7 +266,7 @@ async def test_store_error_at_the_stop_leaves_no_task(
     async def broken(node: NodeId) -> PresenceDelta:
         raise ValueError("broken")
 
-    broker, before = Counted(clock=wall_clock), len(asyncio.all_tasks())
+    broker, before = BrokerWithCountedPresence(clock=wall_clock), len(asyncio.all_tasks())
     monkeypatch.setattr(broker.presence, "remove", broken)
     with pytest.raises(ValueError, match="broken"):
         async with Broadcaster(broker=broker, presence=True):

@@ -1,4 +1,4 @@
-"""Never run: what type checkers see of the public names. mypy reads it with the rest."""
+"""The public names as type checkers read them; this file is never run."""
 
 from __future__ import annotations
 
@@ -35,41 +35,41 @@ from holdfast.transports.websocket import InboundLimits
 
 
 def on_event(event: AuditEvent) -> None:
-    """An audit hook."""
+    """Check the type of an audit hook."""
     assert_type(event.action, AuditAction)
     assert_type(event.user, str | None)
 
 
-def plain(request: Request) -> User | None:
-    """A hook that does not wait."""
+def authenticate(request: Request) -> User | None:
+    """Check the type of an authenticate hook."""
     assert_type(request.headers, dict[str, str])
     assert_type(request.cookies, Mapping[str, str])
     return None
 
 
-async def waiting(request: Request) -> User | None:
-    """A hook that waits."""
+async def authenticate_async(request: Request) -> User | None:
+    """Check the type of an authenticate hook that is a coroutine function."""
     return User(id=request.client)
 
 
-async def may(user: User, action: Action, topic: str | None) -> bool:
-    """An authorize hook that waits."""
+async def authorize_async(user: User, action: Action, topic: str | None) -> bool:
+    """Check the type of an authorize hook that is a coroutine function."""
     assert_type(user.roles, frozenset[str])
     return action is Action.SUBSCRIBE
 
 
 async def may_subscribe(topic: str) -> bool:
-    """The arguments of `connect`."""
+    """Check the type of `may_subscribe` of `connect`."""
     return bool(topic)
 
 
-async def numbers() -> dict[str, int]:
-    """A periodic source."""
+async def source() -> dict[str, int]:
+    """Check the type of a periodic source."""
     return {"n": 1}
 
 
-async def broadcasting() -> None:
-    """Broadcaster."""
+async def use_broadcaster() -> None:
+    """Check the types of Broadcaster and Connection."""
     broker: Broker = MemoryBroker(retention=Retention(limit=5), tokens=TokenLimits(grace=1.0))
     settings = Settings.from_env({})
     async with Broadcaster(
@@ -83,13 +83,12 @@ async def broadcasting() -> None:
         assert_type(offset, Offset)
         assert_type(await broadcaster.publish_to_user("ann", None), Offset)
         assert_type(broadcaster.publish_from_thread("t", 1, timeout=1.0), Offset)
-        assert_type(broadcaster.periodic("t", numbers, interval=1.0), PeriodicSource)
+        assert_type(broadcaster.periodic("t", source, interval=1.0), PeriodicSource)
         assert_type(broadcaster.periodic("t", lambda: 5, interval=1.0), PeriodicSource)
         assert_type(await broadcaster.position(["t"], user="ann"), str)
         async with broadcaster.connect(
             user="ann", topics=("t",), last_event_id="x", may_subscribe=may_subscribe
         ) as connection:
-            assert_type(connection, Connection)
             assert_type(connection, Connection)
             assert_type(connection.close_reason, Reason | None)
             assert_type(await connection.next_frames(), list[Frame] | None)
@@ -109,38 +108,41 @@ async def broadcasting() -> None:
     await broadcaster.publish("t", 1, priority=3)  # type: ignore[arg-type]
 
 
-async def serving(scope: Any, receive: Any, send: Any) -> None:
-    """LiveApp."""
+async def use_live_app(scope: Any, receive: Any, send: Any) -> None:
+    """Check the types of LiveApp."""
     broadcaster = Broadcaster()
-    for hook in (anonymous, plain, JWTAuthenticator("x")):
+    for hook in (anonymous, authenticate, JWTAuthenticator("x")):
         LiveApp(broadcaster, authenticate=hook)
     app = LiveApp(
-        broadcaster, authenticate=waiting, authorize=may, inbound=InboundLimits(rate=5),
+        broadcaster,
+        authenticate=authenticate_async,
+        authorize=authorize_async,
+        inbound=InboundLimits(rate=5),
         **Settings().for_app(),
-    )  # fmt: skip
+    )
     LiveApp(broadcaster, authenticate=anonymous, authorize=require_role("ops"))
     LiveApp(broadcaster)  # type: ignore[call-arg]
     await app(scope, receive, send)
 
 
 def on_status(status: Status) -> None:
-    """A callback of the client."""
+    """Check the type of a callback of the client."""
     assert_type(status.retry_in, float | None)
 
 
 async def on_gap(gap: Gap) -> None:
-    """One that waits."""
+    """Check the type of a callback that is a coroutine function."""
     assert_type(gap.count, int | None)
     assert_type(gap.priority, Priority | None)
 
 
 async def token() -> str:
-    """A token that is asked for."""
+    """Check the type of a function that returns a bearer token."""
     return "x"
 
 
-async def consuming() -> None:
-    """The client."""
+async def use_client() -> None:
+    """Check the types of the client."""
     async with httpx.AsyncClient() as http, connect(
         "http://h/live", topics={"t"}, token=token, http=http, on_gap=on_gap,
         on_status=on_status, headers={"x": "y"}, position="x", retry_delays=(1, 5),
@@ -157,14 +159,14 @@ async def consuming() -> None:
     connect("http://h", token=5)  # type: ignore[arg-type]
 
 
-def failed(error: StreamFailed) -> None:
-    """The errors that end a stream."""
+def use_stream_failed(error: StreamFailed) -> None:
+    """Check the types of the error that ends a stream."""
     assert_type(error.status, int | None)
     assert_type(error.code, str)
 
 
-def records(error: Refused, too_large: MessageTooLarge, event_id: str) -> None:
-    """Values."""
+def use_records(error: Refused, too_large: MessageTooLarge, event_id: str) -> None:
+    """Check the types of values."""
     assert_type(error.reason, Reason)
     assert_type(too_large.limit, int)
     parsed = EventId.parse(event_id)
