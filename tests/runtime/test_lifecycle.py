@@ -382,6 +382,25 @@ class TestStartAndStopTogether:
         async with broadcaster:
             await broadcaster.publish("t", 1)
 
+    async def test_stopped_from_inside_raises(self) -> None:
+        """A periodic source and a presence hook that call `stop` raise, and wait for no one."""
+        errors: list[str] = []
+
+        async def stop(*_: object) -> None:
+            try:
+                await broadcaster.stop()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        broadcaster = Broadcaster(presence=stop)
+        broadcaster.periodic("t", stop, interval=60.0)
+        async with broadcaster:
+            async with broadcaster.connect(user="ann", topics=["t"]):
+                await asyncio.sleep(2.0)
+            assert broadcaster.state is BroadcasterState.RUNNING
+        assert len(errors) >= 2
+        assert all("create_task" in error for error in errors)
+
     async def test_first_request_is_cancelled(self) -> None:
         """If the caller that starts it is cancelled, a caller that waits starts it instead."""
         broker = SlowBroker()

@@ -120,11 +120,24 @@ class BroadcasterRun:
 
         A run that is still starting is stopped when it has started.
         """
+        if self._is_inside():
+            raise RuntimeError(
+                "a periodic source or a presence hook cannot wait for the end of its Broadcaster: "
+                "call asyncio.create_task(broadcaster.stop())"
+            )
         self._stop_requested.set()
         await _wait_done(self._owner)
         # `start` raises the error of a run that never began.
         if self.state is BroadcasterState.CLOSED and not self._owner.cancelled():
             self._owner.result()
+
+    def _is_inside(self) -> bool:
+        """Return True in the owner, and in a task that the owner waits for."""
+        parents = {task.id: task.parent_id for task in anyio.get_running_tasks()}
+        task: int | None = anyio.get_current_task().id
+        while task is not None and task != id(self._owner):
+            task = parents.get(task)
+        return task is not None
 
     async def _run_until_stopped(self, started: asyncio.Future[None]) -> None:
         """Start the broker and all tasks, wait for the stop, and end everything."""
