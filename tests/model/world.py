@@ -12,7 +12,6 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 from holdfast.brokers.memory import MemoryBroker
 from holdfast.brokers.protocol import Batch
@@ -25,11 +24,10 @@ from holdfast.runtime.audit import AuditTrail
 from holdfast.runtime.clock import Clock
 from holdfast.runtime.connection import Connection
 from holdfast.runtime.handshake import ConnectRequest, Handshake
-from holdfast.runtime.inline_send import InlineSender
 from holdfast.runtime.node import Node
 from holdfast.runtime.options import Options
 from holdfast.runtime.subscriptions import SubscriptionControl
-from tests.support.frame_reader import PlainFrameEncoder
+from tests.support.frame_reader import send_frames
 from tests.support.virtual_loop import run_ready
 
 from .oracle import ClientAccount, Log, Published, Violation
@@ -265,16 +263,7 @@ class World:
             link.append(frame)
             await client.gate.wait()
 
-        sender = InlineSender(cast("Any", send), PlainFrameEncoder(), connection.token)
-        connection.attach_sender(sender)
-        try:
-            while (frames := await connection.next_frames()) is not None:
-                self._check_priorities(frames)
-                for frame in frames:
-                    await sender.send(cast("Any", frame))
-                connection.mark_sent()
-        finally:
-            connection.detach_sender()
+        await send_frames(connection, send, on_batch=self._check_priorities)
 
     def toggle_gate(self) -> None:
         """Let the link of a connection block its sends, or unblock them."""

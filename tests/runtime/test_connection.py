@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,9 +16,8 @@ from holdfast.core import frames
 from holdfast.core.cursor import Cursor, EventId
 from holdfast.core.delivery.lanes import CHUNK_BYTES
 from holdfast.runtime.connection import MAX_CONTROL_FRAMES
-from holdfast.runtime.inline_send import InlineSender
 from tests.support.delayed_broker import DelayedBroker
-from tests.support.frame_reader import FrameReader, PlainFrameEncoder
+from tests.support.frame_reader import FrameReader, send_frames
 from tests.support.node import node_of
 from tests.support.virtual_loop import run_ready, run_virtual, wall_clock
 
@@ -578,15 +577,7 @@ async def test_expired_messages_do_not_delay_heartbeats() -> None:
         async def send(frame: Any) -> None:
             types.append(json.loads(frame.body)["type"])
 
-        async def run() -> None:
-            sender = InlineSender(send, PlainFrameEncoder(), connection.token)
-            connection.attach_sender(sender)
-            while (frames := await connection.next_frames()) is not None:
-                for frame in frames:
-                    await sender.send(cast("Any", frame))
-                connection.mark_sent()
-
-        task = asyncio.ensure_future(run())
+        task = asyncio.ensure_future(send_frames(connection, send))
         for _ in range(60):
             await broadcaster.publish("t", 1, ttl=1e-9)
             await asyncio.sleep(1.0)

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +18,8 @@ from holdfast import Broadcaster, Priority, Reason
 from holdfast.core.frames import Frame
 from holdfast.runtime.connection import Connection
 from holdfast.runtime.fanout import CONNECTIONS_PER_TURN
-from holdfast.runtime.inline_send import InlineSender, PeerLost
-from tests.support.frame_reader import PlainFrameEncoder
+from holdfast.runtime.inline_send import PeerLost
+from tests.support.frame_reader import PlainFrameEncoder, send_frames
 from tests.support.virtual_loop import run_ready, run_virtual
 
 
@@ -44,19 +44,13 @@ class Client:
             await self.is_open.wait()
 
     async def _run(self, inline: bool) -> None:
-        sender = InlineSender(self.send, PlainFrameEncoder(), self.connection.token)
-        if inline:
-            self.connection.attach_sender(sender)
+        def count_wake_up(_: list[Frame]) -> None:
+            self.wake_ups += 1
+
         try:
-            while (frames := await self.connection.next_frames()) is not None:
-                self.wake_ups += 1
-                for frame in frames:
-                    await sender.send(cast("Any", frame))
-                self.connection.mark_sent()
+            await send_frames(self.connection, self.send, inline=inline, on_batch=count_wake_up)
         except PeerLost:
             self.connection.mark_lost()
-        finally:
-            self.connection.detach_sender()
 
     def messages(self) -> list[tuple[Any, str]]:
         """Return the data of each message, and its id without the reconnect token."""

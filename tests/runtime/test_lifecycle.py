@@ -30,6 +30,27 @@ REAL_LOOP = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """Real event loop for tests with threads, because a virtual clock does not wait for them."""
 
 
+async def begin_handshake(broadcaster: Broadcaster) -> tuple[asyncio.Task[None], asyncio.Event]:
+    """Return a client whose handshake waits in `may_subscribe`, and the event that ends the wait.
+
+    The client reads to the end of its connection, or is refused.
+    """
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def may_subscribe(topic: str) -> bool:
+        is_asked.set()
+        return await may_answer.wait()
+
+    async def client() -> None:
+        with contextlib.suppress(BroadcasterFailed, Refused):
+            async with broadcaster.connect(topics=["t"], may_subscribe=may_subscribe) as connection:
+                await FrameReader(connection, timeout=3600).rest()
+
+    task = asyncio.create_task(client())
+    await is_asked.wait()
+    return task, may_answer
+
+
 class TestStartAndStop:
     """Start, stop and failure."""
 
@@ -243,21 +264,7 @@ class TestStartAndStop:
         """A handshake ends if the feed fails meanwhile."""
         broker = DelayedBroker()
         async with Broadcaster(broker=broker) as broadcaster:
-            is_asked, may_answer = asyncio.Event(), asyncio.Event()
-
-            async def may_subscribe(topic: str) -> bool:
-                is_asked.set()
-                return await may_answer.wait()
-
-            async def client() -> None:
-                with contextlib.suppress(BroadcasterFailed, Refused):
-                    async with broadcaster.connect(
-                        topics=["t"], may_subscribe=may_subscribe
-                    ) as connection:
-                        await FrameReader(connection, timeout=3600).rest()
-
-            task = asyncio.create_task(client())
-            await is_asked.wait()
+            task, may_answer = await begin_handshake(broadcaster)
             await broker.fail(ConnectionError())
             await run_ready()
             may_answer.set()
@@ -537,21 +544,7 @@ class TestDrain:
     async def test_connection_that_opens_during_a_drain_ends(self) -> None:
         """A drain also ends a connection whose handshake was in progress."""
         async with Broadcaster() as broadcaster:
-            is_asked, may_answer = asyncio.Event(), asyncio.Event()
-
-            async def may_subscribe(topic: str) -> bool:
-                is_asked.set()
-                return await may_answer.wait()
-
-            async def client() -> None:
-                with contextlib.suppress(Refused):
-                    async with broadcaster.connect(
-                        topics=["t"], may_subscribe=may_subscribe
-                    ) as connection:
-                        await FrameReader(connection, timeout=3600).rest()
-
-            task = asyncio.create_task(client())
-            await is_asked.wait()
+            task, may_answer = await begin_handshake(broadcaster)
             broadcaster.begin_drain()
             may_answer.set()
             done, _ = await asyncio.wait([task], timeout=2.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -11,8 +11,7 @@ from holdfast import Broadcaster, Priority, Reason
 from holdfast.core.delivery.window import MIN_BYTES
 from holdfast.core.frames import Frame
 from holdfast.runtime.connection import Connection
-from holdfast.runtime.inline_send import InlineSender
-from tests.support.frame_reader import FrameReader, PlainFrameEncoder
+from tests.support.frame_reader import FrameReader, send_frames
 from tests.support.virtual_loop import run_ready
 
 SIZE = MIN_BYTES // 4
@@ -32,18 +31,10 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.frames: list[Frame] = []
         self.acknowledged: list[bool] = []
-        self.task = asyncio.ensure_future(self._run(connection))
+        self.task = asyncio.ensure_future(send_frames(connection, self.send))
 
-    async def _run(self, connection: Connection) -> None:
-        async def send(frame: Any) -> None:
-            self.frames.append(frame)
-
-        sender = InlineSender(send, PlainFrameEncoder(), connection.token)
-        connection.attach_sender(sender)
-        while (frames := await connection.next_frames()) is not None:
-            for frame in frames:
-                await sender.send(cast("Any", frame))
-            connection.mark_sent()
+    async def send(self, frame: Any) -> None:
+        self.frames.append(frame)
 
 
 async def next_ids(connection: Connection) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, cast
 
 from holdfast.core.frames import Frame
 from holdfast.runtime.connection import Connection
+from holdfast.runtime.inline_send import InlineSender
 
 
 class ReceivedFrame(NamedTuple):
@@ -97,3 +99,28 @@ class PlainFrameEncoder:
 
     def events(self, joined: Any, suffix: str) -> list[Any]:
         return [Frame(body, id + suffix) for body, id in joined]
+
+
+async def send_frames(
+    connection: Connection,
+    send: Callable[[Any], Awaitable[None]],
+    *,
+    inline: bool = True,
+    on_batch: Callable[[list[Frame]], None] = lambda _: None,
+) -> None:
+    """Send the frames of a connection until its end, as a transport does.
+
+    If not `inline`, the fan-out may not send. `on_batch` is called with the frames that the task of
+    the connection sends. Raises what `send` raises.
+    """
+    sender = InlineSender(send, PlainFrameEncoder(), connection.token)
+    if inline:
+        connection.attach_sender(sender)
+    try:
+        while (frames := await connection.next_frames()) is not None:
+            on_batch(frames)
+            for frame in frames:
+                await sender.send(cast("Any", frame))
+            connection.mark_sent()
+    finally:
+        connection.detach_sender()

@@ -226,6 +226,15 @@ def batch_of(script: Sequence[tuple[Priority, str, str | None, float | None]]) -
     )
 
 
+def delivery_of(batch: LiveBatch, split: int) -> Delivery:
+    """Return a live Delivery that was offered the batch in two parts."""
+    delivery = Delivery(PriorityBuffer(100), Cursor.at(0), catching_up=NO_LANE)
+    for part in (batch.messages[:split], batch.messages[split:]):
+        if part:
+            delivery.offer(LiveBatch(part))
+    return delivery
+
+
 @given(messages, st.integers(0, 3))
 def test_planned_batch_equals_a_buffered_one(
     script: list[tuple[Priority, str, str | None, float | None]], split: int
@@ -233,13 +242,7 @@ def test_planned_batch_equals_a_buffered_one(
     """Both ways send the same messages with the same cursors, and count the same."""
     batch, position = batch_of(script), Offset(len(script))
     plan = plan_delivery(batch, position, 1.0)
-    buffered, planned = (
-        Delivery(PriorityBuffer(100), Cursor.at(0), catching_up=NO_LANE) for _ in range(2)
-    )
-    for part in (batch.messages[:split], batch.messages[split:]):
-        if part:
-            buffered.offer(LiveBatch(part))
-            planned.offer(LiveBatch(part))
+    buffered, planned = delivery_of(batch, split), delivery_of(batch, split)
     steps: list[tuple[object, Cursor]] = []
     while (message := buffered.take(1.0)) is not None:
         steps.append((message, buffered.cursor(position)))
@@ -408,13 +411,7 @@ def test_cursor_is_the_same_for_a_pending_batch_and_for_the_buffer(
 ) -> None:
     """A pending batch has the marks that it has in the buffer."""
     batch, position = without_keys(script), Offset(len(script))
-    pending, flushed = (
-        Delivery(PriorityBuffer(100), Cursor.at(0), catching_up=NO_LANE) for _ in range(2)
-    )
-    for part in (batch.messages[:split], batch.messages[split:]):
-        if part:
-            pending.offer(LiveBatch(part))
-            flushed.offer(LiveBatch(part))
+    pending, flushed = delivery_of(batch, split), delivery_of(batch, split)
     flushed.flush()
     assert pending.pending_batch is not None
     assert pending.cursor(position) == flushed.cursor(position)
