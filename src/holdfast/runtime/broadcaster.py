@@ -293,7 +293,8 @@ class Broadcaster:
                 "the Broadcaster is not running: serve LiveApp, or use `async with broadcaster:` "
                 "in the lifespan of your framework"
             )
-        run.check_loop()
+        if asyncio._get_running_loop() is not run.loop:
+            run.check_loop()  # raises
         return run
 
     # -- called by LiveApp ---------------------------------------------------------------------

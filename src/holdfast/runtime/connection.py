@@ -210,7 +210,7 @@ class Connection:
     @property
     def event_id(self) -> str:
         """The event id at `cursor`."""
-        return self._id_at(self.cursor)
+        return format_event_id(self._epoch, self.cursor, self.token)
 
     def _id_at(self, cursor: Cursor) -> str:
         return format_event_id(self._epoch, cursor, self.token)

@@ -120,8 +120,8 @@ class Handshake:
         """
         node = self._node
         topics = check_topics(request.topics, node.registry.limits.topics)
-        is_resume = bool(request.last_event_id or request.reconnect_token)
-        node.check_accepting(replaces=is_resume)
+        is_fresh = not (request.last_event_id or request.reconnect_token)
+        node.check_accepting(replaces=not is_fresh)
         id = ConnectionId(base64url(os.urandom(16)))
         node.begin_handshake(id, request.user)
         try:
@@ -135,7 +135,8 @@ class Handshake:
         self, request: ConnectRequest, topics: tuple[str, ...], id: ConnectionId
     ) -> Connection:
         node, event_id, redeemed = self._node, None, _Redeemed()
-        if request.last_event_id or request.reconnect_token:
+        is_fresh = not (request.last_event_id or request.reconnect_token)
+        if not is_fresh:
             event_id = EventId.parse(request.last_event_id) if request.last_event_id else None
             try:
                 redeemed = await self._redeem(request, event_id, id)
@@ -144,7 +145,10 @@ class Handshake:
                 node.abandon(id)
                 raise
         try:
-            point = await self._resume_point(request, event_id, redeemed.session)
+            if is_fresh:
+                point = ResumePoint(node.log.epoch)
+            else:
+                point = await self._resume_point(request, event_id, redeemed.session)
             prepared = await self._prepare(request, topics, id, redeemed, point)
             return self._register(request, id, prepared)
         except BaseException:
