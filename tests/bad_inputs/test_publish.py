@@ -85,7 +85,7 @@ async def test_invalid_publish_option_raises_at_once(
         else:
             with pytest.raises(PublishError):
                 await broadcaster.publish_to_user(value, 1)
-        assert broadcaster.statistics().position == 0
+        assert broadcaster.statistics().offset == 0
 
 
 @pytest.mark.parametrize(

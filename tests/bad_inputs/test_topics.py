@@ -141,7 +141,7 @@ async def test_invalid_topic_in_a_call_raises(broadcaster: Broadcaster) -> None:
                         pass
         assert list(connection.subscriptions) == ["t"]
     statistics = broadcaster.statistics()
-    assert (statistics.opened, statistics.published, statistics.position) == (1, 0, 0)
+    assert (statistics.opened, statistics.published, statistics.offset) == (1, 0, 0)
 
 
 async def test_string_in_place_of_topics_raises(broadcaster: Broadcaster) -> None:

@@ -78,7 +78,7 @@ async def client(broadcaster: Broadcaster, *topics: str, **options: Any) -> Asyn
 async def wait_offered(broadcaster: Broadcaster, position: int) -> None:
     """Return as soon as the fan-out has offered all messages up to `position`."""
     for _ in range(20):
-        if broadcaster.statistics().position >= position:
+        if broadcaster.statistics().offset >= position:
             return
         await asyncio.sleep(0)
     raise AssertionError("the node has not delivered the messages")

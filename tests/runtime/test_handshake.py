@@ -119,7 +119,7 @@ class TestPosition:
             await ahead.publish("t", 1)
             event_id = await ahead.position(["t"])
             data, _ = await begin(behind, last_event_id=event_id)
-            assert (data["session"], behind.statistics().position) == ("resumed", 0)
+            assert (data["session"], behind.statistics().offset) == ("resumed", 0)
 
     async def test_message_after_the_summary_is_delivered(self) -> None:
         """A message in a lane that the summary showed as empty is delivered."""
@@ -132,7 +132,7 @@ class TestPosition:
             await run_ready(20)
             await other.publish("t", "late")
             await run_ready(20)
-            assert slow.statistics().position == 1
+            assert slow.statistics().offset == 1
             broker.summary_gate.set()
             reader = FrameReader(await connecting)
             assert (await reader.first_frame()).data["session"] == "resumed"

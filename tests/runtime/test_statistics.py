@@ -28,7 +28,7 @@ async def test_every_event_is_counted() -> None:
             assert counts.expired == 1
             assert counts.gaps >= 1
             assert counts.lost >= 1
-            assert counts.position == 24
+            assert counts.offset == 24
 
         async with broadcaster.connect(user="ann", topics=["t"]) as connection:
             reader = FrameReader(connection)

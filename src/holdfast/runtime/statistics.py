@@ -53,7 +53,7 @@ class Statistics:
         state: The value of `Broadcaster.state`.
         reachable: True if the broker answers.
         uptime: Seconds since the start.
-        position: The offset up to which this node has delivered the log.
+        offset: The offset up to which this node has delivered the log.
         connections: Connections that take part in the fan-out.
         users: Identified users with a connection.
         transports: The number of connections of each transport, including closing ones.
@@ -74,7 +74,7 @@ class Statistics:
     state: str
     reachable: bool
     uptime: float
-    position: int
+    offset: int
     connections: int
     users: int
     transports: dict[str, int]
