@@ -10,6 +10,7 @@ import pytest
 from tests.support.virtual_loop import EPOCH, run_ready, run_virtual, wall_clock
 
 
+@pytest.mark.real_time
 def test_hours_take_no_time() -> None:
     """A sleep of hours ends at once, and advances the clock of the loop."""
 

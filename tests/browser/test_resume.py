@@ -129,7 +129,7 @@ async def test_a_silent_link_is_replaced(user, open_tab):
             for tab in tabs:
                 await tab.received(1)
             for link in list(proxy.links):
-                link.swallow()
+                link.discard()
             began = time.monotonic()
             await site.publish(2, topic=user)
             for tab in tabs:

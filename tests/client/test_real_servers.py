@@ -149,7 +149,7 @@ async def test_swallowed_connection_is_lost_by_its_silence() -> None:
             await publish(server.port, "t", 1)
             assert await take(stream, 1) == [1]
             for link in proxy.links:
-                link.swallow()
+                link.discard()
             await publish(server.port, "t", 2)
             began = time.monotonic()
             assert await take(stream, 1) == [2]

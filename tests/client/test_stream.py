@@ -179,7 +179,7 @@ async def test_leaving_is_prompt_and_leaves_nothing(port: int, how: str) -> None
                     break
                 if how == "swallowed":
                     for link in proxy.links:
-                        link.swallow()
+                        link.discard()
                 left.set()
 
         task = asyncio.create_task(consume())

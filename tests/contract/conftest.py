@@ -20,7 +20,7 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
 @pytest.fixture
 async def broker(make: Make) -> AsyncIterator[Broker]:
     """Return a started broker with an empty log."""
-    made = make()
-    await made.start()
-    yield made
-    await made.close()
+    started = make()
+    await started.start()
+    yield started
+    await started.close()

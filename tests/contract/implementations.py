@@ -64,7 +64,7 @@ async def redis(connect: Callable[[], Redis | RedisCluster]) -> AsyncIterator[Ma
             await broker.close()
 
 
-def plain(**options: Any) -> Redis:
+def standalone(**options: Any) -> Redis:
     """Return a client of one server."""
     return Redis.from_url(shared_server().url, **options)
 
@@ -82,8 +82,8 @@ def cluster() -> RedisCluster:
 
 FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Make]]] = {
     "memory": memory,
-    "redis": lambda: redis(lambda: plain(protocol=2)),
-    "redis, RESP3": lambda: redis(lambda: plain(protocol=3)),
+    "redis": lambda: redis(lambda: standalone(protocol=2)),
+    "redis, RESP3": lambda: redis(lambda: standalone(protocol=3)),
     "redis, without hiredis": lambda: redis(without_hiredis),
     "redis, cluster": lambda: redis(cluster),
 }

@@ -16,16 +16,16 @@ class TestPresence:
 
     async def test_counted_once_over_all_nodes(self, broker: Broker) -> None:
         """A user on two nodes joins with the first and leaves with the last."""
-        here = broker.presence
-        first = await here.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
+        store = broker.presence
+        first = await store.update(A, [ANN_ON_T, BOB_ON_T], [], 10.0)
         assert (set(first.joined), first.left) == ({ANN_ON_T, BOB_ON_T}, ())
-        again = await here.update(B, [ANN_ON_T], [], 10.0)
-        assert (again.joined, again.left) == ((), ())
-        assert await here.users("t") == {ANN_ON_T[1], BOB_ON_T[1]}
-        assert (await here.update(A, [], [ANN_ON_T, BOB_ON_T], 10.0)).left == (BOB_ON_T,)
-        assert await here.users("t") == {"ann"}
-        assert (await here.update(B, [], [ANN_ON_T], 10.0)).left == (ANN_ON_T,)
-        assert await here.users("t") == frozenset()
+        repeated = await store.update(B, [ANN_ON_T], [], 10.0)
+        assert (repeated.joined, repeated.left) == ((), ())
+        assert await store.users("t") == {ANN_ON_T[1], BOB_ON_T[1]}
+        assert (await store.update(A, [], [ANN_ON_T, BOB_ON_T], 10.0)).left == (BOB_ON_T,)
+        assert await store.users("t") == {"ann"}
+        assert (await store.update(B, [], [ANN_ON_T], 10.0)).left == (ANN_ON_T,)
+        assert await store.users("t") == frozenset()
 
     async def test_topics_are_counted_separately(self, broker: Broker) -> None:
         """A user on one topic is not on another."""

@@ -54,42 +54,42 @@ class RegistryMachine(RuleBasedStateMachine):
     def begin(self, total: int, per_user: int) -> None:
         self.limits = ConnectionLimits(total=total, per_user=per_user)
         self.registry = ConnectionRegistry[Registrable](self.limits)
-        self.here: list[Client] = []
+        self.registered: list[Client] = []
         self.all: list[Client] = []
         self.offset = 0
 
-    @rule(id=st.sampled_from("stuvwxyz"), user=users, wanted=expressions)
-    def add(self, id: str, user: UserId | None, wanted: set[str]) -> None:
+    @rule(id=st.sampled_from("stuvwxyz"), user=users, topics=expressions)
+    def add(self, id: str, user: UserId | None, topics: set[str]) -> None:
         """A connection is added if there is room, unless its id is in use."""
         if self.registry.is_full:
             return
-        connection = self.connection(id, user, dict.fromkeys(wanted, Offset(0)))
-        newcomer = Client(connection, user, dict.fromkeys(wanted, 0))
-        if any(client.connection.id == id for client in self.here):
+        connection = self.connection(id, user, dict.fromkeys(topics, Offset(0)))
+        added = Client(connection, user, dict.fromkeys(topics, 0))
+        if any(client.connection.id == id for client in self.registered):
             with pytest.raises(ValueError, match="once"):
                 self.registry.add(connection)
             return
-        own = [client for client in self.here if client.user == user and user is not None]
-        replaced = own[: max(0, len(own) + 1 - self.limits.per_user)]
+        of_user = [client for client in self.registered if client.user == user and user is not None]
+        replaced = of_user[: max(0, len(of_user) + 1 - self.limits.per_user)]
         assert self.registry.add(connection) == [each.connection for each in replaced]
-        self.here = [client for client in self.here if client not in replaced] + [newcomer]
-        self.all.append(newcomer)
+        self.registered = [client for client in self.registered if client not in replaced] + [added]
+        self.all.append(added)
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         """A connection is removed, perhaps after another connection got its id."""
         if self.all:
             client = data.draw(st.sampled_from(self.all))
-            assert self.registry.remove(client.connection) is (client in self.here)
-            self.here = [each for each in self.here if each is not client]
+            assert self.registry.remove(client.connection) is (client in self.registered)
+            self.registered = [each for each in self.registered if each is not client]
 
-    @rule(data=st.data(), wanted=expressions)
-    def subscribe(self, data: st.DataObject, wanted: set[str]) -> None:
+    @rule(data=st.data(), topics=expressions)
+    def subscribe(self, data: st.DataObject, topics: set[str]) -> None:
         """A connection, registered or removed, adds topics; a held topic keeps its since."""
         if self.all:
             client = data.draw(st.sampled_from(self.all))
-            self.registry.subscribe(client.connection, wanted, Offset(self.offset))
-            client.held = dict.fromkeys(wanted, self.offset) | client.held
+            self.registry.subscribe(client.connection, topics, Offset(self.offset))
+            client.held = dict.fromkeys(topics, self.offset) | client.held
 
     @rule(data=st.data(), unwanted=expressions)
     def unsubscribe(self, data: st.DataObject, unwanted: set[str]) -> None:
@@ -107,7 +107,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.offset += 1
         published = message(self.offset, topic, to_user=to_user)
         recipients = list(self.registry.recipients(published))
-        expected = [client for client in self.here if client.may_have(published)]
+        expected = [client for client in self.registered if client.may_have(published)]
         assert len(recipients) == len(expected)
         assert set(recipients) == {client.connection for client in expected}
         for client in expected:
@@ -117,7 +117,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @invariant()
     def finds_connections(self) -> None:
         """The registry finds connections by id and by user, oldest first, within the limits."""
-        connections = [client.connection for client in self.here]
+        connections = [client.connection for client in self.registered]
         assert list(self.registry) == connections
         assert len(self.registry) == len(connections) <= self.limits.total
         assert self.registry.is_full is (len(connections) == self.limits.total)
@@ -126,19 +126,19 @@ class RegistryMachine(RuleBasedStateMachine):
             assert len(found) <= 1
             assert self.registry.get(id) is (found[0] if found else None)
         for client in self.all:
-            assert (client.connection in self.registry) is (client in self.here)
+            assert (client.connection in self.registry) is (client in self.registered)
         for user in (ANN, BOB):
-            own = [client.connection for client in self.here if client.user == user]
-            assert list(self.registry.of_user(user)) == own
-            assert len(own) <= self.limits.per_user
-        assert self.registry.users == len({client.user for client in self.here} - {None})
+            of_user = [client.connection for client in self.registered if client.user == user]
+            assert list(self.registry.of_user(user)) == of_user
+            assert len(of_user) <= self.limits.per_user
+        assert self.registry.users == len({client.user for client in self.registered} - {None})
 
     @invariant()
     def finds_listeners(self) -> None:
         """A topic has listeners exactly while a registered connection covers it."""
         for topic in ("a", "b", "c.d", "nothing", USER_TOPIC):
-            listens = any(client.covers(topic) for client in self.here)
-            assert self.registry.has_listeners(topic) is listens
+            has_listener = any(client.covers(topic) for client in self.registered)
+            assert self.registry.has_listeners(topic) is has_listener
 
     @invariant()
     def keeps_subscriptions(self) -> None:
@@ -148,7 +148,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """After all connections were removed, the registry finds none."""
-        for client in self.here:
+        for client in self.registered:
             assert self.registry.remove(client.connection)
         assert len(self.registry) == self.registry.users == 0
         for topic in ("a", "b", "c.d", "c.e", "x", "x.y.z", USER_TOPIC):
@@ -163,18 +163,18 @@ def registered(
     id: str, registry: ConnectionRegistry[Subscriber], user: UserId | None, *held: str
 ) -> Subscriber:
     """Return a connection that was added to `registry`."""
-    newcomer = Subscriber(id, user, dict.fromkeys(held, Offset(0)))
-    registry.add(newcomer)
-    return newcomer
+    added = Subscriber(id, user, dict.fromkeys(held, Offset(0)))
+    registry.add(added)
+    return added
 
 
 def test_late_end_of_an_old_connection_leaves_the_new_one() -> None:
     """Removal is by identity, so a newer connection with the same id stays."""
     registry = ConnectionRegistry[Subscriber]()
-    old = registered("x", registry, ANN, "a")
-    assert registry.remove(old)
+    removed = registered("x", registry, ANN, "a")
+    assert registry.remove(removed)
     new = registered("x", registry, ANN, "a")
-    assert not registry.remove(old)
+    assert not registry.remove(removed)
     assert registry.get("x") is new
     assert list(registry.recipients(message(1))) == [new]
 
@@ -203,10 +203,10 @@ def test_unidentified_connections_have_only_the_total_limit() -> None:
 def test_personal_message_reaches_its_user_only(user: UserId | None) -> None:
     """A subscription of another user to all topics does not cover it."""
     registry = ConnectionRegistry[Subscriber]()
-    mine = registered("1", registry, ANN, "a")
+    recipient = registered("1", registry, ANN, "a")
     registered("2", registry, user, "a", "**", USER_TOPIC)
     registered("3", registry, ANN, "b")
-    assert list(registry.recipients(message(1, to_user=ANN))) == [mine]
+    assert list(registry.recipients(message(1, to_user=ANN))) == [recipient]
 
 
 def test_pattern_does_not_reach_personal_topics() -> None:
@@ -220,25 +220,25 @@ def test_pattern_does_not_reach_personal_topics() -> None:
 def test_unsubscribe_returns_the_held_expressions() -> None:
     """`unsubscribe` returns the held expressions, each once, in the given order."""
     registry = ConnectionRegistry[Subscriber]()
-    here = registered("1", registry, ANN, "a.x", "b", "a.*")
-    assert registry.unsubscribe(here, ["b", "a.x", "b", "never held"]) == ["b", "a.x"]
-    assert here.subscriptions == {"a.*": 0}
+    connected = registered("1", registry, ANN, "a.x", "b", "a.*")
+    assert registry.unsubscribe(connected, ["b", "a.x", "b", "not held"]) == ["b", "a.x"]
+    assert connected.subscriptions == {"a.*": 0}
 
 
 def test_repeated_subscription_keeps_its_since() -> None:
     """A topic that is subscribed again keeps its since."""
     registry = ConnectionRegistry[Subscriber]()
-    here = registered("1", registry, ANN, "a")
-    registry.subscribe(here, ["a", "b"], Offset(7))
-    assert here.subscriptions == {"a": 0, "b": 7}
+    connected = registered("1", registry, ANN, "a")
+    registry.subscribe(connected, ["a", "b"], Offset(7))
+    assert connected.subscriptions == {"a": 0, "b": 7}
 
 
 def test_removed_connection_is_not_in_the_index() -> None:
     """A subscription after the end of its connection is not in the index."""
     registry = ConnectionRegistry[Subscriber]()
-    gone = registered("1", registry, ANN)
-    registry.remove(gone)
-    registry.subscribe(gone, ["a", "**"], Offset(0))
+    removed = registered("1", registry, ANN)
+    registry.remove(removed)
+    registry.subscribe(removed, ["a", "**"], Offset(0))
     assert not registry.has_listeners("a")
 
 

@@ -279,9 +279,9 @@ def test_no_subscription_begins_before_its_since(
     point: ResumePoint, held: dict[str, Offset], allowed: set[str], delivered: Offset
 ) -> None:
     """A held topic keeps its since; a new one discloses no earlier message."""
-    found = resumed_subscriptions(point, held, allowed, delivered)
-    assert found.keys() == allowed
-    for topic, since in found.items():
+    resumed = resumed_subscriptions(point, held, allowed, delivered)
+    assert resumed.keys() == allowed
+    for topic, since in resumed.items():
         if point.cursor is None:
             assert since == delivered
         elif topic in held:
@@ -332,11 +332,11 @@ def test_no_message_is_in_a_lane_that_is_skipped(
 ) -> None:
     """A message after the cursor that this node has delivered is in a lane that is read."""
     log = [message(n, *each) for n, each in enumerate([*before, *after], 1)]
-    seen = st.integers(0, len(before)).map(Offset)
-    cursor, held = Cursor((data.draw(seen),) * 4), {"a": data.draw(seen)}
+    received_offsets = st.integers(0, len(before)).map(Offset)
+    cursor, held = Cursor((data.draw(received_offsets),) * 4), {"a": data.draw(received_offsets)}
     summary = published(*log[: len(before)]).summarize(cursor, held, None, 0.0)
     delivered = Offset(data.draw(st.integers(0, len(log))))  # perhaps more than the summary has
     farthest = farthest_offset(cursor, held)
     lanes = lanes_to_replay(ResumePoint(NOW, cursor), summary, farthest, delivered)
-    wanted = [each for each in log if each.topic == "a" and each.offset > farthest]
-    assert {each.priority for each in wanted if each.offset <= delivered} <= lanes
+    missed = [each for each in log if each.topic == "a" and each.offset > farthest]
+    assert {each.priority for each in missed if each.offset <= delivered} <= lanes

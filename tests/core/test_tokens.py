@@ -106,12 +106,14 @@ class TokenMachine(RuleBasedStateMachine):
         entry.grace_until = self.now + (LIFETIME if entry.session.is_long_poll else GRACE)
         self.detached.append(entry)
         user = entry.session.user
-        own = [each for each in self.detached if each.session.user == user]
-        if user is not None and len(own) > self.limits.per_user:
-            self.drop(own[0])
-        alike = [each for each in self.detached if (each.session.user is None) is (user is None)]
-        if len(alike) > self.limits.total:
-            self.drop(alike[0])
+        of_user = [each for each in self.detached if each.session.user == user]
+        if user is not None and len(of_user) > self.limits.per_user:
+            self.drop(of_user[0])
+        same_kind = [
+            each for each in self.detached if (each.session.user is None) is (user is None)
+        ]
+        if len(same_kind) > self.limits.total:
+            self.drop(same_kind[0])
 
     def expire_model(self) -> int:
         expired = [each for each in self.detached if each.detached_at + LIFETIME <= self.now]
@@ -133,15 +135,15 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        which=st.sampled_from(["current", "previous", "any"]),
+        kind=st.sampled_from(["current", "previous", "any"]),
         user=st.sampled_from(["own", "own", "own", ANN, BOB, None]),
     )
-    def redeem(self, data: st.DataObject, which: str, user: UserId | None) -> None:
+    def redeem(self, data: st.DataObject, kind: str, user: UserId | None) -> None:
         """An issued token is presented, by its owner or by another user."""
         entry = data.draw(st.sampled_from(self.sessions or list(self.tokens.values())))
         token = data.draw(st.sampled_from(list(self.tokens)))
-        if which != "any":
-            token = entry.tokens[-2:][which == "current" and len(entry.tokens) > 1]
+        if kind != "any":
+            token = entry.tokens[-2:][kind == "current" and len(entry.tokens) > 1]
         self.present(token, self.tokens[token].session.user if user == "own" else user)
 
     def present(self, token: Token, user: UserId | None) -> None:
@@ -238,9 +240,9 @@ class TokenMachine(RuleBasedStateMachine):
     @rule(user=st.sampled_from([ANN, BOB]))
     def drop_user(self, user: UserId) -> None:
         """After a logout the user's detached sessions are gone, and the attached ones stay."""
-        own = [each for each in self.detached if each.session.user == user]
-        assert self.registry.drop_user(user) == len(own)
-        for each in own:
+        of_user = [each for each in self.detached if each.session.user == user]
+        assert self.registry.drop_user(user) == len(of_user)
+        for each in of_user:
             self.drop(each)
 
     @rule(seconds=st.sampled_from([0.5, 0.5, GRACE / 2, GRACE, LIFETIME / 2, LIFETIME]))
@@ -257,10 +259,10 @@ class TokenMachine(RuleBasedStateMachine):
     def keeps_what_the_list_keeps(self) -> None:
         """There are as many sessions as in the model, and no other connection has one of them."""
         assert len(self.registry) == len(self.sessions)
-        poison = Session(UserId("a user without sessions"))
+        other_session = Session(UserId("a user without sessions"))
         for connection in self.connections:
             if self.holder(connection) is None:
-                assert not self.registry.save(connection, poison)
+                assert not self.registry.save(connection, other_session)
 
     def teardown(self) -> None:
         """Each session is found by its current token, and no repr has a token in it."""
@@ -317,10 +319,10 @@ class Bench:
 def test_current_token_of_an_ended_connection_restores_the_session() -> None:
     """Row 1: the session gets a new token, and no connection is taken over."""
     bench = Bench()
-    kept = replace(bench.session, position=POSITION, acknowledged=True)
-    bench.registry.detach(FIRST, kept, 0.0)
+    stored_session = replace(bench.session, position=POSITION, acknowledged=True)
+    bench.registry.detach(FIRST, stored_session, 0.0)
     answer = bench.redeem(fresh(0), SECOND)
-    assert answer.session == kept
+    assert answer.session == stored_session
     assert answer.taken_over is None
     assert answer.token not in (None, fresh(0))
     assert bench.holders() == [SECOND]
@@ -350,8 +352,8 @@ def test_previous_token_gives_the_same_successor_again() -> None:
     bench = Bench()
     lost = bench.accepted(fresh(0), SECOND)
     bench.detach(SECOND, 1.0)
-    again = bench.redeem(fresh(0), THIRD, now=2.0, nonce=b"m" * 16)
-    assert again == Redemption(RedeemStatus.ACCEPTED, bench.session, lost)
+    repeated = bench.redeem(fresh(0), THIRD, now=2.0, nonce=b"m" * 16)
+    assert repeated == Redemption(RedeemStatus.ACCEPTED, bench.session, lost)
     assert bench.holders() == [THIRD]
     bench.accepted(lost)
 
@@ -403,8 +405,8 @@ def test_previous_token_of_a_long_poll_is_good_for_the_lifetime() -> None:
     bench = Bench()
     successor = bench.accepted(fresh(0), SECOND)
     bench.registry.detach(SECOND, replace(bench.session, is_long_poll=True), 0.0)
-    again = bench.redeem(fresh(0), THIRD, now=LIFETIME - 0.1)
-    assert (again.status, again.token) == (RedeemStatus.ACCEPTED, successor)
+    repeated = bench.redeem(fresh(0), THIRD, now=LIFETIME - 0.1)
+    assert (repeated.status, repeated.token) == (RedeemStatus.ACCEPTED, successor)
 
 
 def test_grace_begins_at_the_end_of_the_connection() -> None:
@@ -529,12 +531,12 @@ def test_saved_session_is_kept_when_its_connection_ends() -> None:
 def test_position_of_a_failed_handshake_is_kept() -> None:
     """A connection that redeems a token and ends at once leaves the session as it was."""
     bench = Bench()
-    kept = replace(bench.session, position=POSITION, acknowledged=True)
-    bench.registry.detach(FIRST, kept, 0.0)
+    stored_session = replace(bench.session, position=POSITION, acknowledged=True)
+    bench.registry.detach(FIRST, stored_session, 0.0)
     answer = bench.redeem(fresh(0), SECOND)
     assert answer.token is not None
     assert bench.registry.detach(SECOND, None, 1.0)
-    assert bench.redeem(answer.token, now=2.0).session == kept
+    assert bench.redeem(answer.token, now=2.0).session == stored_session
 
 
 def test_user_with_too_many_detached_sessions_loses_the_oldest() -> None:
@@ -665,5 +667,5 @@ def test_acknowledged_position_outweighs_a_sent_one(acknowledged: bool) -> None:
     """At the end of a connection, only a position that is not certain is replaced."""
     session = Session(ANN, position=POSITION, acknowledged=acknowledged)
     end = Position(EPOCH, Cursor.at(9))
-    kept = session.with_sent_position(end)
-    assert kept == replace(session, position=POSITION if acknowledged else end)
+    stored_session = session.with_sent_position(end)
+    assert stored_session == replace(session, position=POSITION if acknowledged else end)

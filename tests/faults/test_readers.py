@@ -123,7 +123,7 @@ async def test_impaired_readers_lose_nothing_and_delay_no_other_client(port: int
             if how == "stalled":
                 link.stall()
             if how == "half-open":
-                link.swallow()
+                link.discard()
 
         for n in range(COUNT):
             message = {"n": n, "at": time.monotonic(), "pad": PAD}

@@ -73,7 +73,7 @@ async def test_old_id_works_after_the_answer_was_lost_on_a_half_open_link(port: 
                 client = StreamClient(proxy.port, topic, at)
                 wire = await begin(proxy.port, client)
                 await wire.wait_until(lambda client: client.accepted)
-                list(proxy.links)[-1].swallow()
+                list(proxy.links)[-1].discard()
                 assert not has_last_message(client)
             check(await reconnect(port, StreamClient, topic, at))
         assert len(proxy.links) == proxy.opened  # none of them has ended

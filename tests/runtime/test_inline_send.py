@@ -168,12 +168,12 @@ async def test_timeout_inside_send_ends_that_send(library: str) -> None:
     assert owner.task.cancelling() == 0
 
 
-@pytest.mark.parametrize("when", ["at once", "later"])
-async def test_send_that_raises_raises_in_the_owner(when: str) -> None:
+@pytest.mark.parametrize("moment", ["at once", "later"])
+async def test_send_that_raises_raises_in_the_owner(moment: str) -> None:
     """An error of `send` is raised in the owner, and the fan-out continues."""
 
     async def send(event: str) -> None:
-        if when == "later":
+        if moment == "later":
             await asyncio.sleep(1.0)
         raise {"x!": OSError, "y!": ValueError}[event]("gone")
 

@@ -441,6 +441,7 @@ class TestStartAndStopTogether:
 class TestThreads:
     """Calls from another thread or another event loop."""
 
+    @pytest.mark.real_time
     @REAL_LOOP
     async def test_publish_from_thread(self) -> None:
         """A worker thread publishes, and gets the offset or the error."""
@@ -496,6 +497,7 @@ class TestThreads:
             await anyio.to_thread.run_sync(other)
             await broadcaster.publish("t", 1)
 
+    @pytest.mark.real_time
     @REAL_LOOP
     async def test_publish_from_thread_times_out(self) -> None:
         """If the broker does not answer, the thread gets a TimeoutError."""

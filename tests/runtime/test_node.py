@@ -214,6 +214,6 @@ class TestFanOut:
             for n in range(5):
                 await asyncio.sleep(0.1)
                 await broadcaster.publish("t", n)
-            begun = asyncio.get_running_loop().time()
+            start = asyncio.get_running_loop().time()
             assert len(await connection.next_frames() or []) == 5
-            assert asyncio.get_running_loop().time() - begun <= 1.0
+            assert asyncio.get_running_loop().time() - start <= 1.0

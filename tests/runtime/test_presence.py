@@ -60,14 +60,14 @@ async def test_users_over_all_nodes() -> None:
     """Both nodes return the users of both, by topic, by pattern, and online."""
     broker = MemoryBroker(clock=wall_clock)
     async with (
-        Broadcaster(broker=broker, presence=True) as one,
-        Broadcaster(broker=broker, presence=True) as two,
-        one.connect(user="ann", topics=["t", "p.*"]),
-        two.connect(user="bob", topics=["t"]),
-        two.connect(topics=["t"]),
+        Broadcaster(broker=broker, presence=True) as first,
+        Broadcaster(broker=broker, presence=True) as second,
+        first.connect(user="ann", topics=["t", "p.*"]),
+        second.connect(user="bob", topics=["t"]),
+        second.connect(topics=["t"]),
     ):
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        for each in (one, two):
+        for each in (first, second):
             assert await each.presence("t") == {"ann", "bob"}
             assert await each.presence("p.*") == {"ann"}
             assert await each.online_users() == {"ann", "bob"}
@@ -82,12 +82,12 @@ async def test_each_change_is_reported_once() -> None:
 
     broker = MemoryBroker(clock=wall_clock)
     async with (
-        Broadcaster(broker=broker, presence=hook) as one,
-        Broadcaster(broker=broker, presence=hook) as two,
+        Broadcaster(broker=broker, presence=hook) as first,
+        Broadcaster(broker=broker, presence=hook) as second,
     ):
-        async with one.connect(user="ann", topics=["t"]):
+        async with first.connect(user="ann", topics=["t"]):
             await asyncio.sleep(2 * REPORT_INTERVAL)
-            async with two.connect(user="ann", topics=["t"]):
+            async with second.connect(user="ann", topics=["t"]):
                 await asyncio.sleep(2 * REPORT_INTERVAL)
             await asyncio.sleep(2 * REPORT_INTERVAL)
             assert sorted(reported) == [("$user", "ann", True), ("t", "ann", True)]
@@ -123,38 +123,38 @@ async def test_quick_reconnect_is_no_change() -> None:
 async def test_node_that_stops_removes_its_members() -> None:
     """A node that stops removes its members from the store."""
     broker = MemoryBroker(clock=wall_clock)
-    async with Broadcaster(broker=broker, presence=True) as stays:
+    async with Broadcaster(broker=broker, presence=True) as running:
         async with (
-            Broadcaster(broker=broker, presence=True) as goes,
-            goes.connect(user="ann"),
+            Broadcaster(broker=broker, presence=True) as stopping,
+            stopping.connect(user="ann"),
         ):
             await asyncio.sleep(2 * REPORT_INTERVAL)
-            assert await stays.online_users() == {"ann"}
-        assert await stays.online_users() == frozenset()
+            assert await running.online_users() == {"ann"}
+        assert await running.online_users() == frozenset()
 
 
 async def test_node_whose_lease_ended_reports_again() -> None:
     """A node that the store no longer has reports all its members again."""
     broker = BrokerWithCountedPresence(clock=wall_clock)
-    async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
+    async with Broadcaster(broker=broker, presence=True) as node, node.connect(user="ann"):
         await asyncio.sleep(2 * REPORT_INTERVAL)
         await broker.presence.remove(broker.presence.nodes[0])
-        assert await one.online_users() == frozenset()
+        assert await node.online_users() == frozenset()
         await asyncio.sleep(3 * REPORT_INTERVAL)
-        assert await one.online_users() == {"ann"}
+        assert await node.online_users() == {"ann"}
 
 
 async def test_full_sync_repairs_the_store() -> None:
     """A member that the store lost is reported again by the periodic full sync."""
     broker = BrokerWithCountedPresence(clock=wall_clock)
-    async with Broadcaster(broker=broker, presence=True) as one, one.connect(user="ann"):
+    async with Broadcaster(broker=broker, presence=True) as node, node.connect(user="ann"):
         await asyncio.sleep(2 * REPORT_INTERVAL)
         lost = [("$user", UserId("ann"))]
         await broker.presence.update(broker.presence.nodes[0], [], lost, LEASE)
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        assert await one.online_users() == frozenset()
+        assert await node.online_users() == frozenset()
         await asyncio.sleep(FULL_SYNC_INTERVAL)
-        assert await one.online_users() == {"ann"}
+        assert await node.online_users() == {"ann"}
 
 
 @pytest.mark.parametrize("error", [BrokerUnavailable, OutcomeUnknown])
@@ -169,15 +169,15 @@ async def test_leave_during_an_outage_is_reported_later(
         reported.append(change.is_present)
 
     broker = BrokerWithCountedPresence(clock=wall_clock)
-    async with Broadcaster(broker=broker, presence=hook) as one:
-        async with one.connect(user="ann"):
+    async with Broadcaster(broker=broker, presence=hook) as node:
+        async with node.connect(user="ann"):
             await asyncio.sleep(2 * REPORT_INTERVAL)
             broker.presence.error = error("away")
             broker.presence.is_carried_out = is_carried_out
         await asyncio.sleep(4 * REPORT_INTERVAL)
         broker.presence.error = None
         await asyncio.sleep(2 * REPORT_INTERVAL)
-        assert await one.online_users() == frozenset()
+        assert await node.online_users() == frozenset()
         # A report that was carried out but not answered reaches no hook.
         assert reported == ([True] if is_carried_out else [True, False])
 
@@ -239,10 +239,10 @@ async def test_slow_hook_misses_the_oldest_changes(
 
 async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureFixture) -> None:
     """A hanging hook is cancelled with the Broadcaster, after one second for queued changes."""
-    began, cancelled = list[bool](), list[bool]()
+    started, cancelled = list[bool](), list[bool]()
 
     async def hook(change: PresenceChange) -> None:
-        began.append(change.is_present)
+        started.append(change.is_present)
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -254,7 +254,7 @@ async def test_hook_that_hangs_does_not_keep_the_node(caplog: pytest.LogCaptureF
             await asyncio.sleep(2 * REPORT_INTERVAL)
         ending = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - ending <= REPORT_INTERVAL + FINAL_TIMEOUT
-    assert began == cancelled == [True, True]
+    assert started == cancelled == [True, True]
     assert "2 changes were left" in caplog.text
 
 
@@ -302,18 +302,18 @@ async def test_hook_can_publish_while_its_node_stops(caplog: pytest.LogCaptureFi
     broker = MemoryBroker(clock=wall_clock)
 
     async def hook(change: PresenceChange) -> None:
-        await goes.publish(f"presence.{change.topic}", change.is_present)
+        await stopping.publish(f"presence.{change.topic}", change.is_present)
 
     async with (
-        Broadcaster(broker=broker) as stays,
-        stays.connect(topics=["presence.*"]) as connection,
+        Broadcaster(broker=broker) as running,
+        running.connect(topics=["presence.*"]) as connection,
     ):
         reader = FrameReader(connection)
         await reader.first_frame()
-        goes = Broadcaster(broker=broker, presence=hook)
-        async with goes, goes.connect(user="ann", topics=["t"]):
+        stopping = Broadcaster(broker=broker, presence=hook)
+        async with stopping, stopping.connect(user="ann", topics=["t"]):
             await asyncio.sleep(2 * REPORT_INTERVAL)
-        got = await reader.take(3)
-        assert got[0] is True
-        assert False in got
+        received = await reader.take(3)
+        assert received[0] is True
+        assert False in received
     assert "failed" not in caplog.text

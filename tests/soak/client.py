@@ -330,7 +330,7 @@ class SoakClient:
         assert self.proxy is not None
         self.impaired = True
         for link in self.proxy.links:
-            link.swallow()
+            link.discard()
         self._call_later(self.rng.uniform(0, 2), lambda: self.cut("half-open"))
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:

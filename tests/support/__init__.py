@@ -1,4 +1,4 @@
-"""Shared parts of the tests: server processes, free ports, and checks of the machine."""
+"""Shared parts of the tests: server processes, free ports, and requirements."""
 
 from tests.support.processes import (
     SERVERS,

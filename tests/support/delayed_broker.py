@@ -1,4 +1,4 @@
-"""Brokers that misbehave: late, restarted, or dying. Each keeps a real log."""
+"""A memory broker with delayed calls, a feed that can fail, and a log that can be replaced."""
 
 from __future__ import annotations
 
@@ -80,19 +80,19 @@ class DelayedBroker:
             gate.set()
 
     async def delay_call(self) -> None:
-        """Wait on the way to the log."""
+        """Wait before a call."""
         for _ in range(self._turns):
             await asyncio.sleep(0)
         await self.call_gate.wait()
 
     async def delay_answer(self) -> None:
-        """Wait on the way back."""
+        """Wait after a call."""
         for _ in range(self._turns):
             await asyncio.sleep(0)
         await self.answer_gate.wait()
 
     async def fail(self, error: Exception) -> None:
-        """Let every `follow` raise `error`, also the current one."""
+        """Let every `follow` raise `error`, including the current one."""
         self._error = error
         await self.log.close()
 

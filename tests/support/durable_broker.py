@@ -26,26 +26,26 @@ class DurableTokens(MemoryTokens):
 
     async def issue(self, session: Session, connection: ConnectionId | None) -> Token:
         token = await super().issue(session, connection)
-        self._broker.keep()
+        self._broker.store()
         return token
 
     async def redeem(self, token: str, user: UserId | None, connection: ConnectionId) -> Redemption:
         answer = await super().redeem(token, user, connection)
-        self._broker.keep()
+        self._broker.store()
         return answer
 
     async def save(self, connection: ConnectionId, session: Session) -> bool:
         saved = await super().save(connection, session)
-        self._broker.keep()
+        self._broker.store()
         return saved
 
     async def detach(self, connection: ConnectionId, session: Session | None) -> None:
         await super().detach(connection, session)
-        self._broker.keep()
+        self._broker.store()
 
     async def drop_user(self, user: UserId) -> int:
         dropped = await super().drop_user(user)
-        self._broker.keep()
+        self._broker.store()
         return dropped
 
 
@@ -61,14 +61,14 @@ class DurableBroker(MemoryBroker):
         self._path = path
         self.tokens = DurableTokens(self)
         if path.exists():
-            kept = pickle.loads(path.read_bytes())  # noqa: S301 - written by `keep`
-            self._epoch, self._history, self.tokens.registry = kept
+            stored = pickle.loads(path.read_bytes())  # noqa: S301 - written by `store`
+            self._epoch, self._history, self.tokens.registry = stored
 
     def now(self) -> float:
         """Return seconds since the Unix epoch."""
         return self._clock()
 
-    def keep(self) -> None:
+    def store(self) -> None:
         """Write the whole state atomically."""
         state = (self._epoch, self._history, self.tokens.registry)
         new = self._path.with_suffix(".new")
@@ -77,9 +77,9 @@ class DurableBroker(MemoryBroker):
 
     async def start(self) -> None:
         await super().start()
-        self.keep()
+        self.store()
 
     async def publish(self, draft: Draft) -> Head:
         head = await super().publish(draft)
-        self.keep()
+        self.store()
         return head

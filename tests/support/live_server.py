@@ -15,9 +15,9 @@ def serve(kind: ServerKind = "uvicorn", **options: Any) -> ServerProcess:
     return ServerProcess(kind, "tests.apps.live:app", args=ARGS[kind], env=env)
 
 
-async def publish(port: int, *data: Any, **more: Any) -> list[int]:
+async def publish(port: int, *data: Any, **options: Any) -> list[int]:
     """Publish each item as one message, all in one request. Returns their offsets."""
-    body = {"messages": [{"data": each, **more} for each in data]}
+    body = {"messages": [{"data": each, **options} for each in data]}
     answer = await request(port, "POST", "/publish", body)
     assert answer.status == 200
     return list(answer.json()["offsets"])

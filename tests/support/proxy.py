@@ -64,7 +64,7 @@ class Link:
             else:
                 writer.close()
 
-    def swallow(self) -> None:
+    def discard(self) -> None:
         """Make the connection half-open: discard all data, and hide the end of either side."""
         self._discards = True
 

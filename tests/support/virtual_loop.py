@@ -19,7 +19,7 @@ EPOCH = 1_800_000_000.0
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Lets the time until the next timer pass at once when no callback is ready."""
+    """Advances its clock to the next timer when no callback is ready."""
 
     now = 0.0
     jumps = 0
@@ -83,6 +83,6 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def run_ready(rounds: int = 20) -> None:
-    """Run everything that is ready, without any time passing."""
+    """Run all ready callbacks, without any time passing."""
     for _ in range(rounds):
         await asyncio.sleep(0)

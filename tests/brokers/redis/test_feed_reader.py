@@ -184,7 +184,7 @@ async def test_a_silent_connection_is_noticed(namespace: str, start: Start) -> N
         begin = await broker.head()
         await asyncio.sleep(0.2)
         for link in list(proxy.links):
-            link.swallow()
+            link.discard()
         began = time.monotonic()
         await other.publish(draft("heard"))
         assert await followed(broker, begin, b"heard") == [b"heard"]
@@ -201,7 +201,7 @@ async def test_a_silent_feed_connection_is_noticed(
         for n in range(3):
             await asyncio.sleep(0.2)
             for link in await feed_links(client, proxy):
-                link.swallow()
+                link.discard()
             began = time.monotonic()
             await other.publish(draft(n))
             assert (await followed(broker, begin, b"%d" % n))[-1] == b"%d" % n
