@@ -60,6 +60,7 @@ async def test_header_that_cannot_be_sent_is_an_error_without_secrets(
     assert server.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_http_client_of_the_application_is_used_and_left_open(port: int) -> None:
     """The stream uses the base URL and the headers of the client, and does not close it."""
