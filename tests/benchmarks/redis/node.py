@@ -119,7 +119,7 @@ class Room:
         self.guests = everybody
 
     async def go_alone(self) -> None:
-        """Connect one after the other."""
+        """Disconnect one after the other."""
         everybody = self.guests
         for guest in everybody:
             self.guests = [guest]
